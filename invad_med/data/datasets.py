@@ -1,0 +1,55 @@
+"""The one table of datasets (`datasets.json`), as frozen records looked up by name or alias."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal
+
+
+@dataclass(frozen=True)
+class DatasetFacts:
+    """Every fact about one dataset; see `datasets.json`."""
+
+    name: str
+    title: str
+    aliases: tuple[str, ...]
+    dicom_modalities: tuple[str, ...]
+    body_parts: tuple[str, ...]
+    colour: bool
+    pixel_masks: bool
+    intensity: dict[str, Any]
+    fit: Literal["pad", "stretch"]
+
+
+@cache
+def all_datasets() -> dict[str, DatasetFacts]:
+    """Return the table, name -> facts, in its written order."""
+    table = json.loads(Path(__file__).with_name("datasets.json").read_text(encoding="utf-8"))
+    fields = DatasetFacts.__dataclass_fields__
+    return {
+        name: DatasetFacts(
+            name=name,
+            **{k: tuple(v) if isinstance(v, list) else v for k, v in row.items() if k in fields},
+        )
+        for name, row in table.items()
+    }
+
+
+def find_dataset(name: str) -> DatasetFacts | None:
+    """Return the facts for a dataset name or alias (case-insensitive), or None."""
+    wanted = name.casefold()
+    for facts in all_datasets().values():
+        if wanted in {facts.name.casefold(), *(a.casefold() for a in facts.aliases)}:
+            return facts
+    return None
+
+
+def dataset_for_dicom(modality: str | None, body_part: str | None) -> DatasetFacts | None:
+    """Return the dataset a DICOM image belongs to by Modality and Body Part Examined, or None."""
+    for facts in all_datasets().values():
+        if modality in facts.dicom_modalities and (not facts.body_parts or (body_part or "").upper() in facts.body_parts):
+            return facts
+    return None

@@ -1,0 +1,69 @@
+"""What a reader hands on: a `Source` (a file or series, nothing decoded) and its `Slice`s (pixels and provenance)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+Kind = Literal["raster", "nifti", "dicom"]
+Unit = Literal["8bit", "HU", "stored"]
+
+
+class ReadError(Exception):
+    """A file that cannot be read, with a reason fit for the user's table: no path, no patient identity."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """One image file, or the files of one DICOM series in order of position; nothing is decoded yet.
+
+    Args:
+        kind: which reader decodes it.
+        paths: the file, or the files of a series, sorted by position along the slice normal.
+        name: unique within a run, relative, without extension, free of patient identity; names the outputs.
+        n_slices: number of 2-D slices it holds.
+        modality: DICOM Modality (0008,0060), or None where the format has no such word.
+        body_part: DICOM Body Part Examined (0018,0015), upper case, or None.
+        stated_dataset: dataset name that a folder on the way to the file states (``.../chest/x.png``), or None.
+    """
+
+    kind: Kind
+    paths: tuple[Path, ...]
+    name: str
+    n_slices: int
+    modality: str | None = None
+    body_part: str | None = None
+    stated_dataset: str | None = None
+
+
+@dataclass(frozen=True)
+class Slice:
+    """One decoded 2-D image in display orientation.
+
+    Args:
+        pixels: (H, W) float32, or (H, W, 3) uint8 for colour.
+        source: where it came from.
+        index: position in the source, 0-based.
+        unit: ``8bit`` (0..255, already a display range), ``HU`` (CT after rescale), ``stored`` (anything else:
+            rescaled MR or X-ray values, 16-bit rasters).
+        value_range: 0.5 and 99.5 percentile of the whole source's values, so that slices of one volume share a scale.
+        spacing: (row, column) distance of pixel centres in mm, or None where unknown.
+    """
+
+    pixels: np.ndarray
+    source: Source
+    index: int
+    unit: Unit
+    value_range: tuple[float, float]
+    spacing: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A file that was not read, and why."""
+
+    path: Path
+    reason: str
