@@ -28,14 +28,12 @@ class DatasetFacts:
 def all_datasets() -> dict[str, DatasetFacts]:
     """Return the table, name -> facts, in its written order."""
     table = json.loads(Path(__file__).with_name("datasets.json").read_text(encoding="utf-8"))
-    fields = DatasetFacts.__dataclass_fields__
-    return {
-        name: DatasetFacts(
-            name=name,
-            **{k: tuple(v) if isinstance(v, list) else v for k, v in row.items() if k in fields},
-        )
-        for name, row in table.items()
-    }
+    return {name: _facts(name, row) for name, row in table.items()}
+
+
+def _facts(name: str, row: dict[str, Any]) -> DatasetFacts:
+    values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in row.items()}
+    return DatasetFacts(name=name, **values)
 
 
 def find_dataset(name: str) -> DatasetFacts | None:
@@ -50,6 +48,7 @@ def find_dataset(name: str) -> DatasetFacts | None:
 def dataset_for_dicom(modality: str | None, body_part: str | None) -> DatasetFacts | None:
     """Return the dataset a DICOM image belongs to by Modality and Body Part Examined, or None."""
     for facts in all_datasets().values():
-        if modality in facts.dicom_modalities and (not facts.body_parts or (body_part or "").upper() in facts.body_parts):
+        right_part = not facts.body_parts or (body_part or "").upper() in facts.body_parts
+        if modality in facts.dicom_modalities and right_part:
             return facts
     return None

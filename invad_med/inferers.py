@@ -1,0 +1,47 @@
+"""MONAI inferers: thin shells over `invad_med.diffusion`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from monai.inferers import Inferer
+from torch import Tensor
+
+from invad_med.diffusion import Mode, Timesteps, check_timesteps, inversion_timesteps, invert, linear_alphas_cumprod
+
+
+class InversionInferer(Inferer):
+    """Walk features towards noise with any noise predictor ``eps(x, t)``: ``(inputs, network) -> z_T``.
+
+    Args:
+        steps: network evaluations S.
+        mode: ``paper`` or ``official`` timestep grid, see `invad_med.diffusion.inversion_timesteps`.
+        timesteps: explicit pairs (t, t_next) instead of a grid; ``steps`` and ``mode`` are then not used.
+        num_train_timesteps: T of the linear schedule the network was trained with.
+
+    Raises:
+        ValueError: a grid or pair that the schedule does not have.
+    """
+
+    def __init__(
+        self,
+        steps: int = 3,
+        mode: Mode = "paper",
+        timesteps: Timesteps | None = None,
+        num_train_timesteps: int = 1000,
+    ) -> None:
+        super().__init__()
+        self.alphas_cumprod = linear_alphas_cumprod(num_train_timesteps)
+        self.timesteps = (
+            inversion_timesteps(steps, mode, num_train_timesteps)
+            if timesteps is None
+            else [(t, t_next) for t, t_next in timesteps]
+        )
+        check_timesteps(self.timesteps, num_train_timesteps)
+
+    @torch.no_grad()
+    def __call__(self, inputs: Tensor, network: Callable[..., Tensor], *args: Any, **kwargs: Any) -> Tensor:
+        """Return z_T of ``inputs`` (B, C, h, w): same shape and device, float32 (float64 if the inputs are)."""
+        return invert(network, inputs, self.timesteps, self.alphas_cumprod, *args, **kwargs)
