@@ -1,0 +1,69 @@
+"""What the three readers share: limits, grey or colour, one scale per source, errors that name no file."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import numpy as np
+
+from invad_med.data.slices import ReadError
+
+ACCEPTED = "PNG, JPEG, TIFF, NIfTI (.nii, .nii.gz) and DICOM"
+MAX_IMAGE_PIXELS = 2**28  # one 2-D image; a corrupt header must not allocate the machine's memory
+MAX_SOURCE_VALUES = 2**30  # all slices of a source, 4 GiB as float32
+_SAMPLE = 2**22  # values a percentile is taken from; more would cost seconds per volume and change nothing
+
+
+def check_size(height: int, width: int, count: int = 1, samples: int = 1) -> None:
+    """Raise ReadError if a header claims more pixels than are decoded."""
+    if height < 1 or width < 1 or count < 1:
+        raise ReadError(f"header gives {count} image(s) of {height} x {width} pixels")
+    if height * width > MAX_IMAGE_PIXELS or height * width * count * samples > MAX_SOURCE_VALUES:
+        raise ReadError(f"{count} image(s) of {height} x {width} pixels is more than is read at once; crop or split it")
+
+
+def grey_or_colour(image: np.ndarray) -> np.ndarray:
+    """Return (H, W) float32 if the channels of an (H, W, 3) uint8 image are equal, else the image itself."""
+    first = image[..., 0]
+    if np.array_equal(first, image[..., 1]) and np.array_equal(first, image[..., 2]):
+        return first.astype(np.float32)
+    return np.ascontiguousarray(image)
+
+
+def value_range(images: Sequence[np.ndarray]) -> tuple[float, float]:
+    """Return the 0.5 and 99.5 percentile of finite arrays together.
+
+    A huge source is sampled evenly, always at the same places. Where the percentiles coincide (a mask with few set
+    pixels) minimum and maximum are returned, so low == high only if all values are equal.
+    """
+    step = sum(a.size for a in images) // _SAMPLE + 1
+    step += 1 - step % 2  # odd, so that a width that is a power of two does not reduce the sample to a few columns
+    low, high = np.percentile(np.concatenate([a.ravel()[::step] for a in images]), [0.5, 99.5])
+    if low >= high:
+        low, high = min(a.min() for a in images), max(a.max() for a in images)
+    return float(low), float(high)
+
+
+def one_line(error: BaseException) -> str:
+    """Return the gist of a library's error: at most 120 characters of its first telling line, without paths."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    line = lines[1] if len(lines) > 1 and lines[0].endswith(":") else lines[0]
+    text = " ".join(word for word in line.split() if not re.search(r"[/\\]\S*[/\\]|\.\w+['\"]$|\.dcm|\.nii", word))
+    return text if len(text) <= 120 else text[:117] + "..."
+
+
+@contextmanager
+def reading(what: str, advice: str = "") -> Iterator[None]:
+    """Turn whatever a library raises into a ReadError "<what> cannot be read (<gist>)<advice>"."""
+    try:
+        yield
+    except ReadError:
+        raise
+    except MemoryError:
+        raise ReadError(f"{what} does not fit in memory; crop or split it") from None
+    except OSError as error:
+        raise ReadError(f"{what} cannot be read ({error.strerror or one_line(error)}){advice}") from error
+    except Exception as error:
+        raise ReadError(f"{what} cannot be read ({one_line(error)}){advice}") from error

@@ -1,0 +1,75 @@
+"""PNG, JPEG and TIFF as slices."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from invad_med.data import rasters
+from invad_med.data.slices import ReadError, Source
+
+GREY = np.arange(48, dtype=np.uint8).reshape(6, 8) * 5
+
+
+def read(path):
+    return rasters.read(Source("raster", (path,), "case", rasters.count_pages(path)))
+
+
+def test_grey_in_every_dress_is_the_same_slice(tmp_path):
+    rgb = np.stack([GREY] * 3, axis=-1)
+    pictures = {
+        "l.png": Image.fromarray(GREY),
+        "rgb.png": Image.fromarray(rgb),
+        "rgba.png": Image.fromarray(np.dstack([rgb, np.full_like(GREY, 7)])),
+        "p.png": Image.fromarray(GREY).convert("P"),
+        "l.tif": Image.fromarray(GREY),
+    }
+    for name, picture in pictures.items():
+        picture.save(tmp_path / name)
+        (piece,) = read(tmp_path / name)
+        np.testing.assert_array_equal(piece.pixels, GREY.astype(np.float32), err_msg=name)
+        assert (piece.unit, piece.value_range) == ("8bit", (0.0, 255.0))
+
+
+def test_colour_stays_colour(tmp_path):
+    colour = np.random.default_rng(0).integers(0, 256, (4, 5, 3), dtype=np.uint8)
+    Image.fromarray(colour).save(tmp_path / "c.png")
+    (piece,) = read(tmp_path / "c.png")
+    np.testing.assert_array_equal(piece.pixels, colour)
+
+
+def test_sixteen_bits_are_kept(tmp_path):
+    deep = np.linspace(0, 60000, 48).reshape(6, 8).astype(np.uint16)
+    Image.fromarray(deep).save(tmp_path / "d.png")
+    (piece,) = read(tmp_path / "d.png")
+    np.testing.assert_array_equal(piece.pixels, deep.astype(np.float32))
+    assert piece.unit == "stored"
+    assert piece.value_range == pytest.approx(tuple(np.percentile(deep, [0.5, 99.5])))
+
+
+def test_pages_of_a_tiff_are_slices(tmp_path):
+    pages = [Image.fromarray(np.full((4, 4), v, dtype=np.uint8)) for v in (10, 20, 30)]
+    pages[0].save(tmp_path / "p.tiff", save_all=True, append_images=pages[1:])
+    assert [float(s.pixels[0, 0]) for s in read(tmp_path / "p.tiff")] == [10.0, 20.0, 30.0]
+
+
+def test_a_turned_photograph_is_set_upright(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # rotate 90 degrees clockwise to display
+    Image.fromarray(GREY).save(tmp_path / "t.jpg", exif=exif, quality=100)
+    (piece,) = read(tmp_path / "t.jpg")
+    assert piece.pixels.shape == (8, 6)
+    np.testing.assert_allclose(piece.pixels, np.rot90(GREY, -1), atol=4)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [(b"", "empty file"), (b"these are words", "not a PNG, JPEG or TIFF image"), (None, "image data cannot be read")],
+)
+def test_broken_files_give_a_reason(content, message, tmp_path):
+    path = tmp_path / "broken.png"
+    if content is None:
+        Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64), dtype=np.uint8)).save(path)
+        content = path.read_bytes()[:1000]
+    path.write_bytes(content)
+    with pytest.raises(ReadError, match=message):
+        read(path)
