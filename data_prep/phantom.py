@@ -349,6 +349,11 @@ def _square_axes() -> tuple[np.ndarray, np.ndarray]:
     return _X.mean() + _FIELD / 2 - offset, _Y[0] + 0.5 - offset
 
 
+def grid_point(row: int, column: int) -> tuple[float, float]:
+    """(x, y) in RAS mm of a pixel's centre in a slice that `Patient.render` images."""
+    return float(_X[column]), float(_Y[row])
+
+
 def to_pixel(centre: Sequence[float]) -> tuple[float, float]:
     """(row, column) in a written slice, pixel centres at whole numbers, of a point in RAS mm."""
     x, y = _square_axes()
