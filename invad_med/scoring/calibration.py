@@ -1,0 +1,119 @@
+"""What normal looks like: statistics of normal images that give one image's score a meaning of its own.
+
+The end point of a trained inversion is not exactly N(0, I) even on normal images, so each channel is first
+standardised with the mean and deviation it has over normal training images ("whitened"). The map is the root mean
+square over channels, about 1 where an image is as normal as the training set. An image's score is the mean of the
+largest 5 % of its map; its p-value is the conformal rank among held-out normal images, so that a fresh normal image
+falls below alpha with probability at most alpha, whatever the distribution of scores.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from invad_med.diffusion import Timesteps
+from invad_med.scoring.scores import top_mean
+
+SCORE = "whitened_top5"
+_FRACTION = 0.05
+
+
+class Calibration(nn.Module):
+    """Statistics of normal images, stored with the model and applied to one image at a time.
+
+    Args:
+        channels: C of the end point z.
+    """
+
+    z_mean: Tensor
+    z_std: Tensor
+    reference: Tensor
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.register_buffer("z_mean", torch.zeros(channels))
+        self.register_buffer("z_std", torch.ones(channels))
+        self.register_buffer("reference", torch.zeros(0))
+        self.timesteps: list[tuple[int, int | None]] = []
+
+    def fit(self, z_train: Tensor, z_held_out: Tensor, timesteps: Timesteps) -> Calibration:
+        """Fit on end points of normal images and return self.
+
+        Args:
+            z_train: (N, C, h, w) of normal training images, for the channels' statistics.
+            z_held_out: (n, C, h, w) of normal images that no part of the model has seen, for the p-value.
+            timesteps: the pairs (t, t_next) that made both.
+
+        Raises:
+            ValueError: no image, or channels that differ from the module's.
+        """
+        for name, z in (("z_train", z_train), ("z_held_out", z_held_out)):
+            if len(z) == 0 or z.shape[1] != len(self.z_mean):
+                raise ValueError(f"{name} has shape {tuple(z.shape)}: expected (N > 0, {len(self.z_mean)}, h, w)")
+        flat = z_train.transpose(0, 1).flatten(1).double()
+        self.z_mean = flat.mean(1).to(self.z_mean)
+        self.z_std = flat.std(1).clamp_min(1e-6).to(self.z_std)
+        self.timesteps = list(timesteps)
+        self.reference = self.score(z_held_out).sort().values
+        return self
+
+    def why_not(self, timesteps: Timesteps) -> str | None:
+        """Return why scores made with ``timesteps`` have no calibrated meaning, or None if they have."""
+        if len(self.reference) == 0:
+            return "the model is not calibrated: fit it on held-out normal images"
+        if list(timesteps) != self.timesteps:
+            return (
+                f"calibrated for the timesteps {self.timesteps}, not {list(timesteps)}: score, p-value and threshold "
+                "are withheld"
+            )
+        return None
+
+    def map(self, z: Tensor) -> Tensor:
+        """Return the whitened map of ``z`` (B, C, h, w): (B, h, w), >= 0, about 1 on normal images."""
+        whitened = (z - self.z_mean.view(1, -1, 1, 1)) / self.z_std.view(1, -1, 1, 1)
+        return whitened.square().mean(1).sqrt()
+
+    def score(self, z: Tensor) -> Tensor:
+        """Return the image score of ``z`` (B, C, h, w): (B,), the mean of the map's largest 5 %."""
+        return top_mean(self.map(z), _FRACTION)
+
+    def p_value(self, score: Tensor) -> Tensor:
+        """Return the conformal p-value of scores (B,) against the n held-out normals: in [1 / (n + 1), 1]."""
+        at_least = len(self.reference) - torch.searchsorted(self.reference, score.contiguous(), right=False)
+        return (1.0 + at_least) / (len(self.reference) + 1.0)
+
+    def threshold(self, false_positive_rate: float = 0.05) -> float | None:
+        """Return the score that a fresh normal image exceeds with at most this probability, or None.
+
+        None means the rate is out of reach: n held-out normals support no rate below 1 / (n + 1).
+        """
+        if not 0.0 < false_positive_rate < 1.0:
+            raise ValueError(f"false_positive_rate={false_positive_rate} must lie between 0 and 1")
+        n = len(self.reference)
+        rank = math.ceil((n + 1) * (1.0 - false_positive_rate))  # 1-based order statistic
+        return float(self.reference[rank - 1]) if rank <= n else None
+
+    def get_extra_state(self) -> dict[str, Any]:
+        """Return what the statistics were fitted for, so that it travels in the state dict."""
+        return {"score": SCORE, "timesteps": [list(pair) for pair in self.timesteps]}
+
+    def set_extra_state(self, state: dict[str, Any]) -> None:
+        """Take up what the statistics were fitted for.
+
+        Raises:
+            ValueError: they were fitted for another score than this version computes.
+        """
+        if state["score"] != SCORE:
+            raise ValueError(f"the checkpoint's calibration is for the score {state['score']!r}, not {SCORE!r}")
+        self.timesteps = [(t, t_next) for t, t_next in state["timesteps"]]
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        # The number of held-out normals is the checkpoint's.
+        stored = state_dict.get(f"{prefix}reference")
+        if stored is not None:
+            self.reference = torch.zeros_like(stored, device=self.reference.device)
+        super()._load_from_state_dict(state_dict, prefix, *args)

@@ -1,0 +1,96 @@
+"""The promise of a calibrated score, checked on fresh normals."""
+
+import io
+
+import pytest
+import torch
+from scipy import stats
+
+from invad_med.scoring import Calibration
+
+GRID = [(0, 333), (333, 666), (666, 999)]
+SCALE = torch.tensor([1.0, 5.0, 0.2, 3.0]).view(1, 4, 1, 1)
+
+
+def normals(count: int, seed: int) -> torch.Tensor:
+    return torch.randn(count, 4, 6, 6, generator=torch.Generator().manual_seed(seed)) * SCALE + 0.7
+
+
+@pytest.fixture(scope="module")
+def calibration() -> Calibration:
+    return Calibration(4).fit(normals(200, 0), normals(99, 1), GRID)
+
+
+def test_the_map_is_whitened_per_channel(calibration):
+    z = normals(3, 2)
+    expected = torch.zeros(3, 6, 6)
+    for c in range(4):
+        train = normals(200, 0)[:, c]
+        expected += ((z[:, c] - train.mean()) / train.std()) ** 2 / 4
+    torch.testing.assert_close(calibration.map(z), expected.sqrt(), rtol=1e-4, atol=1e-5)
+
+
+def test_p_values_count_the_held_out_normals(calibration):
+    reference = sorted(calibration.score(normals(99, 1)).tolist())
+    for score in (0.0, reference[0], reference[50], reference[98], 99.0):
+        expected = (1 + sum(r >= score for r in reference)) / 100
+        assert float(calibration.p_value(torch.tensor([score]))) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("rate", [0.02, 0.1, 0.3])
+def test_fresh_normals_keep_the_promised_rate(rate):
+    # Over many calibrations, since one reference set of 99 has a spread of its own.
+    alarms = trials = 0
+    for seed in range(40):
+        fitted = Calibration(4).fit(normals(50, 3 * seed), normals(99, 3 * seed + 1), GRID)
+        scores = fitted.score(normals(50, 3 * seed + 2))
+        threshold = fitted.threshold(rate)
+        alarms += int((scores > threshold).sum())
+        assert torch.equal(scores > threshold, fitted.p_value(scores) <= rate + 1e-6)
+        trials += 50
+    # The limits of a two-sided test at 1e-4, widened by the reference sets' own spread.
+    spread = (rate * (1 - rate) * (1 / trials + 1 / (40 * 99))) ** 0.5
+    assert abs(alarms / trials - rate) < stats.norm.isf(1e-4) * spread
+
+
+def test_a_rate_out_of_reach_has_no_threshold(calibration):
+    assert calibration.threshold(0.011) is not None
+    assert calibration.threshold(0.009) is None
+    with pytest.raises(ValueError, match=r"false_positive_rate=1\.5 must lie between 0 and 1"):
+        calibration.threshold(1.5)
+
+
+def test_other_images_never_change_a_score(calibration):
+    z = normals(8, 5)
+    together = calibration.score(z)
+    torch.testing.assert_close(together, torch.cat([calibration.score(i[None]) for i in z]))
+    torch.testing.assert_close(calibration.score(z.flip(0)).flip(0), together)
+
+
+def test_it_travels_in_the_state_dict(calibration):
+    buffer = io.BytesIO()
+    torch.save(calibration.state_dict(), buffer)
+    buffer.seek(0)
+    loaded = Calibration(4)
+    loaded.load_state_dict(torch.load(buffer, weights_only=True))
+    assert loaded.why_not(GRID) is None
+    assert loaded.threshold(0.05) == calibration.threshold(0.05)
+    torch.testing.assert_close(loaded.score(normals(2, 6)), calibration.score(normals(2, 6)))
+
+
+def test_scores_of_another_grid_are_withheld(calibration):
+    assert "not calibrated" in Calibration(4).why_not(GRID)
+    reason = calibration.why_not([(0, 500), (500, 999), (999, None)])
+    assert reason.startswith("calibrated for the timesteps [(0, 333)")
+    assert "withheld" in reason
+    state = calibration.state_dict()
+    state["_extra_state"] = {"score": "other", "timesteps": []}
+    with pytest.raises(ValueError, match="for the score 'other', not 'whitened_top5'"):
+        Calibration(4).load_state_dict(state)
+
+
+def test_bad_input_is_named():
+    with pytest.raises(ValueError, match=r"z_held_out has shape \(0, 4, 6, 6\)"):
+        Calibration(4).fit(normals(5, 0), normals(5, 0)[:0], GRID)
+    with pytest.raises(ValueError, match=r"z_train has shape \(5, 4, 6, 6\): expected \(N > 0, 3, h, w\)"):
+        Calibration(3).fit(normals(5, 0), normals(5, 0), GRID)
