@@ -1,9 +1,20 @@
-"""Networks: frozen features and noise predictors."""
+"""Networks: frozen features, noise predictors, and the detector that joins them."""
 
 from invad_med.networks.checkpoints import load_denoiser
+from invad_med.networks.detector import AnomalyDetector, Detection
 from invad_med.networks.dit import DiT
 from invad_med.networks.features import FrozenFeatures
 from invad_med.networks.mlp import TokenMLP
 from invad_med.networks.presets import DIT_PRESETS, MLP_PRESETS, create_denoiser
 
-__all__ = ["DIT_PRESETS", "MLP_PRESETS", "DiT", "FrozenFeatures", "TokenMLP", "create_denoiser", "load_denoiser"]
+__all__ = [
+    "DIT_PRESETS",
+    "MLP_PRESETS",
+    "AnomalyDetector",
+    "Detection",
+    "DiT",
+    "FrozenFeatures",
+    "TokenMLP",
+    "create_denoiser",
+    "load_denoiser",
+]

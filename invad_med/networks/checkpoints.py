@@ -86,7 +86,10 @@ def load_strictly(network: nn.Module, tensors: dict[str, Any]) -> None:
     shapes = [
         f"{k} is {tuple(v.shape)} in the checkpoint, {tuple(own[k].shape)} in the network"
         for k, v in tensors.items()
-        if isinstance(v, Tensor) and isinstance(own.get(k), Tensor) and v.shape != own[k].shape
+        if isinstance(v, Tensor)
+        and isinstance(own.get(k), Tensor)
+        and v.shape != own[k].shape
+        and own[k].numel()  # an empty tensor (a calibration not fitted yet) takes the checkpoint's size
     ]
     found = [
         f"{what}: {', '.join(names[:8])}{f' and {len(names) - 8} more' if len(names) > 8 else ''}"
