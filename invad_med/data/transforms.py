@@ -1,0 +1,64 @@
+"""From a slice to what the networks take, and a map back onto the slice's own grid: one recipe per data set.
+
+1. Intensity to [0, 1]: 8-bit images keep their display range; CT is windowed as the table says; anything else is
+   scaled by the 0.5 and 99.5 percentile of its whole source, so that slices of a volume share one scale.
+2. Shape to a square: padded with black to equal extent in mm (``fit: pad``) or stretched as BMAD does (``stretch``).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from invad_med.data.datasets import DatasetFacts
+from invad_med.data.slices import Slice
+
+
+def to_unit(piece: Slice, facts: DatasetFacts) -> np.ndarray:
+    """Return the slice's intensities in [0, 1]: (H, W) or (H, W, 3) float32.
+
+    A window applies to Hounsfield units: CT from DICOM, and NIfTI of a data set whose table asks for one.
+    """
+    pixels = piece.pixels.astype(np.float32)
+    if piece.unit == "8bit":
+        low, high = 0.0, 255.0
+    elif facts.intensity["kind"] == "window" and (piece.unit == "HU" or piece.source.kind == "nifti"):
+        low, high = facts.intensity["low"], facts.intensity["high"]
+    else:
+        low, high = piece.value_range
+    if high <= low:
+        return np.zeros_like(pixels)
+    return np.clip((pixels - low) / (high - low), 0.0, 1.0)
+
+
+def to_image(piece: Slice, facts: DatasetFacts, size: int = 256) -> Tensor:
+    """Return the slice as a network's input: (3, size, size) float32 in [0, 1], grey repeated."""
+    unit = torch.from_numpy(to_unit(piece, facts))
+    channels = unit[None].expand(3, -1, -1) if unit.ndim == 2 else unit.permute(2, 0, 1)
+    top, bottom, left, right = _padding(piece, facts)
+    padded = F.pad(channels, (left, right, top, bottom))
+    return F.interpolate(padded[None], size=(size, size), mode="bilinear", align_corners=False, antialias=True)[0]
+
+
+def from_image(maps: Tensor, piece: Slice, facts: DatasetFacts) -> Tensor:
+    """Return a map (size, size) of `to_image`'s result on the slice's own grid: (H, W), bilinear."""
+    height, width = piece.pixels.shape[:2]
+    top, bottom, left, right = _padding(piece, facts)
+    whole = F.interpolate(
+        maps[None, None], size=(top + height + bottom, left + width + right), mode="bilinear", align_corners=False
+    )[0, 0]
+    return whole[top : top + height, left : left + width]
+
+
+def _padding(piece: Slice, facts: DatasetFacts) -> tuple[int, int, int, int]:
+    """Return (top, bottom, left, right) pixels that make the slice square in mm (in pixels if spacing is unknown)."""
+    if facts.fit == "stretch":
+        return 0, 0, 0, 0
+    height, width = piece.pixels.shape[:2]
+    rows, columns = piece.spacing or (1.0, 1.0)
+    side = max(height * rows, width * columns)
+    extra_rows, extra_columns = round(side / rows) - height, round(side / columns) - width
+    top, left = extra_rows // 2, extra_columns // 2
+    return top, extra_rows - top, left, extra_columns - left
