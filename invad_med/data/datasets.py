@@ -11,7 +11,24 @@ from typing import Any, Literal
 
 @dataclass(frozen=True)
 class DatasetFacts:
-    """Every fact about one dataset; see `datasets.json`."""
+    """Every fact about one dataset; see `datasets.json`.
+
+    Args:
+        name: of the row.
+        title: for people.
+        aliases: folder names it goes by, in the archives and their re-packs; compared without case.
+        dicom_modalities, body_parts: DICOM values (0008,0060) and (0018,0015) that lead here.
+        colour: whether images have colour that matters.
+        pixel_masks: whether it is published with masks of the anomaly.
+        intensity: ``{"kind": "percentile"}`` or ``{"kind": "window", "low": HU, "high": HU}``.
+        fit: how a slice becomes a square.
+        counts: published images, split -> class -> number; empty where nothing is published.
+        image_size: (width, height) of the published images in pixels.
+        archive: name of the published archive, or None.
+        sources: the original data it was made from.
+        licence: terms as their owners state them; unverified, read them yourself.
+        obtain: where a user gets it.
+    """
 
     name: str
     title: str
@@ -22,6 +39,12 @@ class DatasetFacts:
     pixel_masks: bool
     intensity: dict[str, Any]
     fit: Literal["pad", "stretch"]
+    counts: dict[str, dict[str, int]]
+    image_size: tuple[int, int]
+    archive: str | None
+    sources: tuple[str, ...]
+    licence: str
+    obtain: str
 
 
 @cache

@@ -1,0 +1,441 @@
+"""Image folders in any of BMAD's layouts, as one list of images, masks, labels and groups.
+
+=============  =====================================================================================================
+dialect        folders of a data set (``valid`` or ``val``, ``Ungood`` or ``ungood``)
+=============  =====================================================================================================
+``readme``     ``train/good/img``, ``{valid,test}/{good/img, Ungood/{img,anomaly_mask}}``
+``config``     ``train/good``, ``{val,test}/{good,Ungood}[/img]``; or ``test/{img,label}/{good,Ungood}`` (Liver);
+               or ``Train/train/good``, ``Val/{val,val_label}/...``, ``Test/{test,test_label}/...`` (RESC)
+``anomalib``   ``train/good``, ``{valid,test}/{good/{img[,label]}, Ungood/{img[,label]}}``
+=============  =====================================================================================================
+
+Whatever can be read in only one way is read; anything else is refused with the paths. A mask folder is never read as
+images. Counts that differ from the published ones, or an unknown name (then ``custom``), are notes, not refusals.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from PIL import Image
+
+from invad_med.data.datasets import DatasetFacts, find_dataset
+
+Split = Literal["train", "valid", "test"]
+SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp"})
+_GROUP_WITHIN = {"tile_cluster": "tissue"}  # numbered anew in each
+GROUP_COLUMNS = ("group", "patient", "patient_id", "subject_group", "series_run", "tile_cluster")
+LAYOUTS = "train/good[/img], {valid,val,test}/{good,Ungood}[/{img,label,anomaly_mask}] (docs/data.md lists every form)"
+
+_SPLITS: dict[str, Split] = {"train": "train", "valid": "valid", "val": "valid", "test": "test"}
+_CLASSES = ("good", "ungood")
+_MASKS = ("label", "anomaly_mask")
+_ALL = frozenset({"readme", "config", "anomalib"})
+_DEPTH = 4  # folders between a root and a data set: Brain_AD/BraTS2021_slice and room for one more
+
+
+class TreeError(ValueError):
+    """A folder that cannot be read in exactly one way; the message names what was found, where, and what to do."""
+
+
+@dataclass(frozen=True)
+class TreeProblem:
+    """Why a tree is refused, and the files or folders at fault."""
+
+    reason: str
+    paths: tuple[Path, ...]
+
+    def __str__(self) -> str:
+        shown = ", ".join(str(p) for p in self.paths[:10])
+        more = f" and {len(self.paths) - 10} more" if len(self.paths) > 10 else ""
+        return f"{self.reason}: {shown}{more}"
+
+
+@dataclass(frozen=True)
+class BmadItem:
+    """One image: its mask if there is one, its split, 0 good or 1 Ungood, and whom it is of (None if unknown)."""
+
+    image: Path
+    mask: Path | None
+    split: Split
+    label: Literal[0, 1]
+    group: str | None
+
+
+@dataclass(frozen=True)
+class BmadDataset:
+    """One data set on disk.
+
+    Args:
+        name: of the table of data sets, or ``custom``.
+        root: folder that holds the splits.
+        dialect: ``readme``, ``config`` or ``anomalib``; ``unknown`` where there are problems with the layout.
+        items: images in the order of split, class and name.
+        problems: why the set is refused; empty for one that `read_tree` returns.
+        notes: what a user should know, but no reason to refuse.
+    """
+
+    name: str
+    root: Path
+    dialect: str
+    items: tuple[BmadItem, ...]
+    problems: tuple[TreeProblem, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def facts(self) -> DatasetFacts | None:
+        """The row of the table, None for a custom set."""
+        return find_dataset(self.name)
+
+    @property
+    def splits(self) -> dict[str, dict[str, dict[str, int]]]:
+        """Number of images and masks: split -> class -> ``{"images": n, "masks": n}``."""
+        found: dict[str, dict[str, dict[str, int]]] = {}
+        for item in self.items:
+            classes = found.setdefault(item.split, {})
+            counts = classes.setdefault("Ungood" if item.label else "good", {"images": 0, "masks": 0})
+            counts["images"] += 1
+            counts["masks"] += item.mask is not None
+        return found
+
+
+def read_tree(root: Path | str) -> list[BmadDataset]:
+    """Read every data set below a folder.
+
+    Args:
+        root: a data set (the folder that holds ``train`` and ``test``), or a folder of several.
+
+    Raises:
+        TreeError: there is none, or one of them cannot be read in exactly one way; paths are named.
+    """
+    datasets = inspect_tree(root)
+    problems = [str(problem) for dataset in datasets for problem in dataset.problems]
+    if problems:
+        raise TreeError("\n".join(problems) + f"\nLayouts accepted: {LAYOUTS}")
+    return datasets
+
+
+def inspect_tree(root: Path | str) -> list[BmadDataset]:
+    """Read as `read_tree` does, but put what would be refused into ``problems``."""
+    root = Path(root)
+    if not root.is_dir():
+        return [BmadDataset("custom", root, "unknown", (), (TreeProblem("not a folder", (root,)),))]
+    roots = list(_find_roots(root, _DEPTH))
+    if not roots:
+        reason = "neither train nor test folder found"
+        return [BmadDataset("custom", root, "unknown", (), (TreeProblem(reason, (root,)),))]
+    datasets = [_Reader(place, _name(place, root)).read() for place in roots]
+    for name in sorted({d.name for d in datasets} - {"custom"}):
+        same = [d for d in datasets if d.name == name]
+        if len(same) > 1:
+            twice = TreeProblem(f"{name} is there more than once; name the one meant", tuple(d.root for d in same))
+            datasets = [_with_problem(d, twice) if d is same[0] else d for d in datasets]
+    return datasets
+
+
+def datalist(root: Path | str, split: str, good_only: bool = False) -> list[dict[str, Any]]:
+    """List one split of one data set for MONAI.
+
+    Args:
+        root: folder of exactly one data set.
+        split: ``train``, ``valid`` (or ``val``), ``test``. A missing valid split gives an empty list.
+        good_only: leave Ungood images out.
+
+    Returns:
+        Dictionaries of ``image`` (path), ``label`` (0 good, 1 Ungood), ``mask`` (path, or "") and ``group`` (patient
+        or other unit that must not be in two splits, or ""), in order of class and name.
+
+    Raises:
+        TreeError: as `read_tree`; not exactly one data set; no such split.
+    """
+    if split not in _SPLITS:
+        raise TreeError(f"split must be train, valid or test, not {split!r}")
+    datasets = read_tree(root)
+    if len(datasets) != 1:
+        raise TreeError(f"{root} holds {len(datasets)} data sets, name one: {', '.join(str(d.root) for d in datasets)}")
+    wanted = _SPLITS[split]
+    items = [item for item in datasets[0].items if item.split == wanted]
+    if not items and wanted != "valid":
+        raise TreeError(f"{datasets[0].root} has no image in its {wanted} split")
+    return [
+        {
+            "image": str(item.image),
+            "label": item.label,
+            "mask": str(item.mask) if item.mask else "",
+            "group": item.group or "",
+        }
+        for item in items
+        if not (good_only and item.label)
+    ]
+
+
+def read_mask(path: Path | str) -> np.ndarray:
+    """Read a mask as (H, W) bool: every value above 0 is anomalous, in any channel but alpha.
+
+    BMAD's masks are 0/255, 0/1, or BraTS labels through the ``bone`` colour map, whose greys differ by label; a
+    threshold at 127 would lose some of them.
+    """
+    with Image.open(path) as image:
+        shown = image.convert("RGB") if image.mode in ("P", "PA") else image
+        values, bands = np.asarray(shown), shown.getbands()
+    if values.ndim == 3:
+        values = values[..., [i for i, band in enumerate(bands) if band not in ("A", "a")]].max(axis=-1)
+    return values > 0
+
+
+def is_stray(path: Path) -> bool:
+    """Whether a file or folder is a by-product of a desktop or archive: hidden, ``Thumbs.db``, ``__MACOSX``."""
+    return path.name.startswith(".") or path.name.casefold() in {"thumbs.db", "desktop.ini", "__macosx"}
+
+
+def _children(folder: Path) -> list[Path]:
+    return sorted(p for p in folder.iterdir() if not is_stray(p))
+
+
+def _find_roots(folder: Path, depth: int) -> Iterator[Path]:
+    folders = [p for p in _children(folder) if p.is_dir()]
+    if any(p.name.casefold() in _SPLITS for p in folders):
+        yield folder
+    elif depth:
+        for child in folders:
+            yield from _find_roots(child, depth - 1)
+
+
+def _name(place: Path, root: Path) -> str:
+    """Name of the table that its manifest states, or that the folder, or one between it and the root, goes by."""
+    try:
+        stated = json.loads((place / "manifest.json").read_text(encoding="utf-8"))["dataset"]
+        return facts.name if (facts := find_dataset(stated)) else "custom"
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        pass  # not made by data_prep
+    folders = [place, *place.parents]
+    for folder in folders[: folders.index(root) + 1]:
+        facts = find_dataset(folder.resolve().name)
+        if facts:
+            return facts.name
+    return "custom"
+
+
+def _with_problem(dataset: BmadDataset, problem: TreeProblem) -> BmadDataset:
+    return BmadDataset(
+        dataset.name, dataset.root, dataset.dialect, dataset.items, (*dataset.problems, problem), dataset.notes
+    )
+
+
+@dataclass(frozen=True)
+class _Folder:
+    """What a folder's place in the tree says about the images in it."""
+
+    split: Split
+    label: Literal[0, 1]
+    mask: bool
+    dialects: frozenset[str]
+
+
+def _interpret(parts: tuple[str, ...]) -> _Folder | None:
+    """Read folder names below a data set, or None if no layout has such a folder."""
+    names = [part.casefold() for part in parts]
+    split = _SPLITS[names[0]]
+    dialects, mask, rest = _ALL, False, names[1:]
+    if rest and rest[0].removesuffix("_label") in _SPLITS:  # Val/val, Val/val_label
+        if _SPLITS[rest[0].removesuffix("_label")] != split:
+            return None
+        mask, dialects, rest = rest[0].endswith("_label"), frozenset({"config"}), rest[1:]
+    if len(rest) == 2 and rest[1] in _CLASSES:  # {img,label}/{good,Ungood}
+        rest, dialects = rest[::-1], frozenset({"config"})
+    if not rest or rest[0] not in _CLASSES or len(rest) > 2 or (mask and len(rest) > 1):
+        return None
+    label: Literal[0, 1] = 1 if rest[0] == "ungood" else 0
+    if len(rest) == 1:
+        if split != "train":
+            dialects &= {"readme", "config"}
+    elif rest[1] == "img":
+        if split == "train" and dialects == _ALL:
+            dialects = frozenset({"readme"})
+    elif rest[1] in _MASKS:
+        mask = True
+        dialects &= {"readme"} if rest[1] == "anomaly_mask" else {"config", "anomalib"}
+    else:
+        return None
+    return _Folder(split, label, mask, dialects)
+
+
+@dataclass
+class _Reader:
+    """Reads one data set: folders, then pairs, then what to note."""
+
+    root: Path
+    name: str
+    problems: list[TreeProblem] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    def read(self) -> BmadDataset:
+        folders = self._folders()
+        dialect = self._dialect(folders)
+        items: list[BmadItem] = []
+        has_masks = any(meaning.mask for _, meaning in folders)
+        groups = _groups(self.root)
+        for split in ("train", "valid", "test"):
+            for label in (0, 1):
+                here = [(p, m) for p, m in folders if m.split == split and m.label == label]
+                images = self._only_one([p for p, m in here if not m.mask], "image")
+                masks = self._only_one([p for p, m in here if m.mask], "mask")
+                items += self._pair(images, masks, split, label, has_masks, groups)
+        if not any(item.split in ("train", "test") for item in items):
+            self._refuse("neither train nor test images found", self.root)
+        dataset = BmadDataset(self.name, self.root, dialect, tuple(items), tuple(self.problems))
+        self._note_counts(dataset, has_masks)
+        return BmadDataset(self.name, self.root, dialect, tuple(items), tuple(self.problems), tuple(self.notes))
+
+    def _refuse(self, reason: str, *paths: Path) -> None:
+        self.problems.append(TreeProblem(reason, paths))
+
+    def _folders(self) -> list[tuple[Path, _Folder]]:
+        """Folders that hold files or could, with their meaning; empty mask folders count, they promise masks."""
+        found: list[tuple[Path, _Folder]] = []
+        by_split: dict[str, list[Path]] = defaultdict(list)
+        for top in _children(self.root):
+            if not top.is_dir() or top.name.casefold() not in _SPLITS:
+                continue
+            by_split[_SPLITS[top.name.casefold()]].append(top)
+            for folder in [top, *_subfolders(top)]:
+                meaning = _interpret(folder.relative_to(self.root).parts)
+                has_files = bool(_files(folder))
+                if meaning is None and has_files:
+                    self._refuse("images in a folder that no layout has", folder)
+                elif meaning is not None and (has_files or meaning.mask):
+                    found.append((folder, meaning))
+        for split, tops in by_split.items():
+            if len(tops) > 1:
+                self._refuse(f"more than one {split} folder", *tops)
+        return found
+
+    def _dialect(self, folders: list[tuple[Path, _Folder]]) -> str:
+        possible = _ALL
+        for _, meaning in folders:
+            possible &= meaning.dialects
+        if not folders:
+            return "unknown"
+        if not possible:
+            kinds = {m.dialects: p for p, m in folders if m.dialects != _ALL}
+            self._refuse("two dialects at once", *sorted(kinds.values()))
+            return "unknown"
+        names_val = any(p.name.casefold() == "val" for p in _children(self.root))
+        if "config" in possible and ("anomalib" not in possible or names_val):
+            return "config"
+        return "anomalib" if "anomalib" in possible else "readme"
+
+    def _only_one(self, folders: list[Path], kind: str) -> list[Path]:
+        if len(folders) > 1:
+            self._refuse(f"more than one {kind} folder for one class of one split", *folders)
+        return [path for folder in folders[:1] for path in _files(folder)]
+
+    def _pair(
+        self, images: list[Path], masks: list[Path], split: Any, label: Any, has_masks: bool, groups: dict[Any, str]
+    ) -> list[BmadItem]:
+        by_stem = {mask.stem: mask for mask in masks}
+        for files in (images, masks):
+            stems: dict[str, list[Path]] = defaultdict(list)
+            for path in files:
+                stems[path.stem].append(path)
+            for same in stems.values():
+                if len(same) > 1:
+                    self._refuse("one name, several files", *same)
+        stray = sorted(set(by_stem) - {image.stem for image in images})
+        if stray:
+            self._refuse("mask without image", *(by_stem[stem] for stem in stray))
+        missing = [image for image in images if image.stem not in by_stem]
+        if missing and ((label and has_masks and split != "train") or (masks and label == 0)):
+            self._refuse("image without its mask", *missing)
+        for image in images:
+            mask = by_stem.get(image.stem)
+            sizes = _size(image), _size(mask) if mask else None
+            if all(sizes) and sizes[0] != sizes[1]:
+                assert mask is not None
+                self._refuse(f"mask of another size ({_by(sizes[1])}) than its image ({_by(sizes[0])})", image, mask)
+        return [
+            BmadItem(image, by_stem.get(image.stem), split, label, _group(groups, split, label, image.stem))
+            for image in images
+        ]
+
+    def _note_counts(self, dataset: BmadDataset, has_masks: bool) -> None:
+        facts = dataset.facts
+        for split, classes in (facts.counts if facts else {}).items():
+            for kind, published in classes.items():
+                found = dataset.splits.get(split, {}).get(kind, {"images": 0})["images"]
+                if found != published:
+                    self.notes.append(f"{split} {kind}: {found} images, published: {published}")
+        if facts is None:
+            self.notes.append("a name that is not in the table of data sets: taken as custom")
+        elif facts.pixel_masks and not has_masks:
+            self.notes.append("no masks, although published with them: pixel metrics cannot be computed")
+        elif has_masks and not facts.pixel_masks:
+            self.notes.append("masks, although published without them")
+        anomalous = sum(item.split == "train" and item.label == 1 for item in dataset.items)
+        if anomalous:
+            self.notes.append(f"train holds {anomalous} Ungood images: train on good_only")
+        where: dict[str, set[str]] = defaultdict(set)
+        for item in dataset.items:
+            if item.group is not None:
+                where[item.group].add(item.split)
+        shared = sorted(group for group, splits in where.items() if len(splits) > 1)
+        if shared:
+            self.notes.append(f"{len(shared)} groups (patients) are in more than one split")
+
+
+def _subfolders(folder: Path) -> list[Path]:
+    children = [p for p in _children(folder) if p.is_dir()]
+    return [q for child in children for q in (child, *_subfolders(child))]
+
+
+def _files(folder: Path) -> list[Path]:
+    return [p for p in _children(folder) if p.suffix.casefold() in SUFFIXES and p.is_file()]
+
+
+def _size(path: Path) -> tuple[int, int] | None:
+    """(width, height) from the header, None if unreadable, which is for `python -m data_prep check` to say."""
+    try:
+        with Image.open(path) as image:
+            return image.size
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        return None
+
+
+def _by(size: tuple[int, int] | None) -> str:
+    return "x".join(str(n) for n in size or ())
+
+
+def _groups(root: Path) -> dict[Any, str]:
+    """Groups of ``manifest.csv``, by (split, class, name without extension) as far as the columns go."""
+    path = root / "manifest.csv"
+    if not path.is_file():
+        return {}
+    found: dict[Any, str] = {}
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        rows = csv.DictReader(file)
+        columns = rows.fieldnames or ()
+        column = next((c for c in GROUP_COLUMNS if c in columns), None)
+        if column is None or "name" not in columns:
+            return {}
+        for row in rows:
+            name = Path(row["name"])
+            stem = name.stem if name.suffix.casefold() in SUFFIXES else name.name
+            if row[column]:
+                within = row.get(_GROUP_WITHIN.get(column, ""))
+                found[(row.get("split"), row.get("class"), stem)] = f"{within}/{row[column]}" if within else row[column]
+    return found
+
+
+def _group(groups: dict[Any, str], split: str, label: int, stem: str) -> str | None:
+    kind = "Ungood" if label else "good"
+    for key in ((split, kind, stem), (split, None, stem), (None, None, stem)):
+        if key in groups:
+            return groups[key]
+    return None

@@ -1,0 +1,249 @@
+"""Every dialect of BMAD's folders is read in the one right way; what can be read in two is refused with its paths."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from invad_med.data.bmad import TreeError, datalist, inspect_tree, read_mask, read_tree
+from invad_med.data.datasets import all_datasets
+
+BRAIN = {
+    "readme": {
+        "Brain/train/good/img": "abc",
+        "Brain/valid/good/img": "d",
+        "Brain/valid/Ungood/img": "ef",
+        "Brain/valid/Ungood/anomaly_mask": "ef",
+        "Brain/test/good/img": "ghi",
+        "Brain/test/Ungood/img": "jk",
+        "Brain/test/Ungood/anomaly_mask": "jk",
+    },
+    "anomalib": {
+        "Brain/train/good": "abc",
+        "Brain/valid/good/img": "d",
+        "Brain/valid/Ungood/img": "ef",
+        "Brain/valid/Ungood/label": "ef",
+        "Brain/test/good/img": "ghi",
+        "Brain/test/Ungood/img": "jk",
+        "Brain/test/Ungood/label": "jk",
+    },
+    "config": {  # the four of its forms that have masks or another split name
+        "Liver_AD/hist_DIY/train/good": "abc",
+        "Liver_AD/hist_DIY/valid/img/good": "d",
+        "Liver_AD/hist_DIY/valid/img/Ungood": "ef",
+        "Liver_AD/hist_DIY/valid/label/Ungood": "ef",
+        "Liver_AD/hist_DIY/test/img/good": "ghi",
+        "Liver_AD/hist_DIY/test/img/ungood": "jk",
+        "Liver_AD/hist_DIY/test/label/ungood": "jk",
+    },
+    "config RESC": {
+        "RESC/Train/train/good": "abc",
+        "RESC/Val/val/good": "d",
+        "RESC/Val/val/Ungood": "ef",
+        "RESC/Val/val_label/Ungood": "ef",
+        "RESC/Test/test/good": "ghi",
+        "RESC/Test/test/Ungood": "jk",
+        "RESC/Test/test_label/good": "ghi",
+        "RESC/Test/test_label/Ungood": "jk",
+    },
+    "config OCT2017": {
+        "OCT2017/train/good": "abc",
+        "OCT2017/val/good/img": "d",
+        "OCT2017/val/Ungood/img": "ef",
+        "OCT2017/test/good/img": "ghi",
+        "OCT2017/test/Ungood/img": "jk",
+    },
+    "config flat": {
+        "camelyon16_256/train/good": "abc",
+        "camelyon16_256/valid/good": "d",
+        "camelyon16_256/valid/ungood": "ef",
+        "camelyon16_256/test/good": "ghi",
+        "camelyon16_256/test/ungood": "jk",
+    },
+}
+COUNTS = {"train": {"good": 3}, "valid": {"good": 1, "Ungood": 2}, "test": {"good": 3, "Ungood": 2}}
+GOOD = BRAIN["anomalib"]
+
+
+def plant(root: Path, tree: dict[str, str], suffix=".png", size=(6, 4)) -> Path:
+    for folder, names in tree.items():
+        (root / folder).mkdir(parents=True, exist_ok=True)
+        for name in names:
+            Image.new("L", size, 7).save(root / folder / f"{name}{suffix}", format="PNG")
+    return root
+
+
+@pytest.mark.parametrize("form", BRAIN)
+def test_dialects(tmp_path, form):
+    (found,) = read_tree(plant(tmp_path, BRAIN[form]))
+    assert found.dialect == form.split()[0]
+    assert {s: {c: n["images"] for c, n in classes.items()} for s, classes in found.splits.items()} == COUNTS
+    masked = form not in ("config OCT2017", "config flat")
+    assert found.splits["test"]["Ungood"]["masks"] == (2 if masked else 0)
+    assert found.splits["valid"]["good"]["masks"] == 0
+    # No mask is ever an image, and each mask is its image's.
+    assert not any(set(i.image.parts) & {"label", "anomaly_mask", "val_label"} for i in found.items)
+    assert all(i.mask is None or (i.mask.stem == i.image.stem and i.mask != i.image) for i in found.items)
+    names = {"config": "liver", "config RESC": "resc", "config OCT2017": "oct2017", "config flat": "histopathology"}
+    assert found.name == names.get(form, "brain")
+    assert any("published" in n for n in found.notes)
+
+
+def test_several_sets_at_once_and_a_custom_one(tmp_path):
+    plant(tmp_path, {k.replace("Brain", "mine"): v for k, v in GOOD.items()})
+    plant(tmp_path, BRAIN["config RESC"])
+    assert {d.root.name: d.name for d in read_tree(tmp_path)} == {"RESC": "resc", "mine": "custom"}
+    with pytest.raises(TreeError, match="holds 2 data sets, name one"):
+        datalist(tmp_path, "test")
+    assert any("not in the table" in n for n in read_tree(tmp_path / "mine")[0].notes)
+
+
+def test_stray_files_upper_case_and_missing_valid(tmp_path):
+    plant(tmp_path, {k: v for k, v in GOOD.items() if "valid" not in k}, suffix=".PNG")
+    for stray in ("Thumbs.db", ".DS_Store", "._a.png", "notes.txt"):
+        (tmp_path / "Brain/train/good" / stray).write_bytes(b"x")
+    (tmp_path / "__MACOSX/Brain/train/good").mkdir(parents=True)
+    (found,) = read_tree(tmp_path)
+    assert found.splits["train"] == {"good": {"images": 3, "masks": 0}}
+    assert "valid" not in found.splits and found.splits["test"]["Ungood"] == {"images": 2, "masks": 2}
+    assert datalist(tmp_path, "valid") == []
+
+
+def changed(**changes: str | None) -> dict[str, str]:
+    tree = {**GOOD, **{f"Brain/{k}": v for k, v in changes.items()}}
+    return {k: v for k, v in tree.items() if v is not None}
+
+
+MALFORMED = {
+    "two mask folders": (
+        changed(**{"test/Ungood/anomaly_mask": "jk"}),
+        "more than one mask folder",
+        ["label", "anomaly_mask"],
+    ),
+    "a mask folder of another dialect": (
+        changed(**{"valid/Ungood/label": None, "valid/Ungood/anomaly_mask": "ef"}),
+        "two dialects at once",
+        ["label", "anomaly_mask"],
+    ),
+    "train in two dialects": (changed(**{"train/good/img": "xyz"}), "more than one image folder", ["train/good/img"]),
+    "train of README, test of anomalib": (
+        changed(**{"train/good": None, "train/good/img": "abc"}),
+        "two dialects at once",
+        ["train/good/img"],
+    ),
+    "valid and val": (changed(**{"val/good/img": "d"}), "more than one valid folder", ["valid", "val"]),
+    "Ungood and ungood": (changed(**{"test/ungood/img": "m"}), "more than one image folder", ["Ungood", "ungood"]),
+    "only valid": ({k: v for k, v in GOOD.items() if "valid" in k}, "neither train nor test", ["Brain"]),
+    "no split": ({"Brain/good": "a", "Brain/Ungood": "b"}, "neither train nor test", []),
+    "mask without image": (changed(**{"test/Ungood/label": "jkz"}), "mask without image", ["label/z.png"]),
+    "image without mask": (changed(**{"test/Ungood/label": "j"}), "image without its mask", ["img/k.png"]),
+    "empty mask folder": (changed(**{"test/Ungood/label": ""}), "image without its mask", ["img/j.png", "img/k.png"]),
+    "no mask folder in one split": (
+        changed(**{"test/Ungood/label": None}),
+        "image without its mask",
+        ["img/j.png", "img/k.png"],
+    ),
+    "unknown folder": (changed(**{"test/Ungood/masks": "jk"}), "a folder that no layout has", ["Ungood/masks"]),
+    "same set twice": (
+        GOOD | {k.replace("Brain", "BraTS2021_slice"): v for k, v in GOOD.items()},
+        "brain is there more than once",
+        ["Brain", "BraTS2021_slice"],
+    ),
+}
+
+
+@pytest.mark.parametrize("case", MALFORMED)
+def test_malformed_trees_are_refused_with_the_paths(tmp_path, case):
+    tree, reason, paths = MALFORMED[case]
+    plant(tmp_path, tree)
+    with pytest.raises(TreeError, match=reason) as refusal:
+        read_tree(tmp_path)
+    assert all(path in str(refusal.value) for path in paths)
+    assert "train/good[/img]" in str(refusal.value)
+    problems = [p for d in inspect_tree(tmp_path) for p in d.problems]
+    assert any(reason in p.reason and p.paths for p in problems)
+
+
+def test_mask_of_another_size_is_refused(tmp_path):
+    plant(tmp_path, GOOD)
+    Image.new("L", (5, 4)).save(tmp_path / "Brain/test/Ungood/label/j.png")
+    with pytest.raises(TreeError, match=r"another size \(5x4\) than its image \(6x4\).*label/j.png"):
+        datalist(tmp_path, "train")
+
+
+def test_not_a_folder(tmp_path):
+    with pytest.raises(TreeError, match=r"not a folder.*nowhere"):
+        read_tree(tmp_path / "nowhere")
+    with pytest.raises(TreeError, match="neither train nor test"):
+        read_tree(tmp_path)
+
+
+def test_datalist_has_what_monai_needs(tmp_path):
+    plant(tmp_path, GOOD)
+    (tmp_path / "Brain/manifest.csv").write_text("split,class,name,patient\ntest,Ungood,j,P1\ntest,good,g.png,P2\n")
+    test = datalist(tmp_path, "test")
+    assert [(Path(i["image"]).stem, i["label"], bool(i["mask"]), i["group"]) for i in test] == [
+        ("g", 0, False, "P2"),
+        ("h", 0, False, ""),
+        ("i", 0, False, ""),
+        ("j", 1, True, "P1"),
+        ("k", 1, True, ""),
+    ]
+    assert all(type(v) in (str, int) for i in test for v in i.values())
+    assert [i["label"] for i in datalist(tmp_path / "Brain", "val", good_only=True)] == [0]
+    with pytest.raises(TreeError, match="must be train, valid or test, not 'dev'"):
+        datalist(tmp_path, "dev")
+
+
+def test_a_patient_in_two_splits_is_noted(tmp_path):
+    plant(tmp_path, GOOD)
+    (tmp_path / "Brain/manifest.csv").write_text("split,name,patient\ntrain,a,P1\ntest,j,P1\n")
+    assert any("1 groups (patients) are in more than one split" in n for n in read_tree(tmp_path)[0].notes)
+
+
+@pytest.mark.parametrize("labels", [(0, 1), (0, 255), (0, 1, 2, 4)])
+@pytest.mark.parametrize("mode", ["L", "bone", "P", "LA", "I;16"])
+def test_masks_binarise_above_zero(tmp_path, labels, mode):
+    values = np.array([labels, labels[::-1]], dtype=np.uint8)
+    path = tmp_path / "mask.png"
+    if mode == "bone":
+        import matplotlib.pyplot as plt
+
+        plt.imsave(path, values, cmap="bone")  # as BMAD did: RGBA, bluish
+        assert Image.open(path).mode == "RGBA"
+    elif mode == "I;16":
+        Image.fromarray(values.astype(np.uint16) * 200).save(path)
+    elif mode == "P":
+        image = Image.fromarray(values)
+        image.putpalette([v for i in range(256) for v in (i, i, i)])
+        image.save(path)
+    else:
+        Image.fromarray(values).convert(mode).save(path)
+    np.testing.assert_array_equal(read_mask(path), values > 0)
+
+
+def test_published_counts_add_up():
+    """Totals of BMAD's table."""
+    totals = {"brain": 11298, "liver": 3201, "resc": 6217, "oct2017": 27315, "chest": 26684, "histopathology": 7321}
+    for name, total in totals.items():
+        facts = all_datasets()[name]
+        assert sum(n for split in facts.counts.values() for n in split.values()) == total
+        assert facts.sources and facts.licence and facts.obtain and facts.archive and len(facts.image_size) == 2
+
+
+@pytest.mark.shared
+def test_the_six_development_sets():
+    root = Path(os.environ.get("INVAD_SHARED", Path(__file__).parents[2] / "../shared")) / "data"
+    found = {d.name: d for d in read_tree(root)}
+    assert set(found) == {"brain", "liver", "resc", "oct2017", "chest", "histopathology"}
+    assert all(d.dialect == "anomalib" and all(i.group for i in d.items) for d in found.values())
+    assert not any("more than one split" in n for d in found.values() for n in d.notes)
+    assert found["brain"].splits == {
+        "train": {"good": {"images": 314, "masks": 0}},
+        "valid": {"good": {"images": 29, "masks": 29}, "Ungood": {"images": 30, "masks": 30}},
+        "test": {"good": {"images": 95, "masks": 95}, "Ungood": {"images": 92, "masks": 92}},
+    }
+    assert found["resc"].splits["test"]["Ungood"] == {"images": 100, "masks": 100}
+    assert found["chest"].splits["test"]["Ungood"] == {"images": 65, "masks": 0}
