@@ -50,6 +50,7 @@ def one_line(error: BaseException) -> str:
     """Return the gist of a library's error: at most 120 characters of its first telling line, without paths."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
     line = lines[1] if len(lines) > 1 and lines[0].endswith(":") else lines[0]
+    line = line.split(" - ")[0]  # pydicom appends guesses at the cause
     text = " ".join(word for word in line.split() if not re.search(r"[/\\]\S*[/\\]|\.\w+['\"]$|\.dcm|\.nii", word))
     return text if len(text) <= 120 else text[:117] + "..."
 

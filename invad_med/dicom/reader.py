@@ -105,7 +105,7 @@ def _decode(path: Path, files: int) -> list[_Frame]:
     with reading("DICOM file"):
         ds = pydicom.dcmread(path, force=True)
         if "Rows" not in ds or "Columns" not in ds:
-            raise ReadError("DICOM object without an image")
+            raise ReadError("file is cut off or damaged")  # pydicom drops all elements if the pixel data has no end
         count = number_of_frames(ds)
         check_size(int(ds.Rows), int(ds.Columns), count * files, int(ds.get("SamplesPerPixel") or 1))
         if not any(k in ds for k in ("PixelData", "FloatPixelData", "DoubleFloatPixelData")):
@@ -114,19 +114,29 @@ def _decode(path: Path, files: int) -> list[_Frame]:
         if not syntax:
             raise ReadError("no Transfer Syntax UID (0002,0010), so the pixel data cannot be decoded")
         order = frame_order(ds)
-    advice = "; decompress it first, for example with dcmdjpeg or gdcmconv" if syntax.is_compressed else ""
-    with reading(f"pixel data ({syntax.name})", advice):
-        try:
-            get_decoder(syntax)
-        except NotImplementedError:
-            raise ReadError(f"no decoder for this Transfer Syntax ({syntax.name}){advice}") from None
-        # Not iter_pixels: its arrays can be read-only, on which pydicom's own sign correction fails.
-        array = pixel_array(ds, raw=False)
-        raw = [array] if count == 1 else list(array)
+    array = _pixel_array(ds, syntax)
+    raw = [array] if count == 1 else list(array)
     if len(raw) != count:
         raise ReadError(f"pixel data holds {len(raw)} frames, the header says {count}")
     with reading("DICOM image"):
         return list(_frames(ds, raw, order))
+
+
+def _pixel_array(ds: Dataset, syntax: UID) -> np.ndarray:
+    advice = "; decompress it first, for example with dcmdjpeg or gdcmconv"
+    with reading(f"pixel data ({syntax.name})"):
+        try:
+            if not get_decoder(syntax).is_available:
+                raise ReadError(f"no codec is installed for {syntax.name}{advice}")
+            # Not iter_pixels: its arrays can be read-only, on which pydicom's own sign correction fails.
+            return pixel_array(ds, raw=False)
+        except NotImplementedError:
+            raise ReadError(f"no codec is known for {syntax.name}{advice}") from None
+        except RuntimeError as error:  # pydicom's summary of what each codec said
+            if "does not support" in str(error):
+                bits = int(ds.BitsStored)
+                raise ReadError(f"no codec decodes {syntax.name} with {bits} bits rightly{advice}") from None
+            raise ReadError(f"pixel data ({syntax.name}) is damaged or cut off") from None
 
 
 def _frames(ds: Dataset, raw: list[np.ndarray], order: list[int]) -> Iterator[_Frame]:

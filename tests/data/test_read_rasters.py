@@ -1,7 +1,10 @@
 """PNG, JPEG and TIFF as slices."""
 
+import zlib
+
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 
 from invad_med.data import rasters
@@ -73,3 +76,42 @@ def test_broken_files_give_a_reason(content, message, tmp_path):
     path.write_bytes(content)
     with pytest.raises(ReadError, match=message):
         read(path)
+
+
+def test_one_bit_and_transparent_images(tmp_path):
+    Image.fromarray(GREY > 100).save(tmp_path / "b.png")
+    (piece,) = read(tmp_path / "b.png")
+    np.testing.assert_array_equal(piece.pixels, np.where(GREY > 100, 255, 0))
+    colour = np.random.default_rng(0).integers(0, 256, (4, 5, 4), dtype=np.uint8)
+    Image.fromarray(colour).save(tmp_path / "c.png")
+    np.testing.assert_array_equal(read(tmp_path / "c.png")[0].pixels, colour[..., :3])
+
+
+def test_float_tiffs_must_be_finite(tmp_path):
+    values = np.linspace(-1, 1, 48, dtype=np.float32).reshape(6, 8)
+    Image.fromarray(values).save(tmp_path / "f.tif")
+    (piece,) = read(tmp_path / "f.tif")
+    np.testing.assert_array_equal(piece.pixels, values)
+    assert piece.unit == "stored"
+    values[2, 2] = np.nan
+    Image.fromarray(values).save(tmp_path / "n.tif")
+    with pytest.raises(ReadError, match="NaN or infinite"):
+        read(tmp_path / "n.tif")
+
+
+def test_white_is_zero_in_some_tiffs(tmp_path):
+    deep = (GREY.astype(np.uint16) + 1) * 200
+    for values in (GREY, deep):
+        tifffile.imwrite(tmp_path / "w.tif", values, photometric="miniswhite")
+        (piece,) = read(tmp_path / "w.tif")
+        np.testing.assert_array_equal(piece.pixels, np.iinfo(values.dtype).max - values.astype(np.float32))
+
+
+def test_a_decompression_bomb_is_refused_from_its_header(tmp_path):
+    Image.fromarray(GREY).save(tmp_path / "bomb.png")
+    data = bytearray((tmp_path / "bomb.png").read_bytes())
+    data[16:24] = (60000).to_bytes(4, "big") * 2  # width and height in IHDR
+    data[29:33] = zlib.crc32(data[12:29]).to_bytes(4, "big")
+    (tmp_path / "bomb.png").write_bytes(data)
+    with pytest.raises(ReadError, match=r"^header claims too many pixels"):
+        rasters.count_pages(tmp_path / "bomb.png")
