@@ -1,0 +1,1 @@
+"""From original sources to BMAD's folders: ``python -m data_prep --help``."""

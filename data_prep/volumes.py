@@ -1,0 +1,147 @@
+"""Volumes as axial slices with their labels, in one orientation, physical spacing respected.
+
+Orientation is the package's own (`invad_med.data.nifti`): whole-axis flips and swaps to LPS display, rows anterior to
+posterior, columns from the patient's right to left, slices from inferior to superior; nothing is resampled for it. What
+has to be resampled is resampled with SimpleITK: labels that lie on another grid than their image, to the image's grid
+(nearest neighbour); slices whose pixels are not square, to the smaller of the two spacings (linear; nearest for masks).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import SimpleITK as sitk
+from nibabel.orientations import apply_orientation, axcodes2ornt, io_orientation, ornt_transform
+
+from data_prep.layout import PrepError
+from invad_med.data import nifti
+from invad_med.data.datasets import DatasetFacts
+from invad_med.data.slices import ReadError, Slice, Source
+from invad_med.data.transforms import to_unit
+
+
+@dataclass(frozen=True)
+class Volume:
+    """Axial slices, inferior to superior, their labels (N, H, W) or None, and the distance of slices in mm."""
+
+    slices: list[Slice]
+    labels: np.ndarray | None
+    distance: float
+
+
+def read_volume(image: Path, label: Path | None = None) -> Volume:
+    """Read a NIfTI volume and its label volume.
+
+    Raises:
+        PrepError: either cannot be read, or the label does not cover the image.
+    """
+    slices = _read(image)
+    affine, _ = _grid(image)
+    distance = float(np.sqrt((affine[:3, :3] ** 2).sum(axis=0))[int(_lps(affine)[:, 0].argmax())])
+    return Volume(slices, None if label is None else read_labels(label, image), distance)
+
+
+def read_labels(label: Path, image: Path) -> np.ndarray:
+    """Read a label volume on the grid of its image: (N, H, W) int16, slices as `read_volume` gives them.
+
+    Raises:
+        PrepError: it cannot be read, or has nothing where the image is.
+    """
+    (affine, shape), (own, own_shape) = _grid(image), _grid(label)
+    if shape == own_shape and np.allclose(affine, own, atol=1e-2):
+        return np.stack([piece.pixels for piece in _read(label)]).round().astype(np.int16)
+    try:
+        moving = sitk.ReadImage(str(label), sitk.sitkFloat32)
+        still = sitk.Resample(moving, sitk.ReadImage(str(image)), sitk.Transform(), sitk.sitkNearestNeighbor, 0.0)
+    except RuntimeError as error:
+        raise PrepError(f"{label} cannot be put on the grid of {image}: {str(error).splitlines()[-1]}") from None
+    voxels = sitk.GetArrayFromImage(still).transpose(2, 1, 0).round().astype(np.int16)
+    if not voxels.any() and sitk.GetArrayViewFromImage(moving).any():
+        raise PrepError(f"{label} marks nothing where {image} is: their positions in space do not match")
+    return apply_orientation(voxels, _lps(affine)).transpose(2, 1, 0)
+
+
+def stored_volume(path: Path) -> np.ndarray:
+    """Read a NIfTI volume (X, Y, Z) float32 in the order of the file, its orientation ignored, as BMAD did."""
+    try:
+        return np.asarray(nib.load(path).get_fdata(dtype=np.float32))  # type: ignore[attr-defined]
+    except Exception as error:
+        raise PrepError(f"{path} cannot be read: {error}") from None
+
+
+def to_8bit(piece: Slice, facts: DatasetFacts, mask: np.ndarray | None) -> tuple[np.ndarray, np.ndarray | None]:
+    """Return a slice as inference would see it, in 8 bit with square pixels, and its mask on the same grid.
+
+    Args:
+        piece: from any reader.
+        facts: whose intensity recipe applies.
+        mask: (H, W) or None.
+
+    Returns:
+        (H, W) or (H, W, 3) uint8; bool mask or None.
+    """
+    unit = to_unit(piece, facts)
+    if piece.spacing and unit.ndim == 2 and abs(piece.spacing[0] / piece.spacing[1] - 1) > 0.01:
+        unit = _square(unit, piece.spacing, sitk.sitkLinear)
+        mask = None if mask is None else _square((mask > 0).astype(np.float32), piece.spacing, sitk.sitkNearestNeighbor)
+    return np.round(unit * 255).astype(np.uint8), None if mask is None else mask > 0
+
+
+def stem(path: Path) -> str:
+    """File name without .nii or .nii.gz."""
+    return path.name.removesuffix(".gz").removesuffix(".nii")
+
+
+def find_niftis(source: Path) -> list[Path]:
+    """All NIfTI files below a folder, sorted.
+
+    Raises:
+        PrepError: it is no folder.
+    """
+    if not source.is_dir():
+        raise PrepError(f"{source} is not a folder")
+    return sorted(p for p in source.rglob("*") if p.name.endswith(nifti.SUFFIXES) and not p.name.startswith("."))
+
+
+def _read(path: Path) -> list[Slice]:
+    try:
+        source = Source("nifti", (path,), stem(path), nifti.count_slices(path))
+        pieces = nifti.read(source)
+    except (ReadError, OSError) as error:
+        raise PrepError(f"{path}: {error}") from None
+    return [piece for piece in pieces if isinstance(piece, Slice)]
+
+
+def _grid(path: Path) -> tuple[np.ndarray, tuple[int, ...]]:
+    try:
+        image = nifti.load(path)
+    except (ReadError, OSError) as error:
+        raise PrepError(f"{path}: {error}") from None
+    if len(image.shape) != 3:
+        raise PrepError(f"{path} has shape {image.shape}; a volume with three axes is expected")
+    return np.asarray(image.affine), tuple(image.shape)
+
+
+def _lps(affine: np.ndarray) -> np.ndarray:
+    return ornt_transform(io_orientation(affine), axcodes2ornt(("L", "P", "S")))
+
+
+def _square(pixels: np.ndarray, spacing: tuple[float, float], interpolator: int) -> np.ndarray:
+    image = sitk.GetImageFromArray(pixels)
+    image.SetSpacing((spacing[1], spacing[0]))
+    step = min(spacing)
+    size = [max(1, round(n * s / step)) for n, s in zip(image.GetSize(), image.GetSpacing(), strict=True)]
+    # Edges of the field stay where they are: the first centre lies half a new pixel inside.
+    origin = [0.5 * (step - s) for s in image.GetSpacing()]
+    grid = sitk.Image(size, image.GetPixelID())
+    grid.SetSpacing((step, step))
+    grid.SetOrigin(origin)
+    # Nearest beyond the outermost centres, where a linear interpolator would give 0.
+    resampler = sitk.ResampleImageFilter()
+    resampler.SetReferenceImage(grid)
+    resampler.SetInterpolator(interpolator)
+    resampler.SetUseNearestNeighborExtrapolator(True)
+    return sitk.GetArrayFromImage(resampler.Execute(image))
