@@ -99,3 +99,24 @@ def load_strictly(network: nn.Module, tensors: dict[str, Any]) -> None:
     if found:
         raise ValueError("the checkpoint does not fit the network; " + "; ".join(found))
     network.load_state_dict(tensors)
+
+
+_LARGE = 4096  # values; smaller tensors (norms, biases, statistics) stay float32
+
+
+def round_to_half(module: nn.Module) -> None:
+    """Round the large tensors of a module to float16 in place, as `half_precision` will store them."""
+    with torch.no_grad():
+        for tensor in module.state_dict().values():
+            if isinstance(tensor, Tensor) and tensor.dtype == torch.float32 and tensor.numel() >= _LARGE:
+                tensor.copy_(tensor.half())
+
+
+def half_precision(state: dict[str, Any]) -> dict[str, Any]:
+    """Return a state dict whose large float32 tensors are float16: half the file; they load into float32 networks."""
+    return {
+        name: value.half()
+        if isinstance(value, Tensor) and value.dtype == torch.float32 and value.numel() >= _LARGE
+        else value
+        for name, value in state.items()
+    }

@@ -41,7 +41,7 @@ class AnomalyDetector(nn.Module):
         inferer: how features are walked to noise; the paper's three steps if None.
         calibration: statistics of normal images; unfitted if None.
         image_size: side to which images are resized (bilinear) before the backbone.
-        checkpoint: state dict of a whole detector to load at once, strictly.
+        checkpoint: state dict of a whole detector to load at once, strictly; it brings its ``provenance``.
 
     Raises:
         FileNotFoundError, ValueError: the checkpoint is missing, or does not fit, by name.
@@ -62,6 +62,7 @@ class AnomalyDetector(nn.Module):
         self.inferer = inferer or InversionInferer()
         self.calibration = calibration or Calibration(features.out_channels)
         self.image_size = image_size
+        self.provenance: dict[str, Any] = {}
         if checkpoint is not None:
             load_strictly(self, read_checkpoint(checkpoint))
 
@@ -90,3 +91,11 @@ class AnomalyDetector(nn.Module):
         score = self.calibration.score(z) if withheld is None else None
         p_value = self.calibration.p_value(score) if score is not None else None
         return Detection(self._map(z, image.shape[-2:]), paper_score(z), score, p_value, withheld)
+
+    def get_extra_state(self) -> dict[str, Any]:
+        """Return the provenance, which travels in the state dict: plain values only."""
+        return self.provenance
+
+    def set_extra_state(self, state: dict[str, Any]) -> None:
+        """Take up a checkpoint's provenance."""
+        self.provenance = dict(state)

@@ -142,12 +142,16 @@ class FrozenFeatures(nn.Module):
         ]
         return torch.cat(merged, dim=1)
 
+    def normalise(self, raw: Tensor) -> Tensor:
+        """Standardise raw features (B, C, h, w) per channel, on their own device; the identity without a norm."""
+        if self.feature_norm is None:
+            return raw
+        mean, std = (x.to(raw.device).view(1, -1, 1, 1) for x in (self.feature_mean, self.feature_std))
+        return (raw - mean) / std
+
     def forward(self, image: Tensor) -> Tensor:
         """Return the (normalised) features of ``image`` (B, 3, H, W) in [0, 1]: (B, C, H/16, W/16)."""
-        features = self.raw(image)
-        if self.feature_norm is None:
-            return features
-        return (features - self.feature_mean.view(1, -1, 1, 1)) / self.feature_std.view(1, -1, 1, 1)
+        return self.normalise(self.raw(image))
 
     def fit_normalisation(self, raw_features: Tensor) -> None:
         """Set the channel statistics from raw features (N, C, h, w) of normal training images."""

@@ -32,12 +32,14 @@ class Calibration(nn.Module):
     z_mean: Tensor
     z_std: Tensor
     reference: Tensor
+    peaks: Tensor
 
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.register_buffer("z_mean", torch.zeros(channels))
         self.register_buffer("z_std", torch.ones(channels))
-        self.register_buffer("reference", torch.zeros(0))
+        self.register_buffer("reference", torch.zeros(0))  # scores of the held-out normals, ascending
+        self.register_buffer("peaks", torch.zeros(0))  # largest map value of each, ascending
         self.timesteps: list[tuple[int, int | None]] = []
 
     def fit(self, z_train: Tensor, z_held_out: Tensor, timesteps: Timesteps) -> Calibration:
@@ -59,6 +61,7 @@ class Calibration(nn.Module):
         self.z_std = flat.std(1).clamp_min(1e-6).to(self.z_std)
         self.timesteps = list(timesteps)
         self.reference = self.score(z_held_out).sort().values
+        self.peaks = self.map(z_held_out).flatten(1).amax(1).sort().values
         return self
 
     def why_not(self, timesteps: Timesteps) -> str | None:
@@ -91,11 +94,11 @@ class Calibration(nn.Module):
 
         None means the rate is out of reach: n held-out normals support no rate below 1 / (n + 1).
         """
-        if not 0.0 < false_positive_rate < 1.0:
-            raise ValueError(f"false_positive_rate={false_positive_rate} must lie between 0 and 1")
-        n = len(self.reference)
-        rank = math.ceil((n + 1) * (1.0 - false_positive_rate))  # 1-based order statistic
-        return float(self.reference[rank - 1]) if rank <= n else None
+        return _upper_limit(self.reference, false_positive_rate)
+
+    def map_threshold(self, false_positive_rate: float = 0.05) -> float | None:
+        """Return the map value that a fresh normal image reaches beyond anywhere with at most this probability."""
+        return _upper_limit(self.peaks, false_positive_rate)
 
     def get_extra_state(self) -> dict[str, Any]:
         """Return what the statistics were fitted for, so that it travels in the state dict."""
@@ -113,7 +116,16 @@ class Calibration(nn.Module):
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         # The number of held-out normals is the checkpoint's.
-        stored = state_dict.get(f"{prefix}reference")
-        if stored is not None:
-            self.reference = torch.zeros_like(stored, device=self.reference.device)
+        for name in ("reference", "peaks"):
+            stored = state_dict.get(prefix + name)
+            if stored is not None:
+                setattr(self, name, torch.zeros_like(stored, device=self.z_mean.device))
         super()._load_from_state_dict(state_dict, prefix, *args)
+
+
+def _upper_limit(ascending: Tensor, rate: float) -> float | None:
+    """Return the order statistic that a fresh, exchangeable value exceeds with probability at most ``rate``."""
+    if not 0.0 < rate < 1.0:
+        raise ValueError(f"false_positive_rate={rate} must lie between 0 and 1")
+    rank = math.ceil((len(ascending) + 1) * (1.0 - rate))  # counted from 1
+    return float(ascending[rank - 1]) if rank <= len(ascending) else None

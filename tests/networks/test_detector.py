@@ -24,7 +24,7 @@ def images() -> torch.Tensor:
 def detector(images) -> AnomalyDetector:
     torch.manual_seed(0)
     detector = new_detector()
-    torch.nn.init.normal_(detector.denoiser.final_layer.linear.weight, std=0.05)
+    torch.nn.init.normal_(detector.denoiser.network.final_layer.linear.weight, std=0.05)
     with torch.no_grad():
         detector.features.fit_normalisation(detector.features.raw(images))
         z = detector.end_point(images)
@@ -69,9 +69,9 @@ def test_missing_or_foreign_checkpoints_stop(detector, tmp_path):
     with pytest.raises(FileNotFoundError, match="does not exist: train one"):
         new_detector(weights="checkpoint", checkpoint=tmp_path / "none.pt")
     state = detector.state_dict()
-    del state["denoiser.pos_embed"]
+    del state["denoiser.network.pos_embed"]
     torch.save(state, tmp_path / "part.pt")
-    with pytest.raises(ValueError, match=r"missing: denoiser\.pos_embed"):
+    with pytest.raises(ValueError, match=r"missing: denoiser\.network\.pos_embed"):
         new_detector(weights="checkpoint", checkpoint=tmp_path / "part.pt")
 
 

@@ -156,3 +156,27 @@ def test_b4_has_the_papers_channels_and_official_padding(tmp_path):
     assert a.shape == b.shape == (1, 272, 16, 16)
     torch.testing.assert_close(a[:, :56], b[:, :56])  # the first two taps come before the padding
     assert not torch.allclose(a[:, 112:], b[:, 112:], rtol=1e-3)
+
+
+@torch.no_grad()
+def test_velocity_starts_as_the_predictor_of_standard_normal_data():
+    from invad_med.diffusion import inversion_timesteps, invert, linear_alphas_cumprod
+
+    network, x = create_denoiser("cpu", in_channels=8, input_size=4), torch.randn(3, 8, 4, 4)
+    abar = linear_alphas_cumprod()
+    for t in (0, 400, 999):  # E[eps | x_t] of N(0, I) data is sqrt(1 - abar) x_t
+        torch.testing.assert_close(network(x, torch.full((3,), t)), (1 - abar[t]).sqrt().float() * x)
+    z = invert(network, x, inversion_timesteps(50), abar)
+    torch.testing.assert_close(z, x * z.norm() / x.norm(), rtol=1e-4, atol=1e-4)  # already noise: only its scale moves
+
+
+@torch.no_grad()
+def test_velocity_and_noise_are_one_network_in_two_words():
+    network = create_denoiser("cpu", in_channels=8, input_size=4)
+    torch.nn.init.normal_(network.network.final_layer.linear.weight)
+    x0, eps, t = torch.randn(2, 8, 4, 4), torch.randn(2, 8, 4, 4), 300
+    abar = float(network.sqrt_abar[t]) ** 2
+    x = abar**0.5 * x0 + (1 - abar) ** 0.5 * eps
+    # If v is the true velocity, the noise comes out exactly.
+    network.network.forward = lambda x, t: abar**0.5 * eps - (1 - abar) ** 0.5 * x0
+    torch.testing.assert_close(network(x, torch.full((2,), t)), eps, rtol=1e-4, atol=1e-4)

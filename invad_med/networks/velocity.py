@@ -1,0 +1,37 @@
+"""Noise prediction through velocity: what lets a network narrower than its features predict full-rank noise."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from invad_med.diffusion import linear_alphas_cumprod
+
+
+class VelocityDenoiser(nn.Module):
+    """Noise predictor ``eps(x, t) = sqrt(abar) v(x, t) + sqrt(1 - abar) x`` around a network ``v``.
+
+    ``v = sqrt(abar) eps - sqrt(1 - abar) x_0`` is the velocity (Salimans and Ho, arXiv 2202.00512). For features of
+    about unit variance the second term is already most of the answer at high noise, so ``network`` need only predict
+    what the data adds; at its zero start this is the exact predictor for N(0, I) data.
+
+    Args:
+        network: any network ``v(x, t)``, such as a `DiT`.
+        num_train_timesteps: T of the linear schedule.
+    """
+
+    sqrt_abar: Tensor
+    sqrt_noise: Tensor
+
+    def __init__(self, network: nn.Module, num_train_timesteps: int = 1000) -> None:
+        super().__init__()
+        self.network = network
+        abar = linear_alphas_cumprod(num_train_timesteps)
+        self.register_buffer("sqrt_abar", abar.sqrt().float(), persistent=False)
+        self.register_buffer("sqrt_noise", (1.0 - abar).sqrt().float(), persistent=False)
+
+    def forward(self, x: Tensor, timesteps: Tensor) -> Tensor:
+        """Predict the noise in ``x`` (B, C, h, w) at integer ``timesteps`` (B,); the shape of ``x``."""
+        steps = timesteps.to(torch.long)
+        signal, noise = (table[steps].view(-1, 1, 1, 1) for table in (self.sqrt_abar, self.sqrt_noise))
+        return signal * self.network(x, timesteps) + noise * x

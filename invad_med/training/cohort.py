@@ -1,0 +1,73 @@
+"""Which normal images a model learns from, and which it is calibrated on: never the same group."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from invad_med.data.bmad import datalist, read_tree
+from invad_med.data.datasets import DatasetFacts, all_datasets, find_dataset
+
+
+@dataclass(frozen=True)
+class Cohort:
+    """The images of one data set by what training may do with them.
+
+    Args:
+        facts: the row of the table that says how images are prepared.
+        train: normal images the denoiser learns from.
+        held_out: normal images for selection and calibration, of groups that ``train`` does not have.
+    """
+
+    facts: DatasetFacts
+    train: tuple[Path, ...]
+    held_out: tuple[Path, ...]
+
+
+def read_cohort(
+    dataset_dir: str | Path, modality: str | None = None, held_out_fraction: float = 0.15, seed: int = 0
+) -> Cohort:
+    """Divide a data set's normal images: nothing abnormal and nothing of ``test`` is touched.
+
+    Held out are all of ``valid/good`` and, of ``train/good``, whole groups (patients, where a manifest names them; else
+    single images) in a seeded order until ``held_out_fraction`` of the images is reached.
+
+    Args:
+        dataset_dir: one data set in any of BMAD's layouts.
+        modality: name of the table's row, for a folder whose name does not say it.
+        held_out_fraction: share of the training normals to hold out, 0 <= fraction < 1.
+        seed: of the order.
+
+    Raises:
+        ValueError: an unreadable tree, an unknown modality, or no image left to train or to calibrate on.
+    """
+    if not 0.0 <= held_out_fraction < 1.0:
+        raise ValueError(f"held_out_fraction={held_out_fraction} must be at least 0 and below 1")
+    facts = find_dataset(modality) if modality else find_dataset(read_tree(dataset_dir)[0].name)
+    if facts is None:
+        raise ValueError(
+            f"{modality or dataset_dir} is none of the known data sets: give --modality one of "
+            + ", ".join(all_datasets())
+        )
+    items = datalist(dataset_dir, "train", good_only=True)
+    groups: dict[str, list[Path]] = {}
+    for item in items:
+        groups.setdefault(item["group"] or item["image"], []).append(Path(item["image"]))
+    order = sorted(groups, key=lambda name: hashlib.sha256(f"{seed}:{Path(name).name}".encode()).digest())
+    held_out: list[Path] = []
+    chosen: set[str] = set()
+    for name in order[:-1]:  # at least one group is left to learn from
+        if len(held_out) >= held_out_fraction * len(items):
+            break
+        # A group that alone is most of the set would leave too little: skip it.
+        if len(held_out) + len(groups[name]) <= 2 * held_out_fraction * len(items):
+            held_out += groups[name]
+            chosen.add(name)
+    held_out += [Path(item["image"]) for item in datalist(dataset_dir, "valid", good_only=True)]
+    train = [path for name in groups if name not in chosen for path in groups[name]]
+    if not held_out:
+        raise ValueError(
+            f"{dataset_dir} has no normal image to calibrate on: raise held_out_fraction or add valid/good"
+        )
+    return Cohort(facts, tuple(sorted(train)), tuple(sorted(held_out)))

@@ -1,0 +1,151 @@
+"""What training may touch, the feature cache, and the draws of noise."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from invad_med.data.datasets import find_dataset
+from invad_med.diffusion import add_noise, linear_alphas_cumprod
+from invad_med.networks import AnomalyDetector, FrozenFeatures, create_denoiser
+from invad_med.training.artefact import data_digest, finish_training
+from invad_med.training.cohort import read_cohort
+from invad_med.training.features import cached_features, prepare_features
+from invad_med.training.steps import FeatureDataset, NoisePredictionInferer, NoisyBatch
+
+BRAIN = find_dataset("brain")
+
+
+def save(path, seed):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.random.default_rng(seed).integers(0, 256, (64, 64), dtype=np.uint8)).save(path)
+    return path
+
+
+@pytest.fixture
+def brain(tmp_path):
+    """A data set of 5 patients with 4 training slices each, 3 valid and 2 test images."""
+    root = tmp_path / "brain"
+    lines = ["split,class,name,patient"]
+    for i in range(20):
+        save(root / "train" / "good" / f"t{i:02d}.png", i)
+        lines.append(f"train,good,t{i:02d},p{i // 4}")
+    for i in range(3):
+        save(root / "valid" / "good" / "img" / f"v{i}.png", 100 + i)
+    save(root / "test" / "good" / "img" / "g.png", 200)
+    save(root / "test" / "Ungood" / "img" / "u.png", 201)
+    save(root / "test" / "Ungood" / "label" / "u.png", 202)
+    (root / "manifest.csv").write_text("\n".join(lines) + "\n")
+    return root
+
+
+def test_whole_patients_are_held_out_and_test_is_not_touched(brain):
+    cohort = read_cohort(brain, held_out_fraction=0.2)
+    patients = {int(p.stem[1:]) // 4 for p in cohort.train}
+    held = [p for p in cohort.held_out if p.stem.startswith("t")]
+    assert {int(p.stem[1:]) // 4 for p in held}.isdisjoint(patients)
+    assert len(held) == 4 and len(cohort.train) == 16
+    assert sum(p.stem.startswith("v") for p in cohort.held_out) == 3
+    assert not any("test" in p.parts for p in (*cohort.train, *cohort.held_out))
+    assert read_cohort(brain, held_out_fraction=0.2) == cohort
+    assert cohort.facts is BRAIN
+
+
+def test_bad_wishes_are_named(brain, tmp_path):
+    with pytest.raises(ValueError, match=r"held_out_fraction=1\.0 must be at least 0 and below 1"):
+        read_cohort(brain, held_out_fraction=1.0)
+    with pytest.raises(ValueError, match="knee is none of the known data sets: give --modality one of brain, liver"):
+        read_cohort(brain, modality="knee")
+
+
+@pytest.fixture(scope="module")
+def features():
+    return FrozenFeatures()
+
+
+def test_the_cache_gives_the_same_and_notices_every_change(features, tmp_path, monkeypatch):
+    images = [save(tmp_path / f"{i}.png", i) for i in range(3)]
+    cache = tmp_path / "cache"
+    computed = []
+    raw = features.raw
+    monkeypatch.setattr(features, "raw", lambda x: computed.append(len(x)) or raw(x))
+
+    def run(facts=BRAIN):
+        computed.clear()
+        return cached_features(features, images, facts, cache, size=64, progress=False)
+
+    first = run()
+    assert sum(computed) == 3 and first.shape == (3, 192, 4, 4) and first.dtype == torch.float16
+    assert torch.equal(run(), first) and not computed
+    assert torch.equal(cached_features(features, images, BRAIN, None, size=64, progress=False), first)
+
+    damaged = sorted(cache.iterdir())[0]
+    damaged.write_bytes(damaged.read_bytes()[:100])
+    repaired = run()  # truncated: computed again; alone in its batch, so not to the last bit of float16
+    torch.testing.assert_close(repaired.float(), first.float(), rtol=2e-3, atol=2e-3)
+    assert sum(computed) == 1
+    assert torch.equal(run(), repaired) and not computed
+
+    save(images[1], 77)
+    assert not torch.equal(run()[1], first[1]) and sum(computed) == 1  # another content
+    run(find_dataset("chest"))
+    assert sum(computed) == 3  # another recipe
+    with torch.no_grad():
+        features.body.bn1.bias.add_(0.1)
+    run()
+    assert sum(computed) == 3  # another backbone
+
+
+def test_noise_depends_on_seed_step_and_sample_alone():
+    items = FeatureDataset(torch.randn(6, 4, 3, 3), FrozenFeatures(feature_norm=None))
+    batch = torch.utils.data.default_collate([items[i] for i in range(6)])
+    part = torch.utils.data.default_collate([items[i] for i in (4, 1)])
+    _, noise, _, extra = NoisyBatch(seed=3)(batch)
+    _, some, _, extra_some = NoisyBatch(seed=3)(part)
+    assert torch.equal(some, noise[[4, 1]])
+    assert torch.equal(extra_some["timesteps"], extra["timesteps"][[4, 1]])
+    draw = NoisyBatch(seed=3)
+    assert not torch.equal(draw(batch)[1], draw(batch)[1])
+    fixed = NoisyBatch(seed=3, fixed=True)
+    assert torch.equal(fixed(batch)[1], fixed(batch)[1])
+    assert not torch.equal(NoisyBatch(seed=4)(batch)[1], noise)
+
+
+def test_the_training_inferer_noises_its_input():
+    x, noise, t = torch.randn(2, 4, 3, 3), torch.randn(2, 4, 3, 3), torch.tensor([10, 900])
+    seen = NoisePredictionInferer()(x, lambda x_t, t: x_t, noise=noise, timesteps=t)
+    torch.testing.assert_close(seen, add_noise(x, noise, t, linear_alphas_cumprod()))
+
+
+def test_the_artefact_is_the_calibrated_detector(brain, tmp_path):
+    cohort = read_cohort(brain, held_out_fraction=0.2)
+    backbone = FrozenFeatures()
+    detector = AnomalyDetector(backbone, create_denoiser("cpu", 192, 4, depth=1, hidden_size=32), image_size=64)
+    features = prepare_features(backbone, cohort, tmp_path / "cache", size=64, progress=False)
+    trained = create_denoiser("cpu", 192, 4, depth=1, hidden_size=32)
+    torch.nn.init.normal_(trained.network.final_layer.linear.weight, std=0.1)
+    path = finish_training(detector, trained, cohort, features, tmp_path / "model.pt", seed=0)
+
+    state = torch.load(path, weights_only=True)
+    assert state["features.body.conv_stem.weight"].dtype == torch.float32  # small
+    assert state["features.body.blocks.4.0.conv_pw.weight"].dtype == torch.float16
+    loaded = AnomalyDetector(
+        FrozenFeatures(weights="checkpoint"),
+        create_denoiser("cpu", 192, 4, depth=1, hidden_size=32),
+        image_size=64,
+        checkpoint=path,
+    ).eval()
+    image = torch.rand(2, 3, 64, 64)
+    for ours, theirs in zip(loaded.detect(image)[:4], detector.detect(image)[:4], strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
+    assert loaded.provenance["dataset"] == "brain"
+    assert loaded.provenance["train_images"] == 16 and loaded.provenance["held_out_images"] == 7
+    assert str(tmp_path) not in str(loaded.provenance)
+    assert len(loaded.calibration.reference) == 7
+
+
+def test_the_data_digest_ignores_names_and_order(tmp_path):
+    a, b = save(tmp_path / "a.png", 1), save(tmp_path / "b.png", 2)
+    assert data_digest([a, b]) == data_digest([b, a])
+    assert data_digest([a]) == data_digest([a.rename(tmp_path / "c.png")])
+    assert data_digest([b]) != data_digest([tmp_path / "c.png"])
