@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import gzip
-import os
 from pathlib import Path
 
 import numpy as np
 
 from invad_med.data.nifti import display_shape, load, to_voxels
 from invad_med.data.slices import Source
+from invad_med.writers.atomic import write_atomically
 
 
 def write_nifti_map(source: Source, maps: np.ndarray, path: str | Path) -> Path:
@@ -22,7 +22,7 @@ def write_nifti_map(source: Source, maps: np.ndarray, path: str | Path) -> Path:
         source: of kind ``nifti``.
         maps: (N, H, W) with N, H, W of the source's slices, in their display orientation; non-finite values
             (slices not scored) are written as 0.
-        path: ends in ``.nii`` or ``.nii.gz``; its folder exists.
+        path: ends in ``.nii`` or ``.nii.gz``; its folder is made if need be.
 
     Raises:
         ValueError: another kind of source, another shape, another ending.
@@ -49,10 +49,5 @@ def write_nifti_map(source: Source, maps: np.ndarray, path: str | Path) -> Path:
     header.set_slope_inter(1.0, 0.0)
     data = type(image)(to_voxels(image, finite), image.affine, header).to_bytes()
 
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        partial.write_bytes(gzip.compress(data, mtime=0) if path.name.endswith(".gz") else data)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    write_atomically(path, gzip.compress(data, mtime=0) if path.name.endswith(".gz") else data)
     return path

@@ -1,0 +1,93 @@
+"""What heatmap and overview share: one colour scale, its bar, fonts, text that fits."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+BACKGROUND, TEXT, FAINT = (18, 18, 20), (230, 230, 230), (150, 150, 155)
+ABOVE, BELOW, UNKNOWN = (226, 74, 66), (86, 168, 110), (130, 130, 135)
+_OPACITY = 0.7  # of the overlay at the scale's upper end; the slice stays visible everywhere
+_TONE = 110  # grey of a middling tissue, on which the colour bar is drawn
+
+
+@cache
+def _overlay() -> tuple[np.ndarray, np.ndarray]:
+    """Return colours (256, 3) as uint16 in 0..255 and weights (256,) as uint16 in 0..256, over the scale 0..1."""
+    v = np.linspace(0.0, 1.0, 256)
+    colours = matplotlib.colormaps["inferno"](0.25 + 0.7 * v)[:, :3]  # not the black and white ends
+    return np.round(255 * colours).astype(np.uint16), np.round(256 * _OPACITY * _ramp(v)).astype(np.uint16)
+
+
+def _ramp(v: np.ndarray) -> np.ndarray:
+    """Return relative opacity: 0 up to half the threshold (v = 0.25), a third at it (v = 0.5), 1 from v = 0.9 on."""
+    t = np.clip((v - 0.25) / 0.65, 0.0, 1.0)
+    return t * t * (3.0 - 2.0 * t)
+
+
+def fuse(grey: np.ndarray, scale: np.ndarray) -> np.ndarray:
+    """Lay the colours of a map over an image.
+
+    Args:
+        grey: (H, W) or (H, W, 3) uint8.
+        scale: (H, W) uint8, the map on the fixed scale: 0 is 0, 255 is twice the threshold and more.
+
+    Returns:
+        (H, W, 3) uint8.
+    """
+    colours, weights = _overlay()
+    image = grey if grey.ndim == 3 else grey[..., None]
+    weight = weights[scale][..., None]
+    return ((image * (256 - weight) + (colours * weights[:, None])[scale]) >> 8).astype(np.uint8)
+
+
+def colour_bar(height: int, width: int) -> Image.Image:
+    """Return the scale as it looks over grey tissue, 0 at the bottom, with a line at the threshold in its middle."""
+    scale = np.broadcast_to(np.linspace(255, 0, height).round().astype(np.uint8)[:, None], (height, width))
+    bar = fuse(np.full((height, width), _TONE, np.uint8), scale)
+    middle = round((height - 1) / 2)
+    bar[middle : middle + 1] = TEXT
+    return Image.fromarray(bar)
+
+
+@cache
+def font(size: int) -> ImageFont.FreeTypeFont:
+    """Return the sans-serif font that Matplotlib ships, at a size in pixels."""
+    return ImageFont.truetype(str(Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf")), size)
+
+
+def shorten(text: str, size: int, width: float) -> str:
+    """Return text with its middle left out where it is wider than ``width`` pixels."""
+    if font(size).getlength(text) <= width:
+        return text
+    low, high = 0, len(text)  # characters kept: low fits, high does not
+    while high - low > 1:
+        kept = (low + high) // 2
+        low, high = (kept, high) if font(size).getlength(_elided(text, kept)) <= width else (low, kept)
+    return _elided(text, low)
+
+
+def _elided(text: str, kept: int) -> str:
+    return f"{text[: kept // 2]}…{text[len(text) - (kept - kept // 2) :]}"
+
+
+def wrap(text: str, size: int, width: float, lines: int) -> list[str]:
+    """Break text at spaces into at most ``lines`` lines of ``width`` pixels, the last one shortened if need be."""
+    result: list[str] = []
+    words = text.split()
+    while words and len(result) < lines - 1:
+        count = 1
+        while count < len(words) and font(size).getlength(" ".join(words[: count + 1])) <= width:
+            count += 1
+        result.append(shorten(" ".join(words[:count]), size, width))
+        words = words[count:]
+    return [*result, shorten(" ".join(words), size, width)] if words else result
+
+
+def write(draw: ImageDraw.ImageDraw, xy: tuple[float, float], text: str, size: int, fill=TEXT, anchor="la") -> None:
+    """Draw one line of text; ``anchor`` as Pillow names them."""
+    draw.text(xy, text, fill=fill, font=font(size), anchor=anchor)

@@ -1,0 +1,86 @@
+"""The table of a run: one row per slice, and one per file that could not be read."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from invad_med.data.slices import Problem
+from invad_med.predict import Prediction
+from invad_med.writers.atomic import write_atomically
+
+COLUMNS = (
+    "input", "slice", "status", "dataset", "chosen_by",
+    "score", "threshold", "abnormal", "p_value", "paper_score", "reason",
+)  # fmt: skip
+
+
+def write_table(
+    predictions: Iterable[Prediction], problems: Iterable[Problem], output_dir: str | Path, base: str | Path
+) -> Path:
+    """Write ``scores.csv`` and, with the same rows, ``scores.json``; return the path of the first.
+
+    Rows are sorted by input and slice. ``slice`` is 0-based, empty for a file that could not be opened; ``abnormal``
+    is score > threshold, empty where one of them is withheld. Numbers have 6 significant digits. In JSON what is
+    absent is null. Each file appears whole or not at all.
+
+    Args:
+        predictions: of all slices, scored or not.
+        problems: files that were not read; named by their path below ``base``, as nothing else is known of them.
+        output_dir: made if need be.
+        base: folder that was searched, or the one file.
+
+    Raises:
+        OSError: a file cannot be written.
+    """
+    rows = [_row(p) for p in predictions] + [_problem_row(p, base) for p in problems]
+    rows.sort(key=lambda row: (row["input"], -1 if row["slice"] is None else row["slice"]))
+    frame = pd.DataFrame(rows, columns=list(COLUMNS), dtype=object)
+    path = Path(output_dir) / "scores.csv"
+    # Names of files need not be valid text: what does not encode is written as \\udcXX.
+    write_atomically(path, frame.to_csv(index=False, lineterminator="\n").encode("utf-8", "backslashreplace"))
+    text = json.dumps(rows, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    write_atomically(path.with_suffix(".json"), text.encode("utf-8", "backslashreplace"))
+    return path
+
+
+def relative_name(path: Path, base: str | Path) -> str:
+    """Return a path below ``base`` with forward slashes; only the file's name if it is ``base`` or lies elsewhere."""
+    absolute, root = Path(os.path.abspath(path)), Path(os.path.abspath(base))
+    inside = absolute != root and absolute.is_relative_to(root)
+    return absolute.relative_to(root).as_posix() if inside else absolute.name
+
+
+def _row(p: Prediction) -> dict[str, Any]:
+    score, threshold = _number(p.score), _number(p.threshold)
+    # Compared before rounding.
+    abnormal = bool(p.score > p.threshold) if p.score is not None and p.threshold is not None else None
+    return {
+        "input": p.source.name,
+        "slice": int(p.index),
+        "status": p.status,
+        "dataset": p.dataset,
+        "chosen_by": p.chosen_by,
+        "score": score,
+        "threshold": threshold,
+        "abnormal": abnormal if score is not None and threshold is not None else None,
+        "p_value": _number(p.p_value),
+        "paper_score": _number(p.paper_score),
+        "reason": p.reason,
+    }
+
+
+def _problem_row(problem: Problem, base: str | Path) -> dict[str, Any]:
+    known = {"input": relative_name(problem.path, base), "status": "unreadable", "reason": problem.reason}
+    return dict.fromkeys(COLUMNS) | known
+
+
+def _number(value: float | None) -> float | None:
+    """Return a number with 6 significant digits, or None if there is none."""
+    return float(f"{float(value):.6g}") if value is not None and math.isfinite(value) else None
