@@ -10,10 +10,9 @@ lesions        ellipsoids with a soft edge, radius 4..14 mm, darker or brighter 
 
 `build` writes slices in BMAD's layout with masks and a ``manifest.csv`` that states every lesion. `volume` gives a
 patient as NIfTI with its lesion mask. Points are in the template's world coordinates: RAS, millimetres, so x grows to
-the patient's right; images are in display orientation (rows anterior to posterior, columns
-patient right to left).
+the patient's right; images are in display orientation (rows anterior to posterior, columns patient right to left).
 
-    python -m data_prep.phantom --output data/phantom
+    python -m data_prep phantom --output data/phantom
 """
 
 from __future__ import annotations
@@ -23,7 +22,6 @@ import csv
 import importlib.util
 import io
 import math
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -34,6 +32,8 @@ import numpy as np
 from PIL import Image
 from scipy import ndimage
 from tqdm import tqdm
+
+from data_prep.layout import png_bytes, write_atomically
 
 SIZE = 256  # pixels of a written slice, both ways
 Z_RANGE = (-10.0, 48.0)  # mm, central axial range: basal ganglia to centrum semiovale
@@ -295,7 +295,7 @@ def _plant(patient: Patient, count: int, rng: np.random.Generator) -> tuple[Lesi
     planted: list[Lesion] = []
     while len(planted) < count:
         radius = rng.uniform(4.0, 14.0)
-        sign = rng.choice([-1.0, 1.0])
+        sign = float(rng.choice([-1.0, 1.0]))
         for attempt in range(400):
             if attempt % 80 == 79:
                 radius = max(4.0, 0.8 * radius)  # nowhere to put it: try a smaller one
@@ -414,21 +414,6 @@ def volume(patient: Patient) -> tuple[nibabel.Nifti1Image, nibabel.Nifti1Image]:
         nifti.set_qform(affine, "mni")
         made.append(nifti)
     return made[0], made[1]
-
-
-def png_bytes(image: np.ndarray) -> bytes:
-    """Encode (H, W) uint8 as PNG, the same bytes every time."""
-    buffer = io.BytesIO()
-    Image.fromarray(image).save(buffer, format="PNG", compress_level=6)
-    return buffer.getvalue()
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file so that it is never seen half written; its folder is made if need be."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    partial.write_bytes(content)
-    partial.replace(path)
 
 
 def _files(row: dict[str, str]) -> list[Path]:
@@ -550,7 +535,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Command line of ``python -m data_prep.phantom``."""
+    """Parse and run, for ``python -m data_prep.phantom``; ``python -m data_prep phantom`` does the same."""
     parser = argparse.ArgumentParser(prog="python -m data_prep.phantom", description=__doc__.splitlines()[0])
     add_arguments(parser)
     return run(parser.parse_args(argv))
