@@ -25,6 +25,7 @@ from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.pixels import apply_voi_lut
 from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage, generate_uid
 
+from data_prep.layout import png_bytes, write_atomically
 from data_prep.phantom import (
     FIRST_PATIENT,
     Lesion,
@@ -32,12 +33,10 @@ from data_prep.phantom import (
     PhantomSlice,
     grid_point,
     make_patient,
-    png_bytes,
     slices,
     template_patient,
     to_pixel,
     volume,
-    write_atomically,
 )
 
 DEFAULT_OUTPUT = Path(__file__).resolve().parents[1] / "bundles" / "invad" / "sample"
@@ -49,7 +48,8 @@ COPIED = {
     "MR_small_jp2klossless.dcm": "mr_jpeg2000_lossless.dcm",
     "MR_small_jpeg_ls_lossless.dcm": "mr_jpeg_ls_lossless.dcm",
 }
-_FIRST = FIRST_PATIENT["sample"]
+# Patients, counted from FIRST_PATIENT["sample"], chosen so that small and large, dark and bright lesions are there.
+VOLUME, HEALTHY, ABNORMAL, MR = 13, (0, 1), (2, 4, 12), 6
 
 
 def shipped_dicom(name: str) -> Path:
@@ -106,7 +106,8 @@ def mr_dicom(patient: Patient, z: float) -> FileDataset:
     dataset.SOPClassUID = MRImageStorage
     dataset.SOPInstanceUID, dataset.SeriesInstanceUID, dataset.StudyInstanceUID, dataset.FrameOfReferenceUID = uid
     dataset.ImageType = ["DERIVED", "PRIMARY", "OTHER"]
-    dataset.PatientName, dataset.PatientID = "PHANTOM", patient.name
+    # Not "PHANTOM": a reader that hides folders named after the patient would hide sample/phantom.
+    dataset.PatientName, dataset.PatientID = "SYNTHETIC", patient.name
     dataset.PatientBirthDate = dataset.PatientSex = ""
     dataset.StudyDate, dataset.StudyTime = "20000101", "000000"
     dataset.StudyID = dataset.AccessionNumber = dataset.ReferringPhysicianName = ""
@@ -132,6 +133,11 @@ def mr_dicom(patient: Patient, z: float) -> FileDataset:
     return dataset
 
 
+def sample_patient(number: int, lesions: int = 0) -> Patient:
+    """Make one of the patients kept for the sample; no cohort of the default seed contains it."""
+    return make_patient(FIRST_PATIENT["sample"] + number, lesions=lesions)
+
+
 def _stated(lesion: Lesion, **place: object) -> dict[str, object]:
     return {
         "centre_ras_mm": [round(v, 2) for v in lesion.centre],
@@ -154,7 +160,7 @@ def write_phantom(folder: Path) -> None:
     write_atomically(folder / "healthy_t1.nii.gz", _nifti_bytes(volume(template_patient())[0]))
 
     stated: dict[str, list[dict[str, object]]] = {"healthy_t1.nii.gz": []}
-    patient = make_patient(_FIRST, lesions=3)
+    patient = sample_patient(VOLUME, lesions=3)
     image, _ = volume(patient)
     write_atomically(folder / "lesions_t1.nii.gz", _nifti_bytes(image))
     to_voxel = np.linalg.inv(image.affine)
@@ -163,18 +169,18 @@ def write_phantom(folder: Path) -> None:
         for k in patient.lesions
     ]
 
-    for i in (1, 2):
-        piece = slices(make_patient(_FIRST + i))[4 * i - 1]
+    for i, number in enumerate(HEALTHY, 1):
+        piece = slices(sample_patient(number))[4 * i - 1]
         write_atomically(folder / f"healthy_{i:02d}.png", png_bytes(piece.image))
         stated[f"healthy_{i:02d}.png"] = []
-    for i in (1, 2, 3):
-        piece = _largest(make_patient(_FIRST + 2 + i, lesions=2))
+    for i, number in enumerate(ABNORMAL, 1):
+        piece = _largest(sample_patient(number, lesions=3))
         write_atomically(folder / f"lesion_{i:02d}.png", png_bytes(piece.image))
         stated[f"lesion_{i:02d}.png"] = [
-            _stated(k, centre_row_column=[round(v, 2) for v in to_pixel(k.centre)]) for k in piece.lesions
+            _stated(k, centre_row_column=[round(float(v), 2) for v in to_pixel(k.centre)]) for k in piece.lesions
         ]
 
-    patient = make_patient(_FIRST + 6, lesions=1)
+    patient = sample_patient(MR, lesions=1)
     (lesion,) = patient.lesions
     z = round(lesion.centre[2], 1)
     buffer = io.BytesIO()

@@ -16,6 +16,34 @@ SAMPLE = Path(__file__).parents[2] / "bundles" / "invad" / "sample"
 STATED = json.loads((SAMPLE / "phantom" / "lesions.json").read_text())
 
 
+def shade(image, centre):
+    """How much brighter a disc of 3 pixels is than the tissue 12 to 20 pixels from its centre."""
+    image = image.astype(float)
+    rows, columns = np.indices(image.shape)
+    distance = np.hypot(rows - centre[0], columns - centre[1])
+    return np.median(image[distance <= 3]) - np.median(image[(distance >= 12) & (distance <= 20) & (image > 0)])
+
+
+def test_every_phantom_file_is_stated_and_none_else():
+    assert {p.name for p in (SAMPLE / "phantom").iterdir()} == {*STATED, "lesions.json"}
+    for name, lesions in STATED.items():
+        assert bool(lesions) == name.startswith("lesion")
+
+
+def test_slices_show_the_stated_lesions():
+    for path in sorted((SAMPLE / "phantom").glob("*.png")):
+        image = np.asarray(Image.open(path))
+        assert (image.shape, image.dtype) == ((256, 256), np.uint8)
+        for lesion in STATED[path.name]:
+            assert np.sign(shade(image, lesion["centre_row_column"])) == np.sign(lesion["contrast"]), path.name
+
+
+def test_both_signs_of_contrast_are_there():
+    for name in ("lesions_t1.nii.gz", "*.png"):
+        found = [k["contrast"] for f in (SAMPLE / "phantom").glob(name) for k in STATED[f.name]]
+        assert min(found) < 0 < max(found)
+
+
 def test_it_stays_small():
     assert sum(p.stat().st_size for p in SAMPLE.rglob("*") if p.is_file()) < 6 * 2**20
 
@@ -54,9 +82,11 @@ def test_volumes_hold_the_stated_lesions():
 
 def test_the_made_dicom_has_geometry_and_no_patient():
     made = pydicom.dcmread(SAMPLE / "phantom" / "lesion_mr.dcm")
-    assert str(made.PatientName) == "PHANTOM"
+    assert str(made.PatientName) == "SYNTHETIC"
     assert (made.Modality, made.BodyPartExamined) == ("MR", "BRAIN")
     (lesion,) = STATED["lesion_mr.dcm"]
+    darkness = shade(made.pixel_array, lesion["centre_row_column"])
+    assert np.sign(darkness) == np.sign(lesion["contrast"])
     row, column = lesion["centre_row_column"]
     x, y, _ = made.ImagePositionPatient
     assert (-(x + column), -(y + row)) == pytest.approx(tuple(lesion["centre_ras_mm"][:2]), abs=0.02)
