@@ -104,7 +104,8 @@ def _panel(unit_image: np.ndarray, values: np.ndarray, limit: float) -> Image.Im
     factor = -(-_SMALL // max(height, width)) if max(height, width) < _SMALL else min(1.0, _LARGE / max(height, width))
     size = (max(1, round(width * factor)), max(1, round(height * factor)))
     block = min(max(1, int(1.0 / factor)), height, width)
-    unit, ratio = _reduced(unit_image, block), _reduced(values, block) * np.float32(1.0 / limit)
+    unit = _reduced(unit_image, block, np.add) * np.float32(1.0 / block**2)
+    ratio = _reduced(values, block, np.fmax) * np.float32(1.0 / limit)  # the largest, so that no small peak is lost
     ratio[~np.isfinite(ratio)] = 0.0
     slice_ = Image.fromarray((np.clip(unit, 0.0, 1.0) * np.float32(255.0) + np.float32(0.5)).astype(np.uint8))
     if size != slice_.size:
@@ -115,30 +116,29 @@ def _panel(unit_image: np.ndarray, values: np.ndarray, limit: float) -> Image.Im
     return Image.fromarray(fused)
 
 
-def _reduced(array: np.ndarray, block: int) -> np.ndarray:
-    """Return float32 means of blocks of ``block`` x ``block`` pixels, a rest at the lower and right edge left out.
+def _reduced(array: np.ndarray, block: int, join: np.ufunc) -> np.ndarray:
+    """Return blocks of ``block`` x ``block`` pixels joined to one by ``join``, a rest at the far edges left out.
 
     Pillow's filters do the remaining fraction; alone they take several times as long on a radiograph.
     """
-    if block == 1:
-        return array.astype(np.float32, copy=False)
     array = array[: array.shape[0] // block * block, : array.shape[1] // block * block]
-    total = np.zeros((array.shape[0] // block, array.shape[1] // block, *array.shape[2:]), np.float32)
+    result = array[::block, ::block].astype(np.float32)
     for row in range(block):
         for column in range(block):
-            total += array[row::block, column::block]
-    return total * np.float32(1.0 / block**2)
+            if row or column:
+                join(result, array[row::block, column::block], out=result)
+    return result
 
 
 def _outline(inside: np.ndarray) -> np.ndarray:
-    """Return the pixels of a region that touch its outside; the picture's edge is no outside."""
-    edge = np.zeros_like(inside)
-    for axis in (0, 1):
-        a, b = np.moveaxis(inside, axis, 0)[:-1], np.moveaxis(inside, axis, 0)[1:]
-        e = np.moveaxis(edge, axis, 0)
-        e[:-1] |= a & ~b
-        e[1:] |= b & ~a
-    return edge
+    """Return the pixels on both sides of a region's border; the picture's edge is none."""
+    line = np.zeros_like(inside)
+    rows, columns = inside[:-1] ^ inside[1:], inside[:, :-1] ^ inside[:, 1:]
+    line[:-1] |= rows
+    line[1:] |= rows
+    line[:, :-1] |= columns
+    line[:, 1:] |= columns
+    return line
 
 
 def _calibrated(prediction: Prediction) -> bool:

@@ -168,11 +168,10 @@ def _draw_tile(picture: Image.Image, left: int, top: int, prediction: Prediction
 
 def _headings(tiles: Sequence[tuple[Prediction, Image.Image]], predictions: list[Prediction]) -> tuple[str, str]:
     scored = [p for p in predictions if p.status == "scored"]
-    calibrated = [p for p in scored if p.score is not None and p.threshold is not None]
-    above = sum(1 for p in calibrated if p.score > p.threshold)  # type: ignore[operator]
-    heading = f"invad-med: {_count(len(scored), 'slice')} scored, {above} above threshold"
-    if len(calibrated) < len(scored):
-        heading += f", {len(scored) - len(calibrated)} without calibrated score"
+    judged = [p.score > p.threshold for p in scored if p.score is not None and p.threshold is not None]
+    heading = f"invad-med: {_count(len(scored), 'slice')} scored, {sum(judged)} above threshold"
+    if len(judged) < len(scored):
+        heading += f", {len(scored) - len(judged)} without threshold"
     sources = len({p.source.name for p in scored})
     shown = f"{len(tiles)} of {_count(sources, 'input')} shown" if len(tiles) < sources else _count(sources, "input")
     return f"{heading}, research use only", f"{shown}, most abnormal first; of each the most abnormal slice"
