@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from invad_med.data.slices import Source
 
+if TYPE_CHECKING:
+    from invad_med.data.inputs import Input
+
 Status = Literal["scored", "no model", "unreadable"]
+
+
+_NUMBERS = ("score", "p_value", "threshold", "map_threshold", "paper_score")
 
 
 @dataclass(frozen=True)
@@ -44,3 +52,24 @@ class Prediction:
     threshold: float | None = None
     map_threshold: float | None = None
     paper_score: float | None = None
+
+
+def scored(wanted: Input, found: Mapping[str, Any]) -> Prediction:
+    """Return the prediction for one slice from its row of `DetectorShelf`'s findings, the map on the slice's grid."""
+    numbers = {key: None if math.isnan(value := float(found[key])) else value for key in _NUMBERS}
+    anomaly = np.asarray(found["pred"].cpu()[0], dtype=np.float32)
+    return Prediction(
+        wanted.source,
+        wanted.index,
+        "scored",
+        found["withheld"] or None,
+        wanted.facts.name,
+        wanted.chosen_by,
+        map=anomaly,
+        **numbers,
+    )
+
+
+def unreadable(wanted: Input, reason: str) -> Prediction:
+    """Return the prediction for a slice that could not be read."""
+    return Prediction(wanted.source, wanted.index, "unreadable", reason, wanted.facts.name, wanted.chosen_by)

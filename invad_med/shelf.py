@@ -79,7 +79,8 @@ class DetectorShelf(nn.Module):
 
         Returns:
             ``pred`` (B, 1, H, W); ``paper_score``, ``score``, ``p_value``, ``threshold``, ``map_threshold``, each (B,)
-            float32, NaN where withheld; ``withheld``, B reasons, empty where nothing is withheld.
+            float32, NaN where withheld; ``withheld``, B reasons, empty where nothing is withheld. ``map_threshold`` is
+            never NaN: it is what a colour scale is tied to.
         """
         names = list(dataset) if dataset is not None else [self.default] * len(image)
         rows: list[dict[str, Any]] = [{}] * len(names)
@@ -96,8 +97,14 @@ class DetectorShelf(nn.Module):
         found = detector.detect(image)
         calibration = detector.calibration
         calibrated = found.withheld is None
-        threshold = calibration.threshold(self.rate) if calibrated else None
-        limit = calibration.map_threshold(self.rate) if calibrated else detector.features.out_channels**0.5
+        withheld, threshold = found.withheld or "", None
+        limit = detector.features.out_channels**0.5  # the norm expected under the prior
+        if calibrated:
+            threshold, limit = calibration.threshold(self.rate), calibration.map_threshold(self.rate)
+            count = len(calibration.reference)
+            if threshold is None:
+                withheld = f"{count} held-out normal images support no threshold at a rate of {self.rate:g}"
+            limit = float(calibration.peaks[-1]) if limit is None else limit
         return [
             {
                 "pred": found.pred[i],
@@ -106,7 +113,7 @@ class DetectorShelf(nn.Module):
                 "p_value": _number(found.p_value[i] if found.p_value is not None else None, image),
                 "threshold": _number(threshold, image),
                 "map_threshold": _number(limit, image),
-                "withheld": found.withheld or "",
+                "withheld": withheld,
             }
             for i in range(len(image))
         ]

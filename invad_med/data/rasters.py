@@ -42,6 +42,8 @@ def read(source: Source) -> list[Slice | ReadError]:
     with _open(source.paths[0]) as image:
         with reading("image data"):
             arrays = [_page(image, page) for page in range(source.n_slices)]
+    if len({array.shape[:2] for array, _ in arrays}) > 1:
+        raise ReadError("pages of the TIFF differ in size; split it into files of one page")
     deep = [array for array, is_deep in arrays if is_deep]
     shared = value_range(deep) if deep else (0.0, 255.0)
     return [

@@ -1,0 +1,134 @@
+"""What a run leaves: an ignite handler that gathers predictions and writes them as they come."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ignite.engine import Engine, Events
+from monai.engines import IterationEvents
+from tqdm import tqdm
+
+from invad_med.data.inputs import Input, Inputs
+from invad_med.data.slices import Source
+from invad_med.data.sources import read_slice
+from invad_med.data.transforms import to_unit
+from invad_med.predict import Prediction, scored, unreadable
+from invad_med.writers.heatmap import draw_heatmap, save_heatmap
+from invad_med.writers.maps import write_map
+from invad_med.writers.overview import Overview
+from invad_med.writers.table import write_table
+
+logger = logging.getLogger(__name__)
+
+INCOMPLETE = 3  # exit status of a run that could not read some of its input
+
+
+class WriteResults:
+    """Write a heatmap for every slice, a map for every source, a table and an overview below ``output_dir``.
+
+    Attach it to a MONAI evaluator whose inferer returns the findings of `DetectorShelf`; they become keys of the
+    engine's output (``pred``, ``score``, ...), where postprocessing and other handlers find them. A source's map is
+    written when its last slice is there.
+
+    Args:
+        inputs: what the evaluator's items refer to.
+        output_dir: folder, made if need be.
+    """
+
+    def __init__(self, inputs: Inputs, output_dir: str | Path) -> None:
+        self.inputs, self.output_dir = inputs, Path(output_dir)
+        self.predictions: list[Prediction] = []
+        self.overview = Overview()
+        self._current: Source | None = None
+        self._maps: dict[int, np.ndarray] = {}
+
+    def attach(self, engine: Engine) -> None:
+        """Register with a MONAI evaluator."""
+        engine.add_event_handler(Events.STARTED, self._start)
+        engine.add_event_handler(IterationEvents.FORWARD_COMPLETED, self._unpack)
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self._collect)
+        engine.add_event_handler(Events.COMPLETED, self._complete)
+
+    def _start(self, engine: Engine) -> None:
+        self.predictions = []
+        self.bar = tqdm(total=len(self.inputs.items), desc="scoring", unit="slice")
+
+    @staticmethod
+    def _unpack(engine: Engine) -> None:
+        output: Any = engine.state.output
+        if isinstance(output["pred"], Mapping):
+            output.update(output.pop("pred"))
+
+    def _collect(self, engine: Engine) -> None:
+        batch: Any = engine.state.batch
+        output: Any = engine.state.output
+        for item, found in zip(batch, output, strict=True):
+            wanted = self.inputs.items[int(item["item"])]
+            if wanted.source != self._current:
+                self._flush()
+                self._current = wanted.source
+            self._take(wanted, item, found)
+            self.bar.update()
+
+    def _take(self, wanted: Input, item: Mapping[str, Any], found: Mapping[str, Any]) -> None:
+        if item["problem"]:
+            self.predictions.append(unreadable(wanted, item["problem"]))
+            return
+        prediction = scored(wanted, found)
+        assert prediction.map is not None
+        unit = to_unit(read_slice(wanted.source, wanted.index), wanted.facts)
+        picture = draw_heatmap(prediction, unit)
+        save_heatmap(prediction, unit, self.output_dir, picture)
+        self.overview.add(prediction, picture)
+        self._maps[wanted.index] = prediction.map
+        self.predictions.append(dataclasses.replace(prediction, map=None))  # a long run does not hold them all
+
+    def _flush(self) -> None:
+        """Write the map of the source that is complete."""
+        if self._current is not None and self._maps:
+            shape = next(iter(self._maps.values())).shape
+            blank = np.full(shape, np.nan, dtype=np.float32)
+            whole = [self._maps.get(i, blank) for i in range(self._current.n_slices)]
+            write_map(self._current, np.stack(whole), self.output_dir)
+        self._maps = {}
+
+    def _complete(self, engine: Engine) -> None:
+        self._flush()
+        self.bar.close()
+        everything = [*self.predictions, *self.inputs.unscored]
+        write_table(everything, self.inputs.problems, self.output_dir, base=self.inputs.base)
+        self.overview.save(self.output_dir / "overview.png", everything, self.inputs.problems)
+        for problem in self.inputs.problems:
+            logger.warning("not read: %s: %s", problem.path.relative_to(self.inputs.base), problem.reason)
+        for reason in dict.fromkeys(p.reason for p in self.predictions if p.status == "scored" and p.reason):
+            logger.warning("%s", reason)
+        print(self.summary())
+
+    @property
+    def unreadable(self) -> int:
+        """Number of files and slices that could not be read."""
+        return len(self.inputs.problems) + sum(p.status == "unreadable" for p in self.predictions)
+
+    def summary(self) -> str:
+        """Return the counts and where the results are, in a few lines."""
+        done = [p for p in self.predictions if p.status == "scored"]
+        above = sum(p.score is not None and p.threshold is not None and p.score > p.threshold for p in done)
+        return (
+            f"{len(done)} slices scored, {above} above threshold; {len(self.inputs.unscored)} without a model; "
+            f"{self.unreadable} not read (reasons in scores.csv).\nResults in {self.output_dir.resolve()}: "
+            "overview.png, scores.csv, heatmaps, maps. Research use only."
+        )
+
+    def finish(self) -> None:
+        """End the program with status 3 if anything could not be read; the rest is written all the same.
+
+        Raises:
+            SystemExit: with status 3.
+        """
+        if self.unreadable:
+            raise SystemExit(INCOMPLETE)
