@@ -18,13 +18,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import matplotlib
-import numpy as np
-
 from data_prep import cli
 from data_prep.layout import Case, Picture, PrepError, Report, build, run_all
 from data_prep.splits import assign, shuffled, spread
-from data_prep.volumes import find_niftis, read_labels, read_volume, stem, stored_volume, to_8bit
+from data_prep.volumes import find_niftis, imsave, read_labels, read_volume, stem, stored_volume, to_8bit
 from invad_med.data.datasets import all_datasets
 
 SHARES = {"train": 0.6, "valid": 0.1, "test": 0.3}  # of patients, recipe clean
@@ -167,7 +164,7 @@ def _make_bmad(case: Case) -> Iterator[Picture]:
     flair, seg = (stored_volume(case.inputs[f"{name}_{kind}"]) for kind in ("flair", "seg"))
     for split, kind, z in case.parameters["slices"]:
         number = name.split("_")[-1]
-        image, mask = (bone(volume[:, :, z]) for volume in (flair, seg))
+        image, mask = (imsave(volume[:, :, z], "bone") for volume in (flair, seg))
         yield Picture(split, kind, f"{number}_{z}", image, mask, number, f"{name}_flair", z)
 
 
@@ -178,10 +175,3 @@ def _make_clean(case: Case) -> Iterator[Picture]:
     for split, kind, z in case.parameters["slices"]:
         image, mask = to_8bit(volume.slices[z], all_datasets()["brain"], volume.labels[z])
         yield Picture(split, kind, f"{name}_{z:03d}", image, mask, name.split("_")[-1], f"{name}_flair", z)
-
-
-def bone(values: np.ndarray) -> np.ndarray:
-    """Draw (H, W) as ``matplotlib.pyplot.imsave(cmap="bone")`` does: min-max, RGBA (H, W, 4) uint8."""
-    low, high = float(values.min()), float(values.max())
-    unit = (values - low) / (high - low) if high > low else np.zeros_like(values)
-    return matplotlib.colormaps["bone"](unit, bytes=True)

@@ -32,6 +32,14 @@ def add_common(parser: argparse.ArgumentParser, recipes: bool, source: bool = Tr
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
 
 
+def add_salt(parser: argparse.ArgumentParser) -> None:
+    """Add --salt, for sources whose patients are named by a hash of their DICOM Patient ID."""
+    parser.add_argument(
+        "--salt", default="", metavar="TEXT",
+        help="secret that goes into the hash by which patients are named; keep it to get the same names again",
+    )  # fmt: skip
+
+
 def common(arguments: argparse.Namespace) -> dict[str, Any]:
     """Return the shared options as keyword arguments of a source's ``prepare``."""
     names = [name for name in ("source", "output", "recipe", "seed", "workers") if name in arguments]

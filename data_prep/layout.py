@@ -135,6 +135,7 @@ def build(
     failed = list(problems)
     made = 0
     output.mkdir(parents=True, exist_ok=True)
+    (output / _JOURNAL).touch()  # from the first file on, the folder is known to be ours
     for (case, *_), record in run_all(_work, jobs, workers, progress, dataset):
         if isinstance(record, Exception):
             failed.append(f"{case.name}: {record}")
@@ -143,7 +144,7 @@ def build(
         if record != known.get(case.name):
             made += 1
             with (output / _JOURNAL).open("a", encoding="utf-8") as journal:
-                journal.write(json.dumps({case.name: record}) + "\n")
+                journal.write("\n" + json.dumps({case.name: record}))  # after whatever line a kill has torn
     records = {case.name: done[case.name] for case in cases if case.name in done}
     rows = [row for record in records.values() for row in record["images"]]
     _refuse_twice(rows)

@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+import matplotlib
 import nibabel as nib
 import numpy as np
 import SimpleITK as sitk
@@ -70,6 +71,13 @@ def stored_volume(path: Path) -> np.ndarray:
         return np.asarray(nib.load(path).get_fdata(dtype=np.float32))  # type: ignore[attr-defined]
     except Exception as error:
         raise PrepError(f"{path} cannot be read: {error}") from None
+
+
+def imsave(values: np.ndarray, cmap: str) -> np.ndarray:
+    """Draw (H, W) as ``matplotlib.pyplot.imsave`` does, which BMAD used: own minimum to maximum, (H, W, 4) uint8."""
+    low, high = float(values.min()), float(values.max())
+    unit = (values - low) / (high - low) if high > low else np.zeros_like(values)
+    return matplotlib.colormaps[cmap](unit, bytes=True)
 
 
 def to_8bit(piece: Slice, facts: DatasetFacts, mask: np.ndarray | None) -> tuple[np.ndarray, np.ndarray | None]:

@@ -94,14 +94,6 @@ def test_bmad_does_as_the_benchmark_did(proven, source, volumes, pixels):
     assert min(free[g] for g in train) >= max(free[i.group] for i in found.items if i.split == "test" and not i.label)
 
 
-def test_colours_are_those_of_imsave(tmp_path, pixels):
-    import matplotlib.pyplot as plt
-
-    values = np.random.default_rng(1).normal(size=(9, 7))
-    plt.imsave(tmp_path / "a.png", values, cmap="bone")
-    np.testing.assert_array_equal(brain.bone(values), pixels(tmp_path / "a.png"))
-
-
 def test_incomplete_patients_are_named_and_the_rest_is_made(tmp_path, source):
     (source / "BraTS2021_00003/BraTS2021_00003_seg.nii.gz").unlink()
     (source / "BraTS2021_00004/BraTS2021_00004_flair.nii.gz").write_bytes(b"broken")
