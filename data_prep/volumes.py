@@ -22,11 +22,14 @@ from invad_med.data import nifti
 from invad_med.data.datasets import DatasetFacts
 from invad_med.data.slices import ReadError, Slice, Source
 from invad_med.data.transforms import to_unit
+from invad_med.dicom.series import read_header
+
+_AXIAL = (1, 0, 0, 0, 1, 0)
 
 
 @dataclass(frozen=True)
 class Volume:
-    """Axial slices, inferior to superior, their labels (N, H, W) or None, and the distance of slices in mm."""
+    """Axial slices, inferior to superior, labels (N, H, W) or None, and the distance of slices in mm (0 if one)."""
 
     slices: list[Slice]
     labels: np.ndarray | None
@@ -40,8 +43,7 @@ def read_volume(image: Path, label: Path | None = None) -> Volume:
         PrepError: either cannot be read, or the label does not cover the image.
     """
     slices = _read(image)
-    affine, _ = _grid(image)
-    distance = float(np.sqrt((affine[:3, :3] ** 2).sum(axis=0))[int(_lps(affine)[:, 0].argmax())])
+    distance = slice_distance(slices[0].source) or 0.0
     return Volume(slices, None if label is None else read_labels(label, image), distance)
 
 
@@ -63,6 +65,32 @@ def read_labels(label: Path, image: Path) -> np.ndarray:
     if not voxels.any() and sitk.GetArrayViewFromImage(moving).any():
         raise PrepError(f"{label} marks nothing where {image} is: their positions in space do not match")
     return apply_orientation(voxels, _lps(affine)).transpose(2, 1, 0)
+
+
+def mask_volume(source: Source, mask: Path) -> np.ndarray:
+    """Read the NIfTI mask of a NIfTI or DICOM volume: (N, H, W) int16, slices as the reader gives the volume's.
+
+    Raises:
+        PrepError: it cannot be read; the volume is DICOM and not axial, so that its slices are no NIfTI's slices.
+    """
+    if source.kind == "nifti":
+        return read_labels(mask, source.paths[0])
+    headers = [read_header(path) for path in (source.paths[0], source.paths[-1])]
+    if any(h is None or h.orientation is None or not np.allclose(h.orientation, _AXIAL, atol=0.02) for h in headers):
+        raise PrepError(f"{source.paths[0].parent} is not an axial series: its mask cannot be told slice by slice")
+    return np.stack([piece.pixels for piece in _read(mask)]).round().astype(np.int16)
+
+
+def slice_distance(source: Source) -> float | None:
+    """Distance of neighbouring slices of a NIfTI volume or DICOM series in mm, or None where it is unknown."""
+    if source.kind == "nifti" and source.n_slices > 1:
+        affine, _ = _grid(source.paths[0])
+        return float(np.sqrt((affine[:3, :3] ** 2).sum(axis=0))[int(_lps(affine)[:, 0].argmax())])
+    if source.kind == "dicom" and len(source.paths) > 1:
+        first, last = read_header(source.paths[0]), read_header(source.paths[-1])
+        if first and last and first.orientation is not None:
+            return abs(last.position - first.position) / (len(source.paths) - 1) or None
+    return None
 
 
 def stored_volume(path: Path) -> np.ndarray:

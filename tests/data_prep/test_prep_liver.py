@@ -131,10 +131,10 @@ def test_pixels_are_made_square(tmp_path, save_nifti):
     from invad_med.data.datasets import find_dataset
 
     y, x = np.mgrid[0:30, 0:60] * np.array([2.0, 1.0]).reshape(2, 1, 1)
-    disc = (np.hypot(y - 29, x - 29.5) < 10).astype(np.int16)
+    disc = np.stack([np.hypot(y - 29, x - 29.5) < 10] * 2).astype(np.int16)
     affine = np.diag([-1.0, -2.0, 5.0, 1.0])
-    image = save_nifti(tmp_path / "i.nii", disc[None] * 250, affine)
-    volume = read_volume(image, save_nifti(tmp_path / "l.nii", disc[None], affine))
+    image = save_nifti(tmp_path / "i.nii", disc * 250, affine)
+    volume = read_volume(image, save_nifti(tmp_path / "l.nii", disc, affine))
     assert volume.slices[0].spacing == (2.0, 1.0) and volume.distance == 5.0
     picture, mask = to_8bit(volume.slices[0], find_dataset("liver"), volume.labels[0])
     assert picture.shape == mask.shape == (60, 60)
