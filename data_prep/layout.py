@@ -136,12 +136,13 @@ def build(
     made = 0
     output.mkdir(parents=True, exist_ok=True)
     (output / _JOURNAL).touch()  # from the first file on, the folder is known to be ours
-    for (case, *_), record in run_all(_work, jobs, workers, progress, dataset):
-        if isinstance(record, Exception):
-            failed.append(f"{case.name}: {record}")
+    for (case, *_), result in run_all(_work, jobs, workers, progress, dataset):
+        if isinstance(result, Exception):
+            failed.append(f"{case.name}: {result}")
             continue
+        record, is_new = result
         done[case.name] = record
-        if record != known.get(case.name):
+        if is_new:
             made += 1
             with (output / _JOURNAL).open("a", encoding="utf-8") as journal:
                 journal.write("\n" + json.dumps({case.name: record}))  # after whatever line a kill has torn
@@ -190,13 +191,14 @@ def _attempt(function: Callable[[_In], _Out], job: _In) -> _Out | Exception:
         return PrepError(f"{type(error).__name__}: {error}" if not isinstance(error, PrepError) else str(error))
 
 
-def _work(job: tuple[Case, dict[str, Any] | None, Path, dict[str, Any]]) -> dict[str, Any]:
+def _work(job: tuple[Case, dict[str, Any] | None, Path, dict[str, Any]]) -> tuple[dict[str, Any], bool]:
+    """Make a case unless it is there as it should be; return its record and whether it was made."""
     case, known, output, identity = job
     inputs = {name: file_hash(path) for name, path in sorted(case.inputs.items())}
     key = hashlib.sha256(_json({**identity, "case": case.parameters, "inputs": inputs})).hexdigest()
     if known and known["key"] == key and all(_as_written(output, row) for row in known["images"]):
-        return known
-    return {"key": key, "inputs": inputs, "images": [_write(output, picture) for picture in case.make(case)]}
+        return known, False
+    return {"key": key, "inputs": inputs, "images": [_write(output, picture) for picture in case.make(case)]}, True
 
 
 def _write(output: Path, picture: Picture) -> dict[str, Any]:
@@ -322,10 +324,10 @@ def png_bytes(pixels: np.ndarray) -> bytes:
 def write_atomically(path: Path, content: bytes) -> None:
     """Write a file so that it is never seen half written; its folder is made if need be.
 
-    The temporary name is always the same, so that a killed run's leftover is overwritten by the next.
+    What a killed process leaves is named ``.*.partial`` and removed by the next build.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial_file = path.with_name(f".{path.name}.partial")
+    partial_file = path.with_name(f".{path.name}.{os.getpid()}.partial")
     partial_file.write_bytes(content)
     os.replace(partial_file, path)
 

@@ -9,8 +9,11 @@ from PIL import Image
 
 from data_prep.layout import PrepError
 from invad_med.data import sources
-from invad_med.data.bmad import SUFFIXES, is_stray
+from invad_med.data.bmad_folders import is_stray
+from invad_med.data.rasters import SUFFIXES
 from invad_med.data.slices import ReadError, Slice
+
+_SUFFIXES = SUFFIXES | {".bmp"}  # as RESC is released
 
 
 def find_pictures(source: Path) -> list[Path]:
@@ -21,7 +24,7 @@ def find_pictures(source: Path) -> list[Path]:
     """
     if not source.is_dir():
         raise PrepError(f"{source} is not a folder")
-    return sorted(p for p in source.rglob("*") if p.suffix.casefold() in SUFFIXES and not is_stray(p))
+    return sorted(p for p in source.rglob("*") if p.suffix.casefold() in _SUFFIXES and not is_stray(p))
 
 
 def read_grey(path: Path) -> np.ndarray:

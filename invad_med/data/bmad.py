@@ -18,27 +18,31 @@ from __future__ import annotations
 import csv
 import json
 from collections import defaultdict
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from PIL import Image
 
+from invad_med.data.bmad_folders import (
+    DIALECTS,
+    SPLITS,
+    Folder,
+    GroupKey,
+    Split,
+    children,
+    find_roots,
+    group_of,
+    image_files,
+    interpret,
+    read_groups,
+    subfolders,
+    unread_files,
+)
 from invad_med.data.datasets import DatasetFacts, find_dataset
 
-Split = Literal["train", "valid", "test"]
-SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp"})
-_GROUP_WITHIN = {"tile_cluster": "tissue"}  # numbered anew in each
-GROUP_COLUMNS = ("group", "patient", "patient_id", "subject_group", "series_run", "tile_cluster")
 LAYOUTS = "train/good[/img], {valid,val,test}/{good,Ungood}[/{img,label,anomaly_mask}] (docs/data.md lists every form)"
-
-_SPLITS: dict[str, Split] = {"train": "train", "valid": "valid", "val": "valid", "test": "test"}
-_CLASSES = ("good", "ungood")
-_MASKS = ("label", "anomaly_mask")
-_ALL = frozenset({"readme", "config", "anomalib"})
-_DEPTH = 4  # folders between a root and a data set: Brain_AD/BraTS2021_slice and room for one more
 
 
 class TreeError(ValueError):
@@ -127,7 +131,7 @@ def inspect_tree(root: Path | str) -> list[BmadDataset]:
     root = Path(root)
     if not root.is_dir():
         return [BmadDataset("custom", root, "unknown", (), (TreeProblem("not a folder", (root,)),))]
-    roots = list(_find_roots(root, _DEPTH))
+    roots = list(find_roots(root))
     if not roots:
         reason = "neither train nor test folder found"
         return [BmadDataset("custom", root, "unknown", (), (TreeProblem(reason, (root,)),))]
@@ -136,7 +140,7 @@ def inspect_tree(root: Path | str) -> list[BmadDataset]:
         same = [d for d in datasets if d.name == name]
         if len(same) > 1:
             twice = TreeProblem(f"{name} is there more than once; name the one meant", tuple(d.root for d in same))
-            datasets = [_with_problem(d, twice) if d is same[0] else d for d in datasets]
+            datasets = [replace(d, problems=(*d.problems, twice)) if d is same[0] else d for d in datasets]
     return datasets
 
 
@@ -155,12 +159,12 @@ def datalist(root: Path | str, split: str, good_only: bool = False) -> list[dict
     Raises:
         TreeError: as `read_tree`; not exactly one data set; no such split.
     """
-    if split not in _SPLITS:
+    if split not in SPLITS:
         raise TreeError(f"split must be train, valid or test, not {split!r}")
     datasets = read_tree(root)
     if len(datasets) != 1:
         raise TreeError(f"{root} holds {len(datasets)} data sets, name one: {', '.join(str(d.root) for d in datasets)}")
-    wanted = _SPLITS[split]
+    wanted = SPLITS[split]
     items = [item for item in datasets[0].items if item.split == wanted]
     if not items and wanted != "valid":
         raise TreeError(f"{datasets[0].root} has no image in its {wanted} split")
@@ -190,24 +194,6 @@ def read_mask(path: Path | str) -> np.ndarray:
     return values > 0
 
 
-def is_stray(path: Path) -> bool:
-    """Whether a file or folder is a by-product of a desktop or archive: hidden, ``Thumbs.db``, ``__MACOSX``."""
-    return path.name.startswith(".") or path.name.casefold() in {"thumbs.db", "desktop.ini", "__macosx"}
-
-
-def _children(folder: Path) -> list[Path]:
-    return sorted(p for p in folder.iterdir() if not is_stray(p))
-
-
-def _find_roots(folder: Path, depth: int) -> Iterator[Path]:
-    folders = [p for p in _children(folder) if p.is_dir()]
-    if any(p.name.casefold() in _SPLITS for p in folders):
-        yield folder
-    elif depth:
-        for child in folders:
-            yield from _find_roots(child, depth - 1)
-
-
 def _name(place: Path, root: Path) -> str:
     """Name of the table that its manifest states, or that the folder, or one between it and the root, goes by."""
     try:
@@ -221,50 +207,6 @@ def _name(place: Path, root: Path) -> str:
         if facts:
             return facts.name
     return "custom"
-
-
-def _with_problem(dataset: BmadDataset, problem: TreeProblem) -> BmadDataset:
-    return BmadDataset(
-        dataset.name, dataset.root, dataset.dialect, dataset.items, (*dataset.problems, problem), dataset.notes
-    )
-
-
-@dataclass(frozen=True)
-class _Folder:
-    """What a folder's place in the tree says about the images in it."""
-
-    split: Split
-    label: Literal[0, 1]
-    mask: bool
-    dialects: frozenset[str]
-
-
-def _interpret(parts: tuple[str, ...]) -> _Folder | None:
-    """Read folder names below a data set, or None if no layout has such a folder."""
-    names = [part.casefold() for part in parts]
-    split = _SPLITS[names[0]]
-    dialects, mask, rest = _ALL, False, names[1:]
-    if rest and rest[0].removesuffix("_label") in _SPLITS:  # Val/val, Val/val_label
-        if _SPLITS[rest[0].removesuffix("_label")] != split:
-            return None
-        mask, dialects, rest = rest[0].endswith("_label"), frozenset({"config"}), rest[1:]
-    if len(rest) == 2 and rest[1] in _CLASSES:  # {img,label}/{good,Ungood}
-        rest, dialects = rest[::-1], frozenset({"config"})
-    if not rest or rest[0] not in _CLASSES or len(rest) > 2 or (mask and len(rest) > 1):
-        return None
-    label: Literal[0, 1] = 1 if rest[0] == "ungood" else 0
-    if len(rest) == 1:
-        if split != "train":
-            dialects &= {"readme", "config"}
-    elif rest[1] == "img":
-        if split == "train" and dialects == _ALL:
-            dialects = frozenset({"readme"})
-    elif rest[1] in _MASKS:
-        mask = True
-        dialects &= {"readme"} if rest[1] == "anomaly_mask" else {"config", "anomalib"}
-    else:
-        return None
-    return _Folder(split, label, mask, dialects)
 
 
 @dataclass
@@ -281,9 +223,11 @@ class _Reader:
         dialect = self._dialect(folders)
         items: list[BmadItem] = []
         has_masks = any(meaning.mask for _, meaning in folders)
-        groups = _groups(self.root)
-        for split in ("train", "valid", "test"):
-            for label in (0, 1):
+        groups = self._groups()
+        splits: tuple[Split, ...] = ("train", "valid", "test")
+        classes: tuple[Literal[0, 1], ...] = (0, 1)
+        for split in splits:
+            for label in classes:
                 here = [(p, m) for p, m in folders if m.split == split and m.label == label]
                 images = self._only_one([p for p, m in here if not m.mask], "image")
                 masks = self._only_one([p for p, m in here if m.mask], "mask")
@@ -297,37 +241,46 @@ class _Reader:
     def _refuse(self, reason: str, *paths: Path) -> None:
         self.problems.append(TreeProblem(reason, paths))
 
-    def _folders(self) -> list[tuple[Path, _Folder]]:
+    def _groups(self) -> dict[GroupKey, str]:
+        try:
+            return read_groups(self.root)
+        except (OSError, UnicodeDecodeError, csv.Error) as error:
+            self._refuse(f"cannot be read ({error})", self.root / "manifest.csv")
+            return {}
+
+    def _folders(self) -> list[tuple[Path, Folder]]:
         """Folders that hold files or could, with their meaning; empty mask folders count, they promise masks."""
-        found: list[tuple[Path, _Folder]] = []
+        found: list[tuple[Path, Folder]] = []
         by_split: dict[str, list[Path]] = defaultdict(list)
-        for top in _children(self.root):
-            if not top.is_dir() or top.name.casefold() not in _SPLITS:
+        for top in children(self.root):
+            if not top.is_dir() or top.name.casefold() not in SPLITS:
                 continue
-            by_split[_SPLITS[top.name.casefold()]].append(top)
-            for folder in [top, *_subfolders(top)]:
-                meaning = _interpret(folder.relative_to(self.root).parts)
-                has_files = bool(_files(folder))
+            by_split[SPLITS[top.name.casefold()]].append(top)
+            for folder in [top, *subfolders(top)]:
+                meaning = interpret(folder.relative_to(self.root).parts)
+                has_files = bool(image_files(folder))
                 if meaning is None and has_files:
                     self._refuse("images in a folder that no layout has", folder)
                 elif meaning is not None and (has_files or meaning.mask):
                     found.append((folder, meaning))
+                if unread := unread_files(folder):
+                    self._refuse("images of a kind that is not read here, convert them to PNG", *unread)
         for split, tops in by_split.items():
             if len(tops) > 1:
                 self._refuse(f"more than one {split} folder", *tops)
         return found
 
-    def _dialect(self, folders: list[tuple[Path, _Folder]]) -> str:
-        possible = _ALL
+    def _dialect(self, folders: list[tuple[Path, Folder]]) -> str:
+        possible = DIALECTS
         for _, meaning in folders:
             possible &= meaning.dialects
         if not folders:
             return "unknown"
         if not possible:
-            kinds = {m.dialects: p for p, m in folders if m.dialects != _ALL}
+            kinds = {m.dialects: p for p, m in folders if m.dialects != DIALECTS}
             self._refuse("two dialects at once", *sorted(kinds.values()))
             return "unknown"
-        names_val = any(p.name.casefold() == "val" for p in _children(self.root))
+        names_val = any(p.name.casefold() == "val" for p in children(self.root))
         if "config" in possible and ("anomalib" not in possible or names_val):
             return "config"
         return "anomalib" if "anomalib" in possible else "readme"
@@ -335,10 +288,16 @@ class _Reader:
     def _only_one(self, folders: list[Path], kind: str) -> list[Path]:
         if len(folders) > 1:
             self._refuse(f"more than one {kind} folder for one class of one split", *folders)
-        return [path for folder in folders[:1] for path in _files(folder)]
+        return [path for folder in folders[:1] for path in image_files(folder)]
 
     def _pair(
-        self, images: list[Path], masks: list[Path], split: Any, label: Any, has_masks: bool, groups: dict[Any, str]
+        self,
+        images: list[Path],
+        masks: list[Path],
+        split: Any,
+        label: Any,
+        has_masks: bool,
+        groups: dict[GroupKey, str],
     ) -> list[BmadItem]:
         by_stem = {mask.stem: mask for mask in masks}
         for files in (images, masks):
@@ -361,7 +320,7 @@ class _Reader:
                 assert mask is not None
                 self._refuse(f"mask of another size ({_by(sizes[1])}) than its image ({_by(sizes[0])})", image, mask)
         return [
-            BmadItem(image, by_stem.get(image.stem), split, label, _group(groups, split, label, image.stem))
+            BmadItem(image, by_stem.get(image.stem), split, label, group_of(groups, split, label, image.stem))
             for image in images
         ]
 
@@ -390,15 +349,6 @@ class _Reader:
             self.notes.append(f"{len(shared)} groups (patients) are in more than one split")
 
 
-def _subfolders(folder: Path) -> list[Path]:
-    children = [p for p in _children(folder) if p.is_dir()]
-    return [q for child in children for q in (child, *_subfolders(child))]
-
-
-def _files(folder: Path) -> list[Path]:
-    return [p for p in _children(folder) if p.suffix.casefold() in SUFFIXES and p.is_file()]
-
-
 def _size(path: Path) -> tuple[int, int] | None:
     """(width, height) from the header, None if unreadable, which is for `python -m data_prep check` to say."""
     try:
@@ -410,32 +360,3 @@ def _size(path: Path) -> tuple[int, int] | None:
 
 def _by(size: tuple[int, int] | None) -> str:
     return "x".join(str(n) for n in size or ())
-
-
-def _groups(root: Path) -> dict[Any, str]:
-    """Groups of ``manifest.csv``, by (split, class, name without extension) as far as the columns go."""
-    path = root / "manifest.csv"
-    if not path.is_file():
-        return {}
-    found: dict[Any, str] = {}
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        rows = csv.DictReader(file)
-        columns = rows.fieldnames or ()
-        column = next((c for c in GROUP_COLUMNS if c in columns), None)
-        if column is None or "name" not in columns:
-            return {}
-        for row in rows:
-            name = Path(row["name"])
-            stem = name.stem if name.suffix.casefold() in SUFFIXES else name.name
-            if row[column]:
-                within = row.get(_GROUP_WITHIN.get(column, ""))
-                found[(row.get("split"), row.get("class"), stem)] = f"{within}/{row[column]}" if within else row[column]
-    return found
-
-
-def _group(groups: dict[Any, str], split: str, label: int, stem: str) -> str | None:
-    kind = "Ungood" if label else "good"
-    for key in ((split, kind, stem), (split, None, stem), (None, None, stem)):
-        if key in groups:
-            return groups[key]
-    return None

@@ -173,6 +173,28 @@ def test_mask_of_another_size_is_refused(tmp_path):
         datalist(tmp_path, "train")
 
 
+def test_images_that_training_could_not_read_are_refused(tmp_path):
+    plant(tmp_path, GOOD)
+    Image.new("L", (6, 4)).save(tmp_path / "Brain/test/Ungood/img/m.bmp")
+    with pytest.raises(TreeError, match=r"convert them to PNG.*img/m\.bmp"):
+        read_tree(tmp_path)
+
+
+def test_a_link_back_up_ends(tmp_path):
+    plant(tmp_path, GOOD)
+    (tmp_path / "Brain/test/loop").symlink_to(tmp_path / "Brain/test", target_is_directory=True)
+    with pytest.raises(TreeError, match="a folder that no layout has"):
+        read_tree(tmp_path)
+
+
+def test_manifest_names_the_data_set_and_scopes_its_groups(tmp_path):
+    plant(tmp_path, {k.replace("Brain", "x"): v for k, v in GOOD.items()})
+    (tmp_path / "x/manifest.json").write_text('{"dataset": "brain"}')
+    (tmp_path / "x/manifest.csv").write_text("split,class,name,tissue,tile_cluster\ntest,Ungood,j,lung,7\n")
+    (found,) = read_tree(tmp_path)
+    assert found.name == "brain" and {i.image.stem: i.group for i in found.items}["j"] == "lung/7"
+
+
 def test_not_a_folder(tmp_path):
     with pytest.raises(TreeError, match=r"not a folder.*nowhere"):
         read_tree(tmp_path / "nowhere")

@@ -1,0 +1,127 @@
+"""What a folder's place in one of BMAD's trees says about the images in it, and which of its files are images."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from invad_med.data.rasters import SUFFIXES
+
+Split = Literal["train", "valid", "test"]
+SPLITS: dict[str, Split] = {"train": "train", "valid": "valid", "val": "valid", "test": "test"}
+DIALECTS = frozenset({"readme", "config", "anomalib"})
+GROUP_COLUMNS = ("group", "patient", "patient_id", "subject_group", "series_run", "tile_cluster")
+
+_CLASSES = ("good", "ungood")
+_WITHIN = {"tile_cluster": "tissue"}  # group columns that are numbered anew in each value of another
+_UNREAD = {".bmp", ".gif", ".webp", ".dcm", ".nii", ".gz", ".npy", ".mha", ".nrrd"}  # images, but none of `SUFFIXES`
+_ROOT_DEPTH = 4  # folders between a root and a data set: Brain_AD/BraTS2021_slice and room for more
+_DEPTH = 6  # folders below a split; a link back up must not lead round and round
+
+GroupKey = tuple[str | None, str | None, str]  # split, class, name without ending
+
+
+@dataclass(frozen=True)
+class Folder:
+    """What a folder's place says: split, 0 good or 1 Ungood, images or masks, the dialects that have such a folder."""
+
+    split: Split
+    label: Literal[0, 1]
+    mask: bool
+    dialects: frozenset[str]
+
+
+def interpret(parts: tuple[str, ...]) -> Folder | None:
+    """Read folder names below a data set, the first one a split's, or return None if no layout has such a folder."""
+    names = [part.casefold() for part in parts]
+    split = SPLITS[names[0]]
+    dialects, mask, rest = DIALECTS, False, names[1:]
+    if rest and rest[0].removesuffix("_label") in SPLITS:  # Val/val, Val/val_label
+        if SPLITS[rest[0].removesuffix("_label")] != split:
+            return None
+        mask, dialects, rest = rest[0].endswith("_label"), frozenset({"config"}), rest[1:]
+    if len(rest) == 2 and rest[1] in _CLASSES:  # {img,label}/{good,Ungood}
+        rest, dialects = rest[::-1], frozenset({"config"})
+    if not rest or rest[0] not in _CLASSES or len(rest) > 2 or (mask and len(rest) > 1):
+        return None
+    if len(rest) == 1:
+        if split != "train":
+            dialects &= {"readme", "config"}
+    elif rest[1] == "img":
+        if split == "train" and dialects == DIALECTS:
+            dialects = frozenset({"readme"})
+    elif rest[1] in ("label", "anomaly_mask"):
+        mask = True
+        dialects &= {"readme"} if rest[1] == "anomaly_mask" else {"config", "anomalib"}
+    else:
+        return None
+    return Folder(split, 1 if rest[0] == "ungood" else 0, mask, dialects)
+
+
+def is_stray(path: Path) -> bool:
+    """Whether a file or folder is a by-product of a desktop or archive: hidden, ``Thumbs.db``, ``__MACOSX``."""
+    return path.name.startswith(".") or path.name.casefold() in {"thumbs.db", "desktop.ini", "__macosx"}
+
+
+def children(folder: Path) -> list[Path]:
+    """Everything in a folder that is not stray, sorted."""
+    return sorted(p for p in folder.iterdir() if not is_stray(p))
+
+
+def subfolders(folder: Path, depth: int = _DEPTH) -> list[Path]:
+    """All folders below a folder, sorted."""
+    below = [p for p in children(folder) if p.is_dir()] if depth else []
+    return [q for child in below for q in (child, *subfolders(child, depth - 1))]
+
+
+def find_roots(folder: Path, depth: int = _ROOT_DEPTH) -> Iterator[Path]:
+    """Find the data sets in a folder, itself included: whatever holds a folder named as a split."""
+    below = [p for p in children(folder) if p.is_dir()]
+    if any(p.name.casefold() in SPLITS for p in below):
+        yield folder
+    elif depth:
+        for child in below:
+            yield from find_roots(child, depth - 1)
+
+
+def image_files(folder: Path) -> list[Path]:
+    """The images in a folder, by the endings that the package reads, in any case."""
+    return [p for p in children(folder) if p.suffix.casefold() in SUFFIXES and p.is_file()]
+
+
+def unread_files(folder: Path) -> list[Path]:
+    """The files in a folder that are images of a kind this layout does not have."""
+    return [p for p in children(folder) if p.suffix.casefold() in _UNREAD and p.is_file()]
+
+
+def read_groups(root: Path) -> dict[GroupKey, str]:
+    """Groups (patients or the like) of a data set's ``manifest.csv``; empty without one, or without such a column."""
+    path = root / "manifest.csv"
+    if not path.is_file():
+        return {}
+    found: dict[GroupKey, str] = {}
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        rows = csv.DictReader(file)
+        columns = rows.fieldnames or ()
+        column = next((c for c in GROUP_COLUMNS if c in columns), None)
+        if column is None or "name" not in columns:
+            return {}
+        for row in rows:
+            name = Path(row["name"] or "")
+            stem = name.stem if name.suffix.casefold() in SUFFIXES else name.name
+            if row[column]:
+                within = row.get(_WITHIN.get(column, ""))
+                found[(row.get("split"), row.get("class"), stem)] = f"{within}/{row[column]}" if within else row[column]
+    return found
+
+
+def group_of(groups: dict[GroupKey, str], split: str, label: int, stem: str) -> str | None:
+    """Group of an image, by as many of split, class and name as the manifest has."""
+    kind = "Ungood" if label else "good"
+    for key in ((split, kind, stem), (split, None, stem), (None, None, stem)):
+        if key in groups:
+            return groups[key]
+    return None
