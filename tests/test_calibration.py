@@ -85,7 +85,7 @@ def test_scores_of_another_grid_are_withheld(calibration):
     assert "withheld" in reason
     state = calibration.state_dict()
     state["_extra_state"] = {"score": "other", "timesteps": []}
-    with pytest.raises(ValueError, match="for the score 'other', not 'whitened_top5'"):
+    with pytest.raises(ValueError, match="for the score 'other', not 'whitened_top1'"):
         Calibration(4).load_state_dict(state)
 
 

@@ -17,11 +17,13 @@ from invad_med.data.slices import Slice
 
 
 def to_unit(piece: Slice, facts: DatasetFacts) -> np.ndarray:
-    """Return the slice's intensities in [0, 1]: (H, W) or (H, W, 3) float32.
+    """Return the slice's intensities in [0, 1]: (H, W) float32, or (H, W, 3) where the data set has colour.
 
     A window applies to Hounsfield units: CT from DICOM, and NIfTI of a data set whose table asks for one.
     """
     pixels = piece.pixels.astype(np.float32)
+    if pixels.ndim == 3 and not facts.colour:
+        pixels = pixels.mean(axis=2)  # a colour map over grey, such as the blue tint of BMAD's Brain PNGs
     if piece.unit == "8bit":
         low, high = 0.0, 255.0
     elif facts.intensity["kind"] == "window" and (piece.unit == "HU" or piece.source.kind == "nifti"):

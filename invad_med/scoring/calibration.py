@@ -3,7 +3,7 @@
 The end point of a trained inversion is not exactly N(0, I) even on normal images, so each channel is first
 standardised with the mean and deviation it has over normal training images ("whitened"). The map is the root mean
 square over channels, about 1 where an image is as normal as the training set. An image's score is the mean of the
-largest 5 % of its map; its p-value is the conformal rank among held-out normal images, so that a fresh normal image
+largest 1 % of its map; its p-value is the conformal rank among held-out normal images, so that a fresh normal image
 falls below alpha with probability at most alpha, whatever the distribution of scores.
 """
 
@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from invad_med.diffusion import Timesteps
 from invad_med.scoring.scores import top_mean
 
-SCORE = "whitened_top5"
-_FRACTION = 0.05
+SCORE = "whitened_top1"
+_FRACTION = 0.01
 
 
 class Calibration(nn.Module):
@@ -81,7 +81,7 @@ class Calibration(nn.Module):
         return whitened.square().mean(1).sqrt()
 
     def score(self, z: Tensor) -> Tensor:
-        """Return the image score of ``z`` (B, C, h, w): (B,), the mean of the map's largest 5 %."""
+        """Return the image score of ``z`` (B, C, h, w): (B,), the mean of the map's largest 1 %."""
         return top_mean(self.map(z), _FRACTION)
 
     def p_value(self, score: Tensor) -> Tensor:

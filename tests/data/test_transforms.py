@@ -56,6 +56,14 @@ def test_a_map_comes_back_to_its_place(dataset, spacing, shape):
     assert float((back - torch.from_numpy(blob)).abs().mean()) < 0.02
 
 
+def test_a_colour_map_over_grey_becomes_grey_again():
+    grey = np.linspace(0, 240, 64, dtype=np.uint8).reshape(8, 8)
+    tinted = np.stack([grey, grey, np.minimum(grey + 15, 255)], axis=-1)
+    unit = to_unit(piece(tinted, "8bit"), TABLE["brain"])
+    assert unit.shape == (8, 8) and (np.diff(unit.ravel()) > 0).all()
+    assert to_unit(piece(tinted, "8bit"), TABLE["histopathology"]).shape == (8, 8, 3)
+
+
 def test_padding_keeps_proportions_in_millimetres():
     # 100 x 50 pixels of 1 x 2 mm are a square of 100 mm: nothing to pad. With 1 x 1 mm, half the width is black.
     brain = TABLE["brain"]
