@@ -9,10 +9,24 @@ from tqdm import tqdm
 
 
 class TrainingProgress:
-    """Show one bar over all iterations, with the running mean of the loss, the rate and the time left."""
+    """Show one bar over all iterations, with the running mean of the loss, the rate and the time left.
 
-    def __init__(self, description: str = "training", smoothing: float = 0.98) -> None:
-        self.description, self.smoothing = description, smoothing
+    Args:
+        description: shown before the bar.
+        total: iterations of the run; those of all epochs if None.
+        smoothing: weight of the past in the running mean, 0 to 1.
+        enabled: show it at all.
+    """
+
+    def __init__(
+        self,
+        description: str = "training",
+        total: int | None = None,
+        smoothing: float = 0.98,
+        enabled: bool = True,
+    ) -> None:
+        self.description, self.total = description, total
+        self.smoothing, self.enabled = smoothing, enabled
         self.loss: float | None = None
 
     def attach(self, engine: Engine) -> None:
@@ -22,8 +36,9 @@ class TrainingProgress:
         engine.add_event_handler(Events.COMPLETED | Events.EXCEPTION_RAISED, self._close)
 
     def _start(self, engine: Engine) -> None:
-        total = (engine.state.epoch_length or 0) * (engine.state.max_epochs or 0)
-        self.bar = tqdm(total=total or None, desc=self.description, unit="step")
+        total = self.total or (engine.state.epoch_length or 0) * (engine.state.max_epochs or 0)
+        done = engine.state.iteration  # more than 0 in a resumed run
+        self.bar = tqdm(total=total or None, initial=done, desc=self.description, unit="step", disable=not self.enabled)
 
     def _step(self, engine: Engine) -> None:
         output: Any = engine.state.output

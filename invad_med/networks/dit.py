@@ -7,6 +7,7 @@ import math
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 
 def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
@@ -130,6 +131,7 @@ class DiT(nn.Module):
         if hidden_size % num_heads or hidden_size % 4:
             raise ValueError(f"hidden_size={hidden_size} must be a multiple of num_heads={num_heads} and of 4")
         self.in_channels, self.input_size, self.patch_size = in_channels, input_size, patch_size
+        self.activation_checkpointing = False  # while training: keep no block's inner activations
         self.x_embedder = PatchEmbed(in_channels, hidden_size, patch_size)
         self.t_embedder = TimestepEmbedder(hidden_size)
         self.pos_embed = nn.Parameter(sincos_position_table(hidden_size, input_size // patch_size))
@@ -157,8 +159,9 @@ class DiT(nn.Module):
             )
         c = self.t_embedder(timesteps)
         tokens = self.x_embedder(x) + self.pos_embed
+        recompute = self.activation_checkpointing and self.training
         for block in self.blocks:
-            tokens = block(tokens, c)
+            tokens = checkpoint(block, tokens, c, use_reentrant=False) if recompute else block(tokens, c)
         patches = self.final_layer(tokens, c)  # (B, N, p*p*C)
         side, p = self.input_size // self.patch_size, self.patch_size
         grid = patches.reshape(-1, side, side, p, p, self.in_channels)

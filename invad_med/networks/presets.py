@@ -25,19 +25,32 @@ MLP_PRESETS: dict[str, dict[str, int]] = {
 }
 
 
-def create_denoiser(name: str, in_channels: int = 272, input_size: int = 16, **overrides: Any) -> nn.Module:
+def create_denoiser(
+    name: str,
+    in_channels: int = 272,
+    input_size: int = 16,
+    activation_checkpointing: bool = False,
+    **overrides: Any,
+) -> nn.Module:
     """Return a new denoiser by preset name, with any of its sizes overridden.
 
+    Args:
+        name: of the tables above.
+        in_channels, input_size: C and h = w of the feature map.
+        activation_checkpointing: recompute each block in the backward pass: less memory, a third more time.
+        overrides: sizes.
+
     Raises:
-        ValueError: an unknown name.
+        ValueError: an unknown name, or activation checkpointing of a network that is no transformer.
     """
-    if name in DIT_PRESETS:
-        return DiT(in_channels=in_channels, input_size=input_size, **(DIT_PRESETS[name] | overrides))
     if name in MLP_PRESETS:
+        if activation_checkpointing:
+            raise ValueError(f"{name!r} has no activation checkpointing: it is for transformers")
         return TokenMLP(in_channels=in_channels, **(MLP_PRESETS[name] | overrides))
-    if name in VELOCITY_PRESETS:
-        return VelocityDenoiser(
-            DiT(in_channels=in_channels, input_size=input_size, **(VELOCITY_PRESETS[name] | overrides))
-        )
+    sizes = DIT_PRESETS.get(name) or VELOCITY_PRESETS.get(name)
+    if sizes:
+        transformer = DiT(in_channels=in_channels, input_size=input_size, **(sizes | overrides))
+        transformer.activation_checkpointing = activation_checkpointing
+        return VelocityDenoiser(transformer) if name in VELOCITY_PRESETS else transformer
     known = ", ".join([*DIT_PRESETS, *MLP_PRESETS, *VELOCITY_PRESETS])
     raise ValueError(f"{name!r} is no denoiser preset; choose one of {known}")

@@ -2,40 +2,39 @@
 
 from __future__ import annotations
 
-import hashlib
-import io
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import monai
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 import invad_med
-from invad_med.networks.checkpoints import half_precision, round_to_half
+from invad_med.networks.checkpoints import half_precision, load_strictly, round_to_half
 from invad_med.networks.detector import AnomalyDetector
 from invad_med.training.cohort import Cohort
+from invad_med.training.configuration import configuration_digest, data_digest
+from invad_med.training.endpoints import walk_to_noise
 from invad_med.training.features import CohortFeatures
-from invad_med.writers.atomic import write_atomically
+from invad_med.writers.atomic import whole_file
 
 logger = logging.getLogger(__name__)
 
 
 def end_points(detector: AnomalyDetector, raw: Tensor, batch_size: int = 16) -> Tensor:
     """Return z_T of raw features (N, C, h, w): (N, C, h, w) float32 on the CPU."""
-    device = next(detector.denoiser.parameters()).device
-    batches = (detector.features.normalise(chunk.to(device).float()) for chunk in raw.split(batch_size))
-    return torch.cat([detector.inferer(batch, detector.denoiser).cpu() for batch in batches])
+    return walk_to_noise(detector.features, detector.denoiser, detector.inferer, raw, batch_size)
 
 
 def finish_training(
     detector: AnomalyDetector,
-    denoiser: nn.Module,
+    weights: Mapping[str, Any],
     cohort: Cohort,
     features: CohortFeatures,
     path: str | Path,
+    configuration: Mapping[str, Any] | None = None,
     **provenance: Any,
 ) -> Path:
     """Take up the trained denoiser, calibrate on the held-out normals, and write the artefact whole or not at all.
@@ -44,15 +43,16 @@ def finish_training(
 
     Args:
         detector: the detector whose backbone made ``features``; changed in place.
-        denoiser: the (averaged) trained denoiser.
+        weights: state dict of the trained denoiser.
         cohort, features: what it was trained on.
         path: file to write.
+        configuration: plain values that the result depends on; their digest is stated.
         provenance: more plain values to state, such as seed and steps.
 
     Returns:
         The path.
     """
-    detector.denoiser.load_state_dict(denoiser.state_dict())
+    load_strictly(detector.denoiser, dict(weights))
     detector.eval()
     round_to_half(detector.denoiser)
     detector.calibration.fit(
@@ -67,19 +67,12 @@ def finish_training(
         "train_images": len(cohort.train),
         "held_out_images": len(cohort.held_out),
         "data_digest": data_digest([*cohort.train, *cohort.held_out]),
+        "configuration_digest": configuration_digest(configuration or {}),
         "versions": {"invad_med": invad_med.__version__, "monai": monai.__version__, "torch": str(torch.__version__)},
         **provenance,
     }
-    buffer = io.BytesIO()
-    torch.save(half_precision(detector.state_dict()), buffer)
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, buffer.getvalue())
+    with whole_file(path) as partial:
+        torch.save(half_precision(detector.state_dict()), partial)
     logger.info("wrote %s (%.1f MB)", path, path.stat().st_size / 1e6)
     return path
-
-
-def data_digest(paths: Sequence[Path]) -> str:
-    """Return a digest of files' contents that does not depend on their names or order: 16 hex digits."""
-    contents = sorted(hashlib.sha256(p.read_bytes()).digest() for p in paths)
-    return hashlib.sha256(b"".join(contents)).hexdigest()[:16]

@@ -1,4 +1,4 @@
-"""Which normal images a model learns from, and which it is calibrated on: never the same group."""
+"""Which normal images a model learns from, and which it is selected and calibrated on: never the same group."""
 
 from __future__ import annotations
 
@@ -18,17 +18,19 @@ class Cohort:
         facts: the row of the table that says how images are prepared.
         train: normal images the denoiser learns from.
         held_out: normal images for selection and calibration, of groups that ``train`` does not have.
+        abnormal: abnormal images of ``valid``, for selection alone.
     """
 
     facts: DatasetFacts
     train: tuple[Path, ...]
     held_out: tuple[Path, ...]
+    abnormal: tuple[Path, ...] = ()
 
 
 def read_cohort(
     dataset_dir: str | Path, modality: str | None = None, held_out_fraction: float = 0.15, seed: int = 0
 ) -> Cohort:
-    """Divide a data set's normal images: nothing abnormal and nothing of ``test`` is touched.
+    """Divide a data set's images: nothing of ``test`` is touched, and abnormal ones of ``valid`` serve selection alone.
 
     Held out are all of ``valid/good`` and, of ``train/good``, whole groups (patients, where a manifest names them; else
     single images) in a seeded order until ``held_out_fraction`` of the images is reached.
@@ -64,10 +66,12 @@ def read_cohort(
         if len(held_out) + len(groups[name]) <= 2 * held_out_fraction * len(items):
             held_out += groups[name]
             chosen.add(name)
-    held_out += [Path(item["image"]) for item in datalist(dataset_dir, "valid", good_only=True)]
+    valid = datalist(dataset_dir, "valid")
+    held_out += [Path(item["image"]) for item in valid if not item["label"]]
+    abnormal = [Path(item["image"]) for item in valid if item["label"]]
     train = [path for name in groups if name not in chosen for path in groups[name]]
     if not held_out:
         raise ValueError(
             f"{dataset_dir} has no normal image to calibrate on: raise held_out_fraction or add valid/good"
         )
-    return Cohort(facts, tuple(sorted(train)), tuple(sorted(held_out)))
+    return Cohort(facts, tuple(sorted(train)), tuple(sorted(held_out)), tuple(sorted(abnormal)))

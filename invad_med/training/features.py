@@ -115,10 +115,11 @@ def _load(file: Path, into: Tensor) -> bool:
 
 @dataclass(frozen=True)
 class CohortFeatures:
-    """Raw features (N, C, h, w) float16 of a cohort's training and held-out normal images."""
+    """Raw features (N, C, h, w) float16 of a cohort's training, held-out normal and abnormal validation images."""
 
     train: Tensor
     held_out: Tensor
+    abnormal: Tensor
 
 
 def prepare_features(
@@ -130,9 +131,9 @@ def prepare_features(
 ) -> CohortFeatures:
     """Round the backbone as it will be stored, compute a cohort's features, and fit the channel normalisation."""
     round_to_half(features)
-    train, held_out = (
-        cached_features(features, paths, cohort.facts, cache_dir, size, progress=progress)
-        for paths in (cohort.train, cohort.held_out)
-    )
+    parts = (cohort.train, cohort.held_out, cohort.abnormal)
+    images = [path for part in parts for path in part]
+    found = cached_features(features, images, cohort.facts, cache_dir, size, progress=progress)
+    train, held_out, abnormal = found.split([len(part) for part in parts])
     features.fit_normalisation(train)
-    return CohortFeatures(train, held_out)
+    return CohortFeatures(train, held_out, abnormal)

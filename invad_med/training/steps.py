@@ -12,10 +12,11 @@ from torch import Tensor
 
 from invad_med.diffusion import add_noise, linear_alphas_cumprod
 from invad_med.networks.features import FrozenFeatures
+from invad_med.training.sampling import Draw
 
 
 class FeatureDataset(torch.utils.data.Dataset):
-    """Features of normal images as MONAI items: ``image`` (C, h, w) float32, normalised, and ``index``.
+    """Features of images as MONAI items: ``image`` (C, h, w) float32, normalised, ``index`` and ``step``.
 
     Args:
         raw: (N, C, h, w) raw features, any float dtype.
@@ -28,25 +29,27 @@ class FeatureDataset(torch.utils.data.Dataset):
     def __len__(self) -> int:
         return len(self.raw)
 
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        return {CommonKeys.IMAGE: self.features.normalise(self.raw[index][None].float())[0], "index": index}
+    def __getitem__(self, key: Draw | int) -> dict[str, Any]:
+        step, index = key if isinstance(key, tuple) else Draw(0, key)
+        normal = self.features.normalise(self.raw[index][None].float())[0]
+        return {CommonKeys.IMAGE: normal, "index": index, "step": step}
 
 
 class NoisyBatch:
     """MONAI ``prepare_batch``: draw timesteps and noise, return (features, noise, (), {noise, timesteps}).
 
-    The draws depend on seed, step and the sample's index alone, not on the process, the device or the batch they
-    fall in, so that a resumed or distributed run sees the same noise.
+    The draws depend on seed, step and the sample's index alone, not on the process, the device, the batch they fall
+    in or what was drawn before, so that a resumed or distributed run sees the same noise. A data set read without a
+    `StepSampler`, as in validation, is always at step 0.
 
     Args:
         seed: of the run.
         num_train_timesteps: T of the schedule.
-        fixed: draw the same for every step: for validation.
+        features: applied to the batch first, where it holds images instead of features.
     """
 
-    def __init__(self, seed: int = 0, num_train_timesteps: int = 1000, fixed: bool = False) -> None:
-        self.seed, self.num_train_timesteps, self.fixed = seed, num_train_timesteps, fixed
-        self.step = 0
+    def __init__(self, seed: int = 0, num_train_timesteps: int = 1000, features: FrozenFeatures | None = None) -> None:
+        self.seed, self.num_train_timesteps, self.features = seed, num_train_timesteps, features
 
     def __call__(
         self,
@@ -55,28 +58,49 @@ class NoisyBatch:
         non_blocking: bool = False,
         **kwargs: Any,
     ) -> tuple[Tensor, Tensor, tuple[()], dict[str, Tensor]]:
-        clean = batchdata[CommonKeys.IMAGE]
-        noise, timesteps = torch.empty_like(clean), torch.empty(len(clean), dtype=torch.long)
-        for row, index in enumerate(batchdata["index"].tolist()):
-            key = (self.seed * 1_000_003 + self.step) * 1_000_003 + index
-            generator = torch.Generator().manual_seed(key % 2**63)
+        clean = batchdata[CommonKeys.IMAGE].to(device, non_blocking=non_blocking)
+        if self.features is not None:
+            with torch.no_grad():
+                clean = self.features(clean)
+        noise = torch.empty(clean.shape)
+        timesteps = torch.empty(len(clean), dtype=torch.long)
+        for row, (step, index) in enumerate(zip(batchdata["step"].tolist(), batchdata["index"].tolist(), strict=True)):
+            generator = keyed_generator(self.seed, step, index)
             timesteps[row] = torch.randint(self.num_train_timesteps, (1,), generator=generator)
             noise[row] = torch.randn(clean.shape[1:], generator=generator)
-        if not self.fixed:
-            self.step += 1
-        clean, noise, timesteps = (x.to(device, non_blocking=non_blocking) for x in (clean, noise, timesteps))
+        noise, timesteps = (x.to(device, non_blocking=non_blocking) for x in (noise, timesteps))
         return clean, noise, (), {"noise": noise, "timesteps": timesteps}
 
 
-class NoisePredictionInferer(Inferer):
-    """Training inferer: ``(features, network, noise, timesteps) ->`` the noise predicted in the noised features."""
+def keyed_generator(seed: int, step: int, index: int) -> torch.Generator:
+    """Return a CPU generator that depends on seed, step and sample alone."""
+    key = (seed * 1_000_003 + step) * 1_000_003 + index
+    return torch.Generator().manual_seed(key % 2**63)
 
-    def __init__(self, num_train_timesteps: int = 1000) -> None:
+
+class NoisePredictionInferer(Inferer):
+    """Training inferer: ``(features, network, noise, timesteps) ->`` the noise predicted in the noised features.
+
+    Args:
+        num_train_timesteps: T of the schedule.
+        dtype: what the network computes in where it is safe (autocast), such as ``torch.bfloat16``; None: float32.
+    """
+
+    def __init__(self, num_train_timesteps: int = 1000, dtype: torch.dtype | None = None) -> None:
         super().__init__()
         self.alphas_cumprod = linear_alphas_cumprod(num_train_timesteps)
+        self.dtype = dtype
 
     def __call__(
         self, inputs: Tensor, network: Callable[..., Tensor], noise: Tensor, timesteps: Tensor, **kwargs: Any
     ) -> Tensor:
-        """Return eps(x_t, t), the shape of ``inputs`` (B, C, h, w)."""
-        return network(add_noise(inputs, noise, timesteps, self.alphas_cumprod), timesteps)
+        """Return eps(x_t, t), the shape of ``inputs`` (B, C, h, w), float32."""
+        noised = add_noise(inputs, noise, timesteps, self.alphas_cumprod)
+        with torch.autocast(inputs.device.type, dtype=self.dtype, enabled=self.dtype is not None):
+            predicted = network(noised, timesteps)
+        return predicted.float() if self.dtype is not None else predicted
+
+
+def training_precision(device: str | torch.device) -> torch.dtype | None:
+    """Return bfloat16 for a GPU that has it, else None: float32."""
+    return torch.bfloat16 if torch.device(device).type == "cuda" and torch.cuda.is_bf16_supported() else None

@@ -1,25 +1,20 @@
 """What training may touch, the feature cache, and the draws of noise."""
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from invad_med.data.datasets import find_dataset
 from invad_med.diffusion import add_noise, linear_alphas_cumprod
 from invad_med.networks import AnomalyDetector, FrozenFeatures, create_denoiser
-from invad_med.training.artefact import data_digest, finish_training
+from invad_med.training.artefact import finish_training
 from invad_med.training.cohort import read_cohort
+from invad_med.training.configuration import data_digest
 from invad_med.training.features import cached_features, prepare_features
+from invad_med.training.sampling import Draw
 from invad_med.training.steps import FeatureDataset, NoisePredictionInferer, NoisyBatch
+from tests.training.conftest import save
 
 BRAIN = find_dataset("brain")
-
-
-def save(path, seed):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(np.random.default_rng(seed).integers(0, 256, (64, 64), dtype=np.uint8)).save(path)
-    return path
 
 
 @pytest.fixture
@@ -32,6 +27,8 @@ def brain(tmp_path):
         lines.append(f"train,good,t{i:02d},p{i // 4}")
     for i in range(3):
         save(root / "valid" / "good" / "img" / f"v{i}.png", 100 + i)
+    save(root / "valid" / "Ungood" / "img" / "w.png", 150)
+    save(root / "valid" / "Ungood" / "label" / "w.png", 151)
     save(root / "test" / "good" / "img" / "g.png", 200)
     save(root / "test" / "Ungood" / "img" / "u.png", 201)
     save(root / "test" / "Ungood" / "label" / "u.png", 202)
@@ -46,7 +43,8 @@ def test_whole_patients_are_held_out_and_test_is_not_touched(brain):
     assert {int(p.stem[1:]) // 4 for p in held}.isdisjoint(patients)
     assert len(held) == 4 and len(cohort.train) == 16
     assert sum(p.stem.startswith("v") for p in cohort.held_out) == 3
-    assert not any("test" in p.parts for p in (*cohort.train, *cohort.held_out))
+    assert [p.stem for p in cohort.abnormal] == ["w"]
+    assert not any("test" in p.parts for p in (*cohort.train, *cohort.held_out, *cohort.abnormal))
     assert read_cohort(brain, held_out_fraction=0.2) == cohort
     assert cohort.facts is BRAIN
 
@@ -98,17 +96,19 @@ def test_the_cache_gives_the_same_and_notices_every_change(features, tmp_path, m
 
 def test_noise_depends_on_seed_step_and_sample_alone():
     items = FeatureDataset(torch.randn(6, 4, 3, 3), FrozenFeatures(feature_norm=None))
-    batch = torch.utils.data.default_collate([items[i] for i in range(6)])
-    part = torch.utils.data.default_collate([items[i] for i in (4, 1)])
-    _, noise, _, extra = NoisyBatch(seed=3)(batch)
-    _, some, _, extra_some = NoisyBatch(seed=3)(part)
-    assert torch.equal(some, noise[[4, 1]])
-    assert torch.equal(extra_some["timesteps"], extra["timesteps"][[4, 1]])
-    draw = NoisyBatch(seed=3)
-    assert not torch.equal(draw(batch)[1], draw(batch)[1])
-    fixed = NoisyBatch(seed=3, fixed=True)
-    assert torch.equal(fixed(batch)[1], fixed(batch)[1])
-    assert not torch.equal(NoisyBatch(seed=4)(batch)[1], noise)
+
+    def draw(step, indices, seed=3):
+        batch = torch.utils.data.default_collate([items[Draw(step, i)] for i in indices])
+        _, noise, _, extra = NoisyBatch(seed)(batch)
+        return noise, extra["timesteps"]
+
+    noise, timesteps = draw(7, range(6))
+    some, some_timesteps = draw(7, (4, 1))
+    assert torch.equal(some, noise[[4, 1]]) and torch.equal(some_timesteps, timesteps[[4, 1]])
+    assert not torch.equal(draw(8, range(6))[0], noise)
+    assert not torch.equal(draw(7, range(6), seed=4)[0], noise)
+    fixed = torch.utils.data.default_collate([items[i] for i in range(6)])  # without a sampler: validation
+    assert torch.equal(NoisyBatch(3)(fixed)[1], NoisyBatch(3)(fixed)[1])
 
 
 def test_the_training_inferer_noises_its_input():
@@ -124,7 +124,7 @@ def test_the_artefact_is_the_calibrated_detector(brain, tmp_path):
     features = prepare_features(backbone, cohort, tmp_path / "cache", size=64, progress=False)
     trained = create_denoiser("cpu", 192, 4, depth=1, hidden_size=32)
     torch.nn.init.normal_(trained.network.final_layer.linear.weight, std=0.1)
-    path = finish_training(detector, trained, cohort, features, tmp_path / "model.pt", seed=0)
+    path = finish_training(detector, trained.state_dict(), cohort, features, tmp_path / "model.pt", seed=0)
 
     state = torch.load(path, weights_only=True)
     assert state["features.body.conv_stem.weight"].dtype == torch.float32  # small

@@ -1,0 +1,167 @@
+"""Which weights are kept: the best on images held out from training, never on the test split."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from ignite.engine import Engine, Events
+from monai.engines import Evaluator
+from sklearn.metrics import roc_auc_score
+from torch import Tensor, nn
+from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
+
+from invad_med.inferers import InversionInferer
+from invad_med.networks.checkpoints import read_checkpoint
+from invad_med.networks.features import FrozenFeatures
+from invad_med.scoring import Calibration
+from invad_med.training.distributed import rank
+from invad_med.training.endpoints import walk_to_noise
+from invad_med.training.features import CohortFeatures
+from invad_med.writers.atomic import whole_file
+
+logger = logging.getLogger(__name__)
+
+Figures = dict[str, float]
+
+
+class Selection:
+    """Ignite handler: validate at intervals and at the last step, keep the best averaged weights, end the run.
+
+    Better is a higher ``val_auroc``, where there is one, and at equal ``val_auroc`` a lower ``val_loss``.
+
+    Args:
+        evaluator: validates ``network``; its metrics hold ``val_loss``.
+        network: the averaged weights, not wrapped.
+        path: where the best are kept, ``best.pt``.
+        interval: steps between two validations.
+        total_steps: of the run: the last is validated, and ends it.
+        auroc: image AUROC of a network on labelled validation images, or None.
+        patience: stop after this many validations in a row without a better one; None: never.
+    """
+
+    def __init__(
+        self,
+        evaluator: Evaluator,
+        network: nn.Module,
+        path: str | Path,
+        interval: int,
+        total_steps: int,
+        auroc: Callable[[nn.Module], float] | None = None,
+        patience: int | None = None,
+    ) -> None:
+        if patience is not None and patience < 1:
+            raise ValueError(f"patience={patience}: give a number of validations from 1, or null to never stop early")
+        self.evaluator, self.network, self.path = evaluator, network, Path(path)
+        self.interval, self.total_steps, self.auroc, self.patience = interval, total_steps, auroc, patience
+        self.history: list[dict[str, float]] = []
+
+    def attach(self, engine: Engine) -> None:
+        """Register with a trainer."""
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self._step)
+
+    def _step(self, engine: Engine) -> None:
+        step = engine.state.iteration
+        if step % self.interval and step < self.total_steps:
+            return
+        self.evaluator.run(max(1, engine.state.epoch))
+        figures: Figures = {"val_loss": float(self.evaluator.state.metrics["val_loss"])}
+        if self.auroc is not None:
+            figures["val_auroc"] = self.auroc(self.network)
+        self.history.append({"step": step, **figures})
+        improved = self.best["step"] == step
+        shown = ", ".join(f"{name} {value:.4f}" for name, value in figures.items())
+        logger.info("step %d: %s%s", step, shown, " (best so far)" if improved else "")
+        if improved:
+            self._keep(step, figures)
+        if self.exhausted:
+            logger.info("stopped: %d validations without a better one", self.patience)
+        if self.finished(step):
+            engine.terminate()
+
+    def _keep(self, step: int, figures: Figures) -> None:
+        weights = get_model_state_dict(self.network, options=StateDictOptions(full_state_dict=True, cpu_offload=True))
+        if rank() == 0:
+            with whole_file(self.path) as partial:
+                torch.save({"step": step, "figures": figures, "network": weights}, partial)
+
+    @property
+    def best(self) -> dict[str, float]:
+        """Step and figures of the best validation so far, the earliest of equals."""
+        return max(self.history, key=lambda row: (row.get("val_auroc", 0.0), -row["val_loss"]))
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether patience has run out."""
+        if self.patience is None or not self.history:
+            return False
+        return len(self.history) - 1 - self.history.index(self.best) >= self.patience
+
+    def finished(self, step: int) -> bool:
+        """Whether a run that has done ``step`` steps is over."""
+        return step >= self.total_steps or self.exhausted
+
+    def load_best(self) -> dict[str, Any]:
+        """Return the state dict of the best weights.
+
+        Raises:
+            FileNotFoundError, ValueError: the file is gone or not whole.
+        """
+        return read_checkpoint(self.path)["network"]
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the validations so far."""
+        return {"history": [dict(row) for row in self.history]}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take up the validations of a run that was cut."""
+        self.history = [dict(row) for row in state["history"]]
+
+
+class ValidationAuroc:
+    """Image AUROC of a network's calibrated score on the abnormal images of ``valid`` against the held-out normals.
+
+    The calibration that the score needs is fitted on some of the training images each time.
+
+    Args:
+        features: whose channel normalisation applies.
+        inferer: how features are walked to noise.
+        cohort_features: raw features of the cohort.
+        training_images: how many of the training images the calibration is fitted on.
+    """
+
+    def __init__(
+        self,
+        features: FrozenFeatures,
+        inferer: InversionInferer,
+        cohort_features: CohortFeatures,
+        training_images: int = 64,
+    ) -> None:
+        self.features, self.inferer, self.cohort_features = features, inferer, cohort_features
+        every = max(1, len(cohort_features.train) // training_images)
+        self.train = cohort_features.train[::every][:training_images]
+
+    def __call__(self, network: nn.Module) -> float:
+        """Return the AUROC of ``network``, 0 to 1."""
+        network.eval()
+        normal, abnormal = self.cohort_features.held_out, self.cohort_features.abnormal
+        z_train, z_normal, z_abnormal = (self._end_points(network, x) for x in (self.train, normal, abnormal))
+        calibration = Calibration(z_train.shape[1]).fit(z_train, z_normal, self.inferer.timesteps)
+        scores = torch.cat([calibration.score(z_normal), calibration.score(z_abnormal)])
+        labels = [0] * len(normal) + [1] * len(abnormal)
+        return float(roc_auc_score(labels, scores.numpy()))
+
+    def _end_points(self, network: nn.Module, raw: Tensor) -> Tensor:
+        return walk_to_noise(self.features, network, self.inferer, raw)
+
+
+def validation_auroc(
+    features: FrozenFeatures, inferer: InversionInferer, cohort_features: CohortFeatures, enabled: bool = True
+) -> ValidationAuroc | None:
+    """Return the AUROC to select by, or None where the cohort has no abnormal validation image or it is not wanted."""
+    if not enabled or len(cohort_features.abnormal) == 0:
+        return None
+    return ValidationAuroc(features, inferer, cohort_features)
