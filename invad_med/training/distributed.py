@@ -55,5 +55,6 @@ def share_network(
         for block in module.modules():
             if isinstance(block, DiTBlock):
                 fully_shard(block)
-        fully_shard(module)
+        # The root would stay whole after a forward pass in expectation of a backward one; the average has none.
+        fully_shard(module, reshard_after_forward=module is average)
     return network
