@@ -21,6 +21,7 @@ from invad_med.data.slices import Source
 from invad_med.data.sources import read_slice
 from invad_med.data.transforms import to_image
 from invad_med.networks import AnomalyDetector, FrozenFeatures, create_denoiser
+from invad_med.networks.checkpoints import read_provenance
 from invad_med.scoring import max_min, nll, paper_score, resize_map
 from invad_med.training.artefact import end_points
 from invad_med.training.features import cached_features
@@ -40,8 +41,10 @@ def measure(
     Raises:
         ValueError: the split has images of one class only, or the checkpoint is for no data set of the table.
     """
-    features = FrozenFeatures(weights="checkpoint")
-    detector = AnomalyDetector(features, create_denoiser("cpu", features.out_channels), checkpoint=ckpt_path).eval()
+    stated = read_provenance(ckpt_path)
+    features = FrozenFeatures(stated.get("backbone", "tf_efficientnet_lite0"), weights="checkpoint")
+    denoiser = create_denoiser(stated.get("preset", "cpu"), features.out_channels)
+    detector = AnomalyDetector(features, denoiser, checkpoint=ckpt_path).eval()
     facts = find_dataset(str(detector.provenance.get("dataset")))
     if facts is None:
         raise ValueError(f"checkpoint {ckpt_path} is for no data set of the table")

@@ -16,8 +16,12 @@ UNUSED = ("x_embedder_linear.", "y_embedder.", "cls_embed", "cond_embed.")
 PREFIXES = ("module.", "net.")
 
 
-def read_checkpoint(path: str | Path) -> dict[str, Any]:
+def read_checkpoint(path: str | Path, mmap: bool = False) -> dict[str, Any]:
     """Return what a checkpoint file holds, loaded with ``weights_only=True`` (no pickled code runs).
+
+    Args:
+        path: the file.
+        mmap: leave tensors on disk until they are used.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -29,7 +33,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
             f"checkpoint {path} does not exist: train one with configs/train.json, or give --ckpt_path an existing file"
         )
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
     except Exception as error:
         raise ValueError(
             f"checkpoint {path} cannot be read safely ({type(error).__name__}); is it a whole file?"
@@ -37,6 +41,15 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise ValueError(f"checkpoint {path} holds a {type(content).__name__}, not a state dict")
     return content
+
+
+def read_provenance(path: str | Path) -> dict[str, Any]:
+    """Return what a detector's checkpoint states about itself, without reading its tensors; {} if nothing.
+
+    Raises:
+        FileNotFoundError, ValueError: as `read_checkpoint`.
+    """
+    return dict(read_checkpoint(path, mmap=True).get("_extra_state", {}))
 
 
 def strip_prefixes(name: str) -> str:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 from tqdm import tqdm
@@ -20,8 +20,9 @@ from invad_med.data.sources import read_slice
 from invad_med.data.transforms import to_image
 from invad_med.networks.checkpoints import round_to_half
 from invad_med.networks.features import FrozenFeatures
+from invad_med.training.cache import ArrayCache
 from invad_med.training.cohort import Cohort
-from invad_med.writers.atomic import write_atomically
+from invad_med.training.distributed import barrier, processes, rank
 
 logger = logging.getLogger(__name__)
 
@@ -47,12 +48,15 @@ def cached_features(
     facts: DatasetFacts,
     cache_dir: str | Path | None = None,
     size: int = 256,
-    batch_size: int = 8,
     progress: bool = True,
+    workers: int | None = None,
+    limit_gb: float | None = None,
 ) -> Tensor:
     """Return the raw (not normalised) features of images, from the cache where they are in it.
 
-    A file that is truncated or of another shape is computed again. Two runs may share a cache: files appear whole.
+    Each image is computed alone, so that its features are the same whatever else is computed and after any
+    interruption. A file that is truncated or of another shape is computed again. Two runs may share a cache, and of
+    several processes that train together each computes its share.
 
     Args:
         features: the frozen backbone, on the device to compute on.
@@ -60,8 +64,9 @@ def cached_features(
         facts: how they are prepared.
         cache_dir: folder of the cache, made if need be; None: nothing is kept.
         size: side of the square image in pixels.
-        batch_size: images computed at a time.
         progress: show a bar on standard error.
+        workers: images computed at the same time, a thread each; None: as many as torch has threads.
+        limit_gb: size of the cache, in 10^9 bytes, beyond which what was not used for longest is removed.
 
     Returns:
         (N, C, h, w) float16 on the CPU.
@@ -69,48 +74,64 @@ def cached_features(
     Raises:
         ReadError: an image cannot be read.
     """
-    device = features.image_mean.device
-    digest = network_digest(features)
     shape = (features.out_channels, size // features.reduction, size // features.reduction)
     result = torch.empty((len(images), *shape), dtype=torch.float16)
-    files = [Path(cache_dir) / f"{cache_key(p, digest, facts, size)}.npy" for p in images] if cache_dir else []
-    missing = [i for i in range(len(images)) if not files or not _load(files[i], result[i])]
-    if files:
-        Path(cache_dir or ".").mkdir(parents=True, exist_ok=True)
-        logger.info("features: %d of %d images are in the cache", len(images) - len(missing), len(images))
-    bar = tqdm(total=len(missing), desc=f"features of {facts.name}", unit="image", disable=not progress or not missing)
-    for start in range(0, len(missing), batch_size):
-        chosen = missing[start : start + batch_size]
-        pieces = [read_slice(Source("raster", (images[i],), images[i].stem, 1), 0) for i in chosen]
-        raw = features.raw(torch.stack([to_image(p, facts, size) for p in pieces]).to(device)).half().cpu()
-        for i, value in zip(chosen, raw, strict=True):
-            result[i] = value
-            if files:
-                write_atomically(files[i], _npy(value.numpy()))
-        bar.update(len(chosen))
-    bar.close()
+    limit = None if limit_gb is None else int(limit_gb * 1e9)
+    cache = ArrayCache(cache_dir, shape, limit) if cache_dir else None
+    digest = network_digest(features)
+    keys = [cache_key(path, digest, facts, size) for path in images] if cache else []
+
+    def load(i: int) -> bool:
+        array = cache.load(keys[i]) if cache else None
+        if array is not None:
+            result[i] = torch.from_numpy(array)
+        return array is not None
+
+    def compute(i: int) -> None:
+        with torch.no_grad():  # a thread has its own mode
+            result[i] = image_features(features, images[i], facts, size)
+        if cache:
+            cache.store(keys[i], result[i].numpy())
+
+    def fill(missing: Sequence[int]) -> None:
+        bar = tqdm(missing, f"features of {facts.name}", unit="image", disable=not progress or not missing)
+        with one_thread_each(workers) as pool:
+            for _ in zip(bar, pool.map(compute, missing), strict=True):
+                pass
+
+    missing = [i for i in range(len(images)) if not load(i)]
+    if cache and processes() > 1:
+        fill([i for i in missing if i % processes() == rank()])
+        barrier()  # what the others computed is in the cache now
+        missing_here = [i for i in missing if i % processes() != rank() and not load(i)]
+    else:
+        missing_here = missing
+    fill(missing_here)
+    barrier()  # nobody removes what another still reads
+    if cache and rank() == 0:
+        left, removed = cache.trim()
+        report = "features: %d of %d images were in the cache, which holds %.2f GB; %d old entries removed"
+        logger.info(report, len(images) - len(missing), len(images), left / 1e9, removed)
     return result
 
 
-def _npy(array: np.ndarray) -> bytes:
-    buffer = io.BytesIO()
-    np.save(buffer, array, allow_pickle=False)
-    return buffer.getvalue()
+def image_features(features: FrozenFeatures, path: Path, facts: DatasetFacts, size: int) -> Tensor:
+    """Return the raw features of one file: (C, h, w) float16 on the CPU."""
+    piece = read_slice(Source("raster", (path,), path.stem, 1), 0)
+    image = to_image(piece, facts, size)[None].to(features.image_mean.device)
+    return features.raw(image)[0].half().cpu()
 
 
-def _load(file: Path, into: Tensor) -> bool:
-    """Fill ``into`` from a cache file and return True, or False if there is no sound one."""
+@contextmanager
+def one_thread_each(workers: int | None) -> Iterator[ThreadPoolExecutor]:
+    """Give a pool of threads in which torch computes with one thread each, and restore its number afterwards."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
     try:
-        array = np.load(file, allow_pickle=False)
-    except FileNotFoundError:
-        return False
-    except (ValueError, OSError, EOFError):
-        logger.warning("cached features %s are damaged and computed again", file.name[:12])
-        return False
-    if array.shape != tuple(into.shape) or array.dtype != np.float16:
-        return False
-    into.copy_(torch.from_numpy(array))
-    return True
+        with ThreadPoolExecutor(workers or before) as pool:
+            yield pool
+    finally:
+        torch.set_num_threads(before)
 
 
 @dataclass(frozen=True)
@@ -128,12 +149,17 @@ def prepare_features(
     cache_dir: str | Path | None = None,
     size: int = 256,
     progress: bool = True,
+    workers: int | None = None,
+    limit_gb: float | None = None,
 ) -> CohortFeatures:
-    """Round the backbone as it will be stored, compute a cohort's features, and fit the channel normalisation."""
+    """Round the backbone as it will be stored, compute a cohort's features, and fit the channel normalisation.
+
+    The arguments are those of `cached_features`.
+    """
     round_to_half(features)
     parts = (cohort.train, cohort.held_out, cohort.abnormal)
     images = [path for part in parts for path in part]
-    found = cached_features(features, images, cohort.facts, cache_dir, size, progress=progress)
+    found = cached_features(features, images, cohort.facts, cache_dir, size, progress, workers, limit_gb)
     train, held_out, abnormal = found.split([len(part) for part in parts])
     features.fit_normalisation(train)
     return CohortFeatures(train, held_out, abnormal)

@@ -22,6 +22,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from invad_med.networks.checkpoints import read_checkpoint
 from invad_med.training.distributed import barrier, rank
+from invad_med.training.log import TrainingLog
 from invad_med.training.sampling import StepSampler
 from invad_med.training.selection import Selection
 from invad_med.writers.atomic import whole_file
@@ -43,6 +44,7 @@ class RunState:
         optimizer, scheduler: the trainer's.
         sampler: told at which step to begin.
         selection: what was best so far.
+        log: what was logged so far; written with the state.
         configuration: plain values that the result depends on; another run's state is refused.
         interval: steps between two writings; the last step is always written.
         resume: take up an existing file; False: begin anew and replace it.
@@ -60,13 +62,14 @@ class RunState:
         scheduler: LRScheduler,
         sampler: StepSampler,
         selection: Selection,
+        log: TrainingLog,
         configuration: Mapping[str, Any],
         interval: int,
         resume: bool = True,
     ) -> None:
         self.path, self.network, self.average = Path(path), network, average
         self.optimizer, self.scheduler = optimizer, scheduler
-        self.sampler, self.selection = sampler, selection
+        self.sampler, self.selection, self.log = sampler, selection, log
         self.configuration, self.interval, self.resume = dict(configuration), interval, resume
 
     def attach(self, engine: Engine) -> None:
@@ -101,6 +104,7 @@ class RunState:
         set_model_state_dict(self.average, content["average"], options=WHOLE)
         self.scheduler.load_state_dict(content["scheduler"])
         self.selection.load_state_dict(content["selection"])
+        self.log.load_state_dict(content["log"])
         torch.set_rng_state(content["rng"])
         step = content["step"]
         self.sampler.start_at(step)
@@ -127,10 +131,12 @@ class RunState:
             "optimizer": optimizer,
             "scheduler": self.scheduler.state_dict(),
             "selection": self.selection.state_dict(),
+            "log": self.log.state_dict(),
             "rng": torch.get_rng_state(),
         }
         with whole_file(self.path) as partial:
             torch.save(content, partial)
+        self.log.write()
 
 
 def differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:

@@ -69,7 +69,13 @@ def test_a_killed_run_ends_with_the_same_bits(train, train_command, whole, tmp_p
     assert "resuming at step" in done.stdout
     for name in ("last.pt", "best.pt", "brain.pt"):
         assert_identical(tmp_path / name, whole / name)
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["best.pt", "brain.pt", "last.pt"]  # nothing half-written
+    assert (tmp_path / "log.csv").read_text() == (whole / "log.csv").read_text()
+    assert sorted(p.name for p in tmp_path.iterdir()) == [
+        "best.pt",
+        "brain.pt",
+        "last.pt",
+        "log.csv",
+    ]  # whole ones
 
 
 def test_another_configuration_is_refused_and_an_ended_run_is_not_trained_again(train, whole):
