@@ -28,7 +28,11 @@ class Cohort:
 
 
 def read_cohort(
-    dataset_dir: str | Path, modality: str | None = None, held_out_fraction: float = 0.15, seed: int = 0
+    dataset_dir: str | Path,
+    modality: str | None = None,
+    held_out_fraction: float = 0.15,
+    seed: int = 0,
+    train_fraction: float = 1.0,
 ) -> Cohort:
     """Divide a data set's images: nothing of ``test`` is touched, and abnormal ones of ``valid`` serve selection alone.
 
@@ -40,12 +44,16 @@ def read_cohort(
         modality: name of the table's row, for a folder whose name does not say it.
         held_out_fraction: share of the training normals to hold out, 0 <= fraction < 1.
         seed: of the order.
+        train_fraction: share of what is not held out to learn from, 0 < fraction <= 1, by whole groups: to measure
+            what more data would bring.
 
     Raises:
         ValueError: an unreadable tree, an unknown modality, or no image left to train or to calibrate on.
     """
     if not 0.0 <= held_out_fraction < 1.0:
         raise ValueError(f"held_out_fraction={held_out_fraction} must be at least 0 and below 1")
+    if not 0.0 < train_fraction <= 1.0:
+        raise ValueError(f"train_fraction={train_fraction} must be above 0 and at most 1")
     facts = find_dataset(modality) if modality else find_dataset(read_tree(dataset_dir)[0].name)
     if facts is None:
         raise ValueError(
@@ -69,7 +77,12 @@ def read_cohort(
     valid = datalist(dataset_dir, "valid")
     held_out += [Path(item["image"]) for item in valid if not item["label"]]
     abnormal = [Path(item["image"]) for item in valid if item["label"]]
-    train = [path for name in groups if name not in chosen for path in groups[name]]
+    remaining = [name for name in reversed(order) if name not in chosen]
+    wanted = train_fraction * sum(len(groups[name]) for name in remaining)
+    train: list[Path] = []
+    for name in remaining:
+        if len(train) < wanted:
+            train += groups[name]
     if not held_out:
         raise ValueError(
             f"{dataset_dir} has no normal image to calibrate on: raise held_out_fraction or add valid/good"

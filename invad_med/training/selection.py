@@ -121,47 +121,56 @@ class Selection:
         self.history = [dict(row) for row in state["history"]]
 
 
-class ValidationAuroc:
-    """Image AUROC of a network's calibrated score on the abnormal images of ``valid`` against the held-out normals.
+class CalibratedAuroc:
+    """Image AUROC of a network's calibrated score, abnormal images against normal ones.
 
-    The calibration that the score needs is fitted on some of the training images each time.
+    The calibration that the score needs is fitted each time, on some of the training images.
 
     Args:
         features: whose channel normalisation applies.
         inferer: how features are walked to noise.
-        cohort_features: raw features of the cohort.
-        training_images: how many of the training images the calibration is fitted on.
+        train: (N, C, h, w) raw features of normal training images; at most ``limit`` of them are used.
+        normal, abnormal: (n, C, h, w) raw features to tell apart, none of a training image.
+        held_out: (n, C, h, w) raw features of normal images for the calibration; ``normal`` if None.
+        limit: number of images.
     """
 
     def __init__(
         self,
         features: FrozenFeatures,
         inferer: InversionInferer,
-        cohort_features: CohortFeatures,
-        training_images: int = 64,
+        train: Tensor,
+        normal: Tensor,
+        abnormal: Tensor,
+        held_out: Tensor | None = None,
+        limit: int = 64,
     ) -> None:
-        self.features, self.inferer, self.cohort_features = features, inferer, cohort_features
-        every = max(1, len(cohort_features.train) // training_images)
-        self.train = cohort_features.train[::every][:training_images]
+        self.features, self.inferer = features, inferer
+        self.train = train[:: max(1, len(train) // limit)][:limit]
+        self.normal, self.abnormal, self.held_out = normal, abnormal, held_out
 
     def __call__(self, network: nn.Module) -> float:
         """Return the AUROC of ``network``, 0 to 1."""
         network.eval()
-        normal, abnormal = self.cohort_features.held_out, self.cohort_features.abnormal
-        z_train, z_normal, z_abnormal = (self._end_points(network, x) for x in (self.train, normal, abnormal))
-        calibration = Calibration(z_train.shape[1]).fit(z_train, z_normal, self.inferer.timesteps)
+        z_train, z_normal, z_abnormal = (self._walk(network, x) for x in (self.train, self.normal, self.abnormal))
+        z_held_out = z_normal if self.held_out is None else self._walk(network, self.held_out)
+        calibration = Calibration(z_train.shape[1]).fit(z_train, z_held_out, self.inferer.timesteps)
         scores = torch.cat([calibration.score(z_normal), calibration.score(z_abnormal)])
-        labels = [0] * len(normal) + [1] * len(abnormal)
+        labels = [0] * len(z_normal) + [1] * len(z_abnormal)
         return float(roc_auc_score(labels, scores.numpy()))
 
-    def _end_points(self, network: nn.Module, raw: Tensor) -> Tensor:
+    def _walk(self, network: nn.Module, raw: Tensor) -> Tensor:
         return walk_to_noise(self.features, network, self.inferer, raw)
 
 
 def validation_auroc(
     features: FrozenFeatures, inferer: InversionInferer, cohort_features: CohortFeatures, enabled: bool = True
-) -> ValidationAuroc | None:
-    """Return the AUROC to select by, or None where the cohort has no abnormal validation image or it is not wanted."""
+) -> CalibratedAuroc | None:
+    """Return the AUROC to select by: abnormal images of ``valid`` against the held-out normals.
+
+    None where the cohort has no abnormal validation image, or it is not wanted.
+    """
     if not enabled or len(cohort_features.abnormal) == 0:
         return None
-    return ValidationAuroc(features, inferer, cohort_features)
+    parts = cohort_features
+    return CalibratedAuroc(features, inferer, parts.train, parts.held_out, parts.abnormal)
