@@ -120,3 +120,15 @@ class Predictor:
         shown = (0.0, 255.0) if eight_bit else value_range([pixels])
         piece = Slice(pixels, source, 0, "8bit" if eight_bit else "stored", shown)
         return Input(source, 0, choice.facts, str(choice.chosen_by)), piece
+
+
+def flag(value: bool | str) -> bool:
+    """Return a switch as given in a configuration or on the command line, where ``false`` arrives as a word.
+
+    Raises:
+        ValueError: it is neither true nor false.
+    """
+    word = str(value).lower()
+    if word not in ("true", "false"):
+        raise ValueError(f"{value!r} is neither true nor false")
+    return word == "true"

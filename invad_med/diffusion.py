@@ -13,7 +13,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-Mode = Literal["paper", "official"]
+Mode = Literal["paper", "official", "truncated"]
 Timesteps = Sequence[tuple[int, int | None]]
 
 
@@ -32,7 +32,10 @@ def inversion_timesteps(
         steps: number of network evaluations S.
         mode: ``paper``: uniform subset, targets ``round(i (T-1) / S)``, evaluated at t and ending at T-1
             (S = 3: 0, 333, 666 -> 999). ``official``: the authors' code, both ends evaluated, built by accumulation
-            (S = 3: 0, 500, 999), whose last target is pure noise (abar = 0), written as ``None``.
+            (S = 3: 0, 500, 999), whose last target is pure noise (abar = 0), written as ``None``. ``truncated``: ours,
+            uniform between a tenth and three tenths of T with both ends evaluated (S = 3: 100, 200, 300 of 1000), then
+            pure noise: features are taken as lightly noised from the start, since noise predicted at t near 0 says
+            little, and the walk ends where differences between normal and abnormal are largest.
         num_train_timesteps: T of the schedule.
 
     Raises:
@@ -53,7 +56,16 @@ def inversion_timesteps(
             grid.append(round(position))
             position += stride
         return list(zip(grid, [*grid[1:], None], strict=True))
-    raise ValueError(f"mode={mode!r} is not a timestep grid: choose 'paper' or 'official', or give the pairs yourself")
+    if mode == "truncated":
+        first, end = num_train_timesteps // 10, 3 * num_train_timesteps // 10
+        if not 1 <= steps <= end - first + 1:
+            raise ValueError(f"steps={steps} is out of range for mode='truncated': 1 to {end - first + 1}")
+        # A single evaluation is made in the middle.
+        grid = [round(first + (end - first) * i / (steps - 1)) for i in range(steps)] if steps > 1 else [2 * first]
+        return list(zip(grid, [*grid[1:], None], strict=True))
+    raise ValueError(
+        f"mode={mode!r} is not a timestep grid: choose 'paper', 'official' or 'truncated', or give the pairs yourself"
+    )
 
 
 def check_timesteps(timesteps: Timesteps, num_train_timesteps: int) -> None:
@@ -123,9 +135,7 @@ def reconstruct(
         ValueError: a level or number of steps that the schedule does not have.
     """
     if not 1 <= level < len(alphas_cumprod) or not 1 <= steps <= level:
-        raise ValueError(
-            f"level={level} must be 1 to {len(alphas_cumprod) - 1}, and steps={steps} from 1 to the level"
-        )
+        raise ValueError(f"level={level} must be 1 to {len(alphas_cumprod) - 1}, and steps={steps} from 1 to the level")
     x = x if x.dtype == torch.float64 else x.float()
     x = add_noise(x, noise.to(x), torch.full((len(x),), level, device=x.device), alphas_cumprod)
     grid = [round(level * (1 - i / steps)) for i in range(steps + 1)]

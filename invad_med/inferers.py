@@ -9,7 +9,15 @@ import torch
 from monai.inferers import Inferer
 from torch import Tensor
 
-from invad_med.diffusion import Mode, Timesteps, check_timesteps, inversion_timesteps, invert, linear_alphas_cumprod, reconstruct
+from invad_med.diffusion import (
+    Mode,
+    Timesteps,
+    check_timesteps,
+    inversion_timesteps,
+    invert,
+    linear_alphas_cumprod,
+    reconstruct,
+)
 
 
 class InversionInferer(Inferer):
@@ -17,7 +25,7 @@ class InversionInferer(Inferer):
 
     Args:
         steps: network evaluations S.
-        mode: ``paper`` or ``official`` timestep grid, see `invad_med.diffusion.inversion_timesteps`.
+        mode: ``paper``, ``official`` or ``truncated`` timestep grid, see `invad_med.diffusion.inversion_timesteps`.
         timesteps: explicit pairs (t, t_next) instead of a grid; ``steps`` and ``mode`` are then not used.
         num_train_timesteps: T of the linear schedule the network was trained with.
 

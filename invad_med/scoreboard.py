@@ -20,10 +20,12 @@ from invad_med.data.datasets import find_dataset
 from invad_med.data.slices import Source
 from invad_med.data.sources import read_slice
 from invad_med.data.transforms import to_image
+from invad_med.inferers import InversionInferer
 from invad_med.networks import AnomalyDetector, FrozenFeatures, create_denoiser
 from invad_med.networks.checkpoints import read_provenance
 from invad_med.scoring import max_min, nll, paper_score, resize_map
 from invad_med.training.artefact import end_points
+from invad_med.training.endpoints import walk_to_noise
 from invad_med.training.features import cached_features
 
 
@@ -45,6 +47,7 @@ def measure(
     features = FrozenFeatures(stated.get("backbone", "tf_efficientnet_lite0"), weights="checkpoint")
     denoiser = create_denoiser(stated.get("preset", "cpu"), features.out_channels)
     detector = AnomalyDetector(features, denoiser, checkpoint=ckpt_path).eval()
+    detector.inferer = InversionInferer(timesteps=detector.calibration.timesteps)
     facts = find_dataset(str(detector.provenance.get("dataset")))
     if facts is None:
         raise ValueError(f"checkpoint {ckpt_path} is for no data set of the table")
@@ -56,14 +59,15 @@ def measure(
     paths = [Path(item["image"]) for item in judged]
     raw_train, raw = (cached_features(features, p, facts, cache_dir) for p in (normal, paths))
     z = end_points(detector, raw)
+    paper = walk_to_noise(features, detector.denoiser, InversionInferer(), raw)
     maps = detector.calibration.map(z)
     neighbours = nearest_neighbour_maps(features.normalise(raw.float()), features.normalise(raw_train.float()))
 
     scores: dict[str, Tensor] = {
         "calibrated": detector.calibration.score(z),
-        "paper": paper_score(z),
-        "nll": nll(z),
-        "max-min": max_min(z),
+        "paper": paper_score(paper),
+        "nll": nll(paper),
+        "max-min": max_min(paper),
         "nearest neighbours, mean": neighbours.mean((1, 2)),
         "nearest neighbours, max": neighbours.amax((1, 2)),
     }

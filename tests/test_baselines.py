@@ -2,7 +2,6 @@
 
 import numpy as np
 import torch
-
 from scipy.spatial.distance import mahalanobis
 
 from invad_med.baselines import STATISTICS, gaussian_maps, nearest_neighbour_maps, trivial_statistics

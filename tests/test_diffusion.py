@@ -86,8 +86,17 @@ def test_official_grid_is_accumulated_not_closed_form():
     assert differing == 283
 
 
-@pytest.mark.parametrize("mode", ["paper", "official"])
-@pytest.mark.parametrize("steps", [2, 3, 7, 50, 333, 999])
+def test_truncated_grid():
+    assert inversion_timesteps(3, "truncated") == [(100, 200), (200, 300), (300, None)]
+    assert inversion_timesteps(1, "truncated") == [(200, None)]
+    assert inversion_timesteps(2, "truncated", 500) == [(50, 150), (150, None)]
+
+
+@pytest.mark.parametrize(
+    ("steps", "mode"),
+    [(s, m) for m in ("paper", "official") for s in (2, 3, 7, 50, 333, 999)]
+    + [(s, "truncated") for s in (2, 3, 7, 50, 201)],
+)
 def test_grids_walk_towards_noise(steps, mode):
     pairs = inversion_timesteps(steps, mode)
     assert len(pairs) == steps
@@ -101,6 +110,7 @@ def test_grids_walk_towards_noise(steps, mode):
         (0, "paper", "steps=0 is out of range for mode='paper': 1 to 999"),
         (1000, "paper", "steps=1000 is out of range"),
         (1, "official", "steps=1 is out of range for mode='official': 2 to 1000"),
+        (202, "truncated", "steps=202 is out of range for mode='truncated': 1 to 201"),
         (3, "ddpm", "mode='ddpm' is not a timestep grid"),
     ],
 )
