@@ -24,7 +24,7 @@ def add_common(parser: argparse.ArgumentParser, recipes: bool, source: bool = Tr
             help="bmad: what the benchmark did, for comparison; clean: patients in one split, windows and slices "
             "checked (default: %(default)s)",
         )  # fmt: skip
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the division (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of whatever is drawn (default: %(default)s)")
     parser.add_argument(
         "--workers", type=int, default=max(1, (os.cpu_count() or 2) // 2), metavar="N",
         help="processes (default: half the cores, here %(default)s)",

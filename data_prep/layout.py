@@ -7,7 +7,7 @@ and a second build writes nothing. The same inputs and parameters give the same 
 
     train/good/*.png   {valid,test}/{good,Ungood}/img/*.png   {valid,test}/Ungood/label/*.png (0 or 255)
     manifest.json      dataset, recipe, parameters; per case sha256 of inputs and outputs
-    manifest.csv       one row per image (`COLUMNS`)
+    manifest.csv       one row per image (`COLUMNS`, then those of the source)
     datalist.json      the same as lists of image, mask, label and group, paths relative to the folder
 """
 
@@ -58,6 +58,7 @@ class Picture:
         source: input it was made from, as the manifest names it.
         slice: index in the source, or None.
         finding: finer class, where the source has one.
+        facts: whatever else the source knows of it: further columns of ``manifest.csv``, which hold text.
     """
 
     split: str
@@ -69,6 +70,7 @@ class Picture:
     source: str
     slice: int | None = None
     finding: str = ""
+    facts: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -214,6 +216,7 @@ def _write(output: Path, picture: Picture) -> dict[str, Any]:
         "mask_px": "" if mask is None else int((_grey(mask) > 0).sum()),
         "image_sha256": "",
         "mask_sha256": "",
+        **picture.facts,
     }
     written = {"image": picture.pixels}
     if mask is not None:
@@ -304,7 +307,8 @@ def _datalist(rows: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
 
 def _csv(rows: list[dict[str, Any]]) -> bytes:
     text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    columns = dict.fromkeys((*COLUMNS, *(name for row in rows for name in row)))
+    writer = csv.DictWriter(text, list(columns), restval="", lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
     return text.getvalue().encode()

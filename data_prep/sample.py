@@ -1,7 +1,7 @@
 """The sample images that the bundle ships, made from files that registry packages carry and may be passed on.
 
 ``chest/`` and ``dicom/`` are copied from ``pydicom-data`` and ``pydicom`` (and one PNG drawn from the chest film),
-``phantom/`` is made by `data_prep.phantom` from the T1 template in ``nilearn``, of patients that no cohort contains.
+``phantom/`` is made by `data_prep.synthetic` from the T1 template in ``nilearn``, of patients that no cohort contains.
 Where each file comes from and on which terms is in the folder's ``README.md``, which is written by hand.
 
     python -m data_prep.sample
@@ -26,18 +26,8 @@ from pydicom.pixels import apply_voi_lut
 from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage, generate_uid
 
 from data_prep.layout import png_bytes, write_atomically
-from data_prep.phantom import (
-    FIRST_PATIENT,
-    Lesion,
-    Patient,
-    PhantomSlice,
-    grid_point,
-    make_patient,
-    slices,
-    template_patient,
-    to_pixel,
-    volume,
-)
+from data_prep.synthetic import FIRST_PATIENT, Lesion, Patient, make_patient, template_patient
+from data_prep.synthetic_images import PhantomSlice, grid_point, slices, to_pixel, volume
 
 DEFAULT_OUTPUT = Path(__file__).resolve().parents[1] / "bundles" / "invad" / "sample"
 CHEST = "RG1_J2KI.dcm"  # computed radiograph, MONOCHROME1, JPEG 2000

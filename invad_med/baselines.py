@@ -1,4 +1,4 @@
-"""What a detector must beat: simple image statistics, and nearest neighbours among the same features."""
+"""What a detector must beat: simple image statistics, and older methods on the same features."""
 
 from __future__ import annotations
 
@@ -53,3 +53,22 @@ def nearest_neighbour_maps(features: Tensor, normals: Tensor, bank_size: int = 2
     n, c, h, w = features.shape
     queries = features.permute(0, 2, 3, 1).reshape(n, h * w, c)
     return torch.stack([torch.cdist(q, bank).amin(1).view(h, w) for q in queries])
+
+
+def gaussian_maps(features: Tensor, normals: Tensor, regularisation: float = 0.01) -> Tensor:
+    """Return each position's Mahalanobis distance to the normal features there (PaDiM-like): (N, h, w).
+
+    Args:
+        features: (N, C, h, w) normalised features.
+        normals: (M, C, h, w) of normal training images, M > 1.
+        regularisation: added to the diagonal of each position's covariance.
+    """
+    maps = torch.empty(len(features), *features.shape[2:])
+    ridge = regularisation * torch.eye(features.shape[1], dtype=torch.float64)
+    for row in range(features.shape[2]):
+        for column in range(features.shape[3]):
+            here = normals[:, :, row, column].double()
+            inverse_root = torch.linalg.inv(torch.linalg.cholesky(torch.cov(here.T) + ridge))
+            away = features[:, :, row, column].double() - here.mean(0)
+            maps[:, row, column] = torch.linalg.vector_norm(away @ inverse_root.T, dim=1)
+    return maps

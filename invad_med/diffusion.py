@@ -94,15 +94,57 @@ def invert(
     check_timesteps(timesteps, len(alphas_cumprod))
     x = x if x.dtype == torch.float64 else x.float()
     for t, t_next in timesteps:
-        abar = float(alphas_cumprod[t])
         abar_next = 0.0 if t_next is None else float(alphas_cumprod[t_next])
-        eps = network(x, torch.full((x.shape[0],), t, device=x.device, dtype=torch.long), *args, **kwargs)
-        if eps.shape != x.shape:
-            raise ValueError(f"the network returned shape {tuple(eps.shape)} for input {tuple(x.shape)}: not a noise")
-        eps = eps.to(x.dtype)
-        x0 = (x - (1.0 - abar) ** 0.5 * eps) / abar**0.5
-        x = abar_next**0.5 * x0 + (1.0 - abar_next) ** 0.5 * eps
+        x = _ddim_step(network, x, t, float(alphas_cumprod[t]), abar_next, *args, **kwargs)
     return x
+
+
+def reconstruct(
+    network: Callable[..., Tensor],
+    x: Tensor,
+    noise: Tensor,
+    level: int,
+    steps: int,
+    alphas_cumprod: Tensor,
+    *args: Any,
+    **kwargs: Any,
+) -> Tensor:
+    """Noise clean ``x`` (B, ...) to timestep ``level`` and denoise it in ``steps`` DDIM steps: the shape of ``x``.
+
+    What reconstruction-based detectors do, as a baseline. The grid is ``round(level (1 - i / steps))``, i = 0..steps,
+    its last target clean (abar = 1).
+
+    Args:
+        noise: standard normal, the shape of ``x``.
+        level: 1 to T - 1.
+        steps: network evaluations, 1 to ``level``.
+
+    Raises:
+        ValueError: a level or number of steps that the schedule does not have.
+    """
+    if not 1 <= level < len(alphas_cumprod) or not 1 <= steps <= level:
+        raise ValueError(
+            f"level={level} must be 1 to {len(alphas_cumprod) - 1}, and steps={steps} from 1 to the level"
+        )
+    x = x if x.dtype == torch.float64 else x.float()
+    x = add_noise(x, noise.to(x), torch.full((len(x),), level, device=x.device), alphas_cumprod)
+    grid = [round(level * (1 - i / steps)) for i in range(steps + 1)]
+    for t, t_next in itertools.pairwise(grid):
+        abar_next = float(alphas_cumprod[t_next]) if t_next else 1.0
+        x = _ddim_step(network, x, t, float(alphas_cumprod[t]), abar_next, *args, **kwargs)
+    return x
+
+
+def _ddim_step(
+    network: Callable[..., Tensor], x: Tensor, t: int, abar: float, abar_next: float, *args: Any, **kwargs: Any
+) -> Tensor:
+    """Return ``x`` at ``abar_next``, from ``x`` at timestep t, by the noise the network sees in it."""
+    eps = network(x, torch.full((x.shape[0],), t, device=x.device, dtype=torch.long), *args, **kwargs)
+    if eps.shape != x.shape:
+        raise ValueError(f"the network returned shape {tuple(eps.shape)} for input {tuple(x.shape)}: not a noise")
+    eps = eps.to(x.dtype)
+    x0 = (x - (1.0 - abar) ** 0.5 * eps) / abar**0.5
+    return abar_next**0.5 * x0 + (1.0 - abar_next) ** 0.5 * eps
 
 
 def add_noise(x: Tensor, noise: Tensor, t: Tensor, alphas_cumprod: Tensor) -> Tensor:

@@ -3,7 +3,9 @@
 import numpy as np
 import torch
 
-from invad_med.baselines import STATISTICS, nearest_neighbour_maps, trivial_statistics
+from scipy.spatial.distance import mahalanobis
+
+from invad_med.baselines import STATISTICS, gaussian_maps, nearest_neighbour_maps, trivial_statistics
 
 
 def test_nearest_neighbours_against_a_loop():
@@ -26,3 +28,14 @@ def test_statistics_say_what_their_names_say():
     assert table["gradient"][0] == 0.0 and abs(table["border"][0] - 0.9) < 1e-9
     assert table["train mean"][0] > table["train mean"][2]
     assert table["30 components"][2] < table["30 components"][3]  # it was one of those the components are of
+
+
+def test_gaussian_maps_are_mahalanobis_distances():
+    generator = torch.Generator().manual_seed(0)
+    features, normals = torch.randn(2, 3, 2, 2, generator=generator), torch.randn(30, 3, 2, 2, generator=generator)
+    maps = gaussian_maps(features, normals)
+    for n, i, j in np.ndindex(2, 2, 2):
+        here = normals[:, :, i, j].double().numpy()
+        precision = np.linalg.inv(np.cov(here.T) + 0.01 * np.eye(3))
+        expected = mahalanobis(features[n, :, i, j].double().numpy(), here.mean(0), precision)
+        assert abs(float(maps[n, i, j]) - expected) < 1e-4

@@ -2,6 +2,7 @@
 
 import io
 
+import numpy as np
 import pytest
 import torch
 from scipy import stats
@@ -28,6 +29,23 @@ def test_the_map_is_whitened_per_channel(calibration):
         train = normals(200, 0)[:, c]
         expected += ((z[:, c] - train.mean()) / train.std()) ** 2 / 4
     torch.testing.assert_close(calibration.map(z), expected.sqrt(), rtol=1e-4, atol=1e-5)
+
+
+def test_the_score_is_the_larger_of_two_standardised_statistics(calibration):
+    def statistics(z):
+        flat = calibration.map(z).flatten(1).double().numpy()
+        largest = np.sort(flat, axis=1)[:, -1:]  # 1 % of 36 pixels: one
+        return np.log(np.stack([flat.mean(1), largest.mean(1)], axis=1))
+
+    z, train = normals(5, 3), statistics(normals(200, 0))
+    local, diffuse = z.clone(), z * 1.3
+    local[:, :, 2, 2] *= 4
+    for shifted in (z, local, diffuse):
+        expected = ((statistics(shifted) - train.mean(0)) / train.std(0)).max(1)
+        np.testing.assert_allclose(calibration.score(shifted).numpy(), expected, rtol=1e-4, atol=1e-4)
+    # Far out either way: a lesion in one place, or a little more of everything.
+    assert (calibration.score(local) > calibration.threshold(0.02)).all()
+    assert (calibration.score(diffuse) > calibration.threshold(0.02)).all()
 
 
 def test_p_values_count_the_held_out_normals(calibration):
@@ -85,7 +103,7 @@ def test_scores_of_another_grid_are_withheld(calibration):
     assert "withheld" in reason
     state = calibration.state_dict()
     state["_extra_state"] = {"score": "other", "timesteps": []}
-    with pytest.raises(ValueError, match="for the score 'other', not 'whitened_top1'"):
+    with pytest.raises(ValueError, match="for the score 'other', not 'whitened_mean_or_top1'"):
         Calibration(4).load_state_dict(state)
 
 

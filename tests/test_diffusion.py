@@ -16,6 +16,7 @@ from invad_med.diffusion import (
     invert,
     linear_alphas_cumprod,
     noise_prediction_loss,
+    reconstruct,
 )
 from invad_med.networks import DiT, TokenMLP, load_denoiser
 
@@ -200,3 +201,23 @@ def test_loss_is_the_mean_squared_error_of_the_noise():
     for i, step in enumerate(t.tolist()):
         abar = float(alphas_cumprod[step])
         torch.testing.assert_close(x_t[i], abar**0.5 * x[i] + (1 - abar) ** 0.5 * noise[i], rtol=1e-5, atol=1e-6)
+
+
+def test_reconstruction_by_the_true_predictor_returns_to_the_data():
+    # Data at one point: the noise in x_t is known exactly, and every DDIM path leads back to that point.
+    point, abar = 1.7, linear_alphas_cumprod()
+
+    def network(x, t):
+        a = abar[t].view(-1, 1)
+        return (x - a.sqrt() * point) / (1 - a).sqrt()
+
+    noise = torch.randn(5, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    for level, steps in ((300, 3), (999, 10), (1, 1)):
+        for start in (point, 0.3):  # what the noise does not cover is pulled to the data, the more the higher the level
+            x = torch.full((5, 4), start, dtype=torch.float64)
+            found = reconstruct(network, x, noise, level, steps, abar)
+            torch.testing.assert_close(found, torch.full_like(x, point), rtol=0, atol=1e-9)
+    with pytest.raises(ValueError, match=r"level=1000 must be 1 to 999, and steps=3"):
+        reconstruct(network, noise, noise, 1000, 3, abar)
+    with pytest.raises(ValueError, match=r"steps=5 from 1 to the level"):
+        reconstruct(network, noise, noise, 4, 5, abar)

@@ -6,7 +6,7 @@ from monai.inferers import Inferer
 from monai.networks.nets import DiffusionModelUNet
 
 from invad_med.diffusion import inversion_timesteps, invert, linear_alphas_cumprod
-from invad_med.inferers import InversionInferer
+from invad_med.inferers import InversionInferer, ReconstructionInferer
 from invad_med.networks import DiT, TokenMLP
 
 
@@ -62,3 +62,11 @@ def test_a_bad_grid_fails_at_construction():
         InversionInferer(steps=0)
     with pytest.raises(ValueError, match=r"timestep pair \(3, 1\)"):
         InversionInferer(timesteps=[(3, 1)])
+
+
+def test_reconstruction_does_not_depend_on_the_batch():
+    network, x = TokenMLP(4, 16, 1), torch.randn(3, 4, 3, 3)
+    inferer = ReconstructionInferer(level=200, steps=3)
+    together = inferer(x, network)
+    assert together.shape == x.shape and not together.requires_grad
+    torch.testing.assert_close(together, torch.cat([inferer(i[None], network) for i in x]))

@@ -17,8 +17,8 @@ DIT_PRESETS: dict[str, dict[str, int]] = {
     "small": {"depth": 12, "hidden_size": 384, "num_heads": 6},
     "tiny": {"depth": 4, "hidden_size": 384, "num_heads": 8},
 }
-# Ours: minutes of training on two cores. Narrower than its features, so it predicts velocity.
-VELOCITY_PRESETS: dict[str, dict[str, int]] = {"cpu": {"depth": 4, "hidden_size": 128, "num_heads": 4}}
+# Ours: minutes of training on two cores. No wider than its features, so it predicts velocity.
+VELOCITY_PRESETS: dict[str, dict[str, int]] = {"cpu": {"depth": 4, "hidden_size": 192, "num_heads": 4}}
 MLP_PRESETS: dict[str, dict[str, int]] = {
     "mlp": {"depth": 16, "hidden_size": 2048},
     "mlp_small": {"depth": 8, "hidden_size": 1024},

@@ -2,9 +2,13 @@
 
 The end point of a trained inversion is not exactly N(0, I) even on normal images, so each channel is first
 standardised with the mean and deviation it has over normal training images ("whitened"). The map is the root mean
-square over channels, about 1 where an image is as normal as the training set. An image's score is the mean of the
-largest 1 % of its map; its p-value is the conformal rank among held-out normal images, so that a fresh normal image
-falls below alpha with probability at most alpha, whatever the distribution of scores.
+square over channels, about 1 where an image is as normal as the training set.
+
+Disease may be diffuse (the map's mean moves) or local (its largest 1 % does), and the wrong one of the two can be no
+better than chance. So both, as logarithms, are standardised over the normal training images, and an image's score is
+the larger: how many deviations it lies above normal in whichever way it lies further. Its p-value is the conformal rank
+among held-out normal images, so that a fresh normal image falls below alpha with probability at most alpha, whatever
+the distribution of scores.
 """
 
 from __future__ import annotations
@@ -18,7 +22,7 @@ from torch import Tensor, nn
 from invad_med.diffusion import Timesteps
 from invad_med.scoring.scores import top_mean
 
-SCORE = "whitened_top1"
+SCORE = "whitened_mean_or_top1"
 _FRACTION = 0.01
 
 
@@ -31,6 +35,8 @@ class Calibration(nn.Module):
 
     z_mean: Tensor
     z_std: Tensor
+    statistics_mean: Tensor
+    statistics_std: Tensor
     reference: Tensor
     peaks: Tensor
 
@@ -38,6 +44,8 @@ class Calibration(nn.Module):
         super().__init__()
         self.register_buffer("z_mean", torch.zeros(channels))
         self.register_buffer("z_std", torch.ones(channels))
+        self.register_buffer("statistics_mean", torch.zeros(2))  # of `statistics` over normal training images
+        self.register_buffer("statistics_std", torch.ones(2))
         self.register_buffer("reference", torch.zeros(0))  # scores of the held-out normals, ascending
         self.register_buffer("peaks", torch.zeros(0))  # largest map value of each, ascending
         self.timesteps: list[tuple[int, int | None]] = []
@@ -46,7 +54,7 @@ class Calibration(nn.Module):
         """Fit on end points of normal images and return self.
 
         Args:
-            z_train: (N, C, h, w) of normal training images, for the channels' statistics.
+            z_train: (N, C, h, w) of normal training images, for what is subtracted and divided by.
             z_held_out: (n, C, h, w) of normal images that no part of the model has seen, for the p-value.
             timesteps: the pairs (t, t_next) that made both.
 
@@ -60,6 +68,9 @@ class Calibration(nn.Module):
         self.z_mean = flat.mean(1).to(self.z_mean)
         self.z_std = flat.std(1).clamp_min(1e-6).to(self.z_std)
         self.timesteps = list(timesteps)
+        statistics = self.statistics(z_train).double()
+        self.statistics_mean = statistics.mean(0).to(self.z_mean)
+        self.statistics_std = statistics.std(0, correction=0).clamp_min(1e-6).to(self.z_mean)
         self.reference = self.score(z_held_out).sort().values
         self.peaks = self.map(z_held_out).flatten(1).amax(1).sort().values
         return self
@@ -80,9 +91,14 @@ class Calibration(nn.Module):
         whitened = (z - self.z_mean.view(1, -1, 1, 1)) / self.z_std.view(1, -1, 1, 1)
         return whitened.square().mean(1).sqrt()
 
+    def statistics(self, z: Tensor) -> Tensor:
+        """Return the logarithms of the map's mean and of the mean of its largest 1 %: (B, 2)."""
+        maps = self.map(z)
+        return torch.stack([maps.mean((1, 2)), top_mean(maps, _FRACTION)], dim=1).log()
+
     def score(self, z: Tensor) -> Tensor:
-        """Return the image score of ``z`` (B, C, h, w): (B,), the mean of the map's largest 1 %."""
-        return top_mean(self.map(z), _FRACTION)
+        """Return the image score of ``z`` (B, C, h, w): (B,), in deviations from normal, negative if below."""
+        return ((self.statistics(z) - self.statistics_mean) / self.statistics_std).amax(1)
 
     def p_value(self, score: Tensor) -> Tensor:
         """Return the conformal p-value of scores (B,) against the n held-out normals: in [1 / (n + 1), 1]."""

@@ -102,5 +102,8 @@ class NoisePredictionInferer(Inferer):
 
 
 def training_precision(device: str | torch.device) -> torch.dtype | None:
-    """Return bfloat16 for a GPU that has it, else None: float32."""
-    return torch.bfloat16 if torch.device(device).type == "cuda" and torch.cuda.is_bf16_supported() else None
+    """Return bfloat16 where the device multiplies matrices in it (GPUs, CPUs with AMX), else None: float32."""
+    if torch.device(device).type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported() else None
+    # Other CPUs have to emulate it, which is slower than float32.
+    return torch.bfloat16 if torch.cpu.get_capabilities().get("amx_bf16", False) else None

@@ -1,0 +1,1 @@
+"""Evaluation of a model on the test split of a data set, beside baselines, with intervals."""
