@@ -39,7 +39,8 @@ def learning_curve(
 
     Returns:
         ``dataset``, ``train_images``, ``steps``, ``seconds`` (of training, features and measurements not counted),
-        ``curve`` (step and ``test_auroc`` each), ``selected`` (step that validation chose, and its ``test_auroc``), ``validation`` (its figures).
+        ``curve`` (step and ``test_auroc`` each), ``selected`` (step that validation chose, and its ``test_auroc``),
+        ``validation`` (its figures).
 
     Raises:
         ValueError: the test split has images of one class only.

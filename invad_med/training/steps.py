@@ -101,9 +101,21 @@ class NoisePredictionInferer(Inferer):
         return predicted.float() if self.dtype is not None else predicted
 
 
-def training_precision(device: str | torch.device) -> torch.dtype | None:
-    """Return bfloat16 where the device multiplies matrices in it (GPUs, CPUs with AMX), else None: float32."""
+def training_precision(device: str | torch.device, precision: str = "auto") -> torch.dtype | None:
+    """Return the dtype for autocast, None for float32.
+
+    Args:
+        device: to train on.
+        precision: ``float32``, ``bfloat16``, or ``auto``: bfloat16 where the device multiplies matrices in it (GPUs,
+            CPUs with AMX). Other CPUs would have to emulate it, which is slower than float32.
+
+    Raises:
+        ValueError: another precision.
+    """
+    if precision not in ("auto", "float32", "bfloat16"):
+        raise ValueError(f"--precision {precision!r} is none of auto, float32, bfloat16")
+    if precision != "auto":
+        return torch.bfloat16 if precision == "bfloat16" else None
     if torch.device(device).type == "cuda":
         return torch.bfloat16 if torch.cuda.is_bf16_supported() else None
-    # Other CPUs have to emulate it, which is slower than float32.
     return torch.bfloat16 if torch.cpu.get_capabilities().get("amx_bf16", False) else None

@@ -48,7 +48,7 @@ def train_command(noise_set, cache):
             sys.executable, *(launcher or ("-m",)), "monai.bundle", "run", "--config_file", config,
             "--dataset_dir", noise_set, "--output_dir", output, "--cache_dir", cache, "--device", "cpu",
             "--denoiser#depth", 1, "--denoiser#hidden_size", 32, "--batch_size", 4, "--accumulation_steps", 1,
-            "--steps", 40, "--checkpoint_interval", 3, *arguments,
+            "--steps", 40, "--checkpoint_interval", 3, "--precision", "float32", *arguments,
         ]  # fmt: skip
 
     return command

@@ -1,0 +1,59 @@
+"""Optional augmentation: images instead of cached features, each altered by seed, step and sample alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from monai.transforms import Compose
+from monai.utils import CommonKeys
+from torch import Tensor
+
+from invad_med.data.datasets import DatasetFacts
+from invad_med.data.slices import Source
+from invad_med.data.sources import read_slice
+from invad_med.data.transforms import to_image
+from invad_med.networks.features import FrozenFeatures
+from invad_med.training.cohort import Cohort
+from invad_med.training.sampling import Draw
+from invad_med.training.steps import FeatureDataset, keyed_generator
+
+
+class AugmentedImages(torch.utils.data.Dataset):
+    """Randomly altered images as MONAI items: ``image`` (3, H, W) in [0, 1], ``index`` and ``step``.
+
+    Args:
+        images: PNG, JPEG or TIFF files.
+        facts: how they are prepared.
+        augmentation: random MONAI transforms of (3, H, W).
+        seed: of the run.
+        size: side of the square image in pixels.
+    """
+
+    def __init__(
+        self, images: Sequence[Path], facts: DatasetFacts, augmentation: Compose, seed: int = 0, size: int = 256
+    ) -> None:
+        self.images, self.facts, self.augmentation = images, facts, augmentation
+        self.seed, self.size = seed, size
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, key: Draw) -> dict[str, Any]:
+        path = self.images[key.sample]
+        image = to_image(read_slice(Source("raster", (path,), path.stem, 1), 0), self.facts, self.size)
+        generator = keyed_generator(self.seed + 2, key.step, key.sample)
+        self.augmentation.set_random_state(int(torch.randint(2**31, (1,), generator=generator)))
+        altered = torch.as_tensor(self.augmentation(image)).as_subclass(Tensor).clamp(0.0, 1.0)
+        return {CommonKeys.IMAGE: altered, "index": key.sample, "step": key.step}
+
+
+def training_dataset(
+    raw: Tensor, features: FrozenFeatures, cohort: Cohort, augmentation: Compose | None = None, seed: int = 0
+) -> FeatureDataset | AugmentedImages:
+    """Return the cached features ``raw`` of the cohort's training images, or, to augment, the images themselves."""
+    if augmentation is None:
+        return FeatureDataset(raw, features)
+    return AugmentedImages(cohort.train, cohort.facts, augmentation, seed)

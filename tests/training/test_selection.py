@@ -1,0 +1,109 @@
+"""Validation chooses: the best weights are kept, a stale run stops, and the test split is not looked at."""
+
+import shutil
+
+import pytest
+import torch
+from monai.engines import SupervisedTrainer
+from torch import nn
+
+from invad_med.inferers import InversionInferer
+from invad_med.networks import FrozenFeatures
+from invad_med.training.features import CohortFeatures
+from invad_med.training.selection import Selection, validation_auroc
+
+
+class Validated:
+    """An evaluator that finds the losses it was given, one after the other."""
+
+    def __init__(self, losses):
+        self.losses, self.state = iter(losses), type("State", (), {"metrics": {}})()
+
+    def run(self, epoch):
+        self.state.metrics["val_loss"] = next(self.losses)
+
+
+def select(tmp_path, losses, aurocs=None, **options):
+    """Run ten steps that add one to a weight; return the selection."""
+    network = nn.Linear(1, 1, bias=False)
+    network.weight.data.zero_()
+    found = iter(aurocs or [])
+    selection = Selection(
+        Validated(losses), network, tmp_path / "best.pt", 2, 10, (lambda n: next(found)) if aurocs else None, **options
+    )
+
+    def step(engine, batch):
+        network.weight.data += 1
+        return {}
+
+    trainer = SupervisedTrainer(
+        "cpu", 1, [0] * 10, network, None, None, iteration_update=step, train_handlers=[selection], decollate=False
+    )
+    trainer.run()
+    return selection
+
+
+def kept(selection):
+    return selection.load_best()["weight"].item()
+
+
+def test_the_lowest_loss_is_kept(tmp_path):
+    selection = select(tmp_path, [3, 2, 2.5, 2, 9])
+    assert kept(selection) == 4 and selection.best["step"] == 4  # the earlier of equals
+    assert [row["step"] for row in selection.history] == [2, 4, 6, 8, 10]
+
+
+def test_abnormal_images_decide_where_there_are_any(tmp_path):
+    selection = select(tmp_path, [5, 4, 3, 2, 1], [0.5, 0.9, 0.9, 0.7, 0.8])
+    assert kept(selection) == 6  # highest AUROC, and of those the lower loss
+    assert selection.best == {"step": 6, "val_loss": 3.0, "val_auroc": 0.9}
+
+
+def test_a_stale_run_stops(tmp_path):
+    selection = select(tmp_path, [3, 2, 2.5, 2.4, 1], patience=2)
+    assert selection.history[-1]["step"] == 8 and selection.exhausted
+    with pytest.raises(ValueError, match="patience=0: give a number of validations from 1"):
+        select(tmp_path, [1], patience=0)
+
+
+def test_the_auroc_tells_abnormal_from_held_out_normal():
+    torch.manual_seed(0)
+    known = CohortFeatures(torch.randn(20, 4, 4, 4), torch.randn(8, 4, 4, 4), 3 + torch.randn(8, 4, 4, 4))
+    features = FrozenFeatures(feature_norm=None)
+    auroc = validation_auroc(features, InversionInferer(), known)
+    network = nn.Module()
+    network.weight = nn.Parameter(torch.zeros(1))
+    network.forward = lambda x, t: x * 0.0
+    assert auroc(network) == 1.0
+    assert validation_auroc(features, InversionInferer(), known, enabled=False) is None
+    assert (
+        validation_auroc(features, InversionInferer(), CohortFeatures(known.train, known.train, known.train[:0]))
+        is None
+    )
+
+
+def test_the_artefact_states_how_it_came_about_and_the_test_split_changes_nothing(train, noise_set, tmp_path):
+    with_test = tmp_path / "brain"
+    shutil.copytree(noise_set, with_test)
+    shutil.copytree(noise_set / "valid", with_test / "test")
+    artefacts = []
+    for name, extra in (("a", ()), ("b", ("--dataset_dir", with_test))):
+        train(tmp_path / name, "--steps", 6, *extra)
+        artefacts.append(torch.load(tmp_path / name / "brain.pt", weights_only=True))
+    one, other = (a.pop("_extra_state") for a in artefacts)
+    assert one == other
+    for key, value in artefacts[0].items():
+        assert torch.equal(value, artefacts[1][key]) if isinstance(value, torch.Tensor) else True, key
+    assert one["preset"] == "cpu" and one["seed"] == 0 and one["steps"] == 6 and one["batch_size"] == 4
+    assert one["validation"]["step"] <= 6 and {"val_loss", "val_auroc"} <= one["validation"].keys()
+    assert len(one["data_digest"]) == len(one["configuration_digest"]) == 16
+    assert {"torch", "monai", "invad_med"} <= one["versions"].keys()
+
+
+def test_augmentation_is_repeatable_and_leaves_the_cache_out(train, tmp_path):
+    for name in "ab":
+        train(tmp_path / name, "--steps", 3, "--augment", True)
+    log = (tmp_path / "a" / "log.csv").read_text()
+    assert log == (tmp_path / "b" / "log.csv").read_text()
+    train(tmp_path / "c", "--steps", 3)
+    assert log != (tmp_path / "c" / "log.csv").read_text()
