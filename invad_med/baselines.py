@@ -53,3 +53,29 @@ def nearest_neighbour_maps(features: Tensor, normals: Tensor, bank_size: int = 2
     n, c, h, w = features.shape
     queries = features.permute(0, 2, 3, 1).reshape(n, h * w, c)
     return torch.stack([torch.cdist(q, bank).amin(1).view(h, w) for q in queries])
+
+
+class PositionGaussian:
+    """A Gaussian of the features at each position of the grid, and Mahalanobis distances to it (PaDiM-like).
+
+    Defard et al., ICPR 2021, on the same features as the detector, without their random choice of channels.
+
+    Args:
+        normals: (M, C, h, w) features of normal training images, any float dtype; taken a row of the grid at a time.
+        regularisation: added to the diagonal of each covariance, in units of normalised features.
+    """
+
+    def __init__(self, normals: Tensor, regularisation: float = 0.01) -> None:
+        m, c, h, w = normals.shape
+        self.mean = torch.stack([normals[:, :, i].float().mean(0) for i in range(h)], dim=1)  # (C, h, w)
+        self.inverse = torch.empty(h, w, c, c)  # transposed inverse Cholesky factors
+        for i in range(h):
+            x = (normals[:, :, i].float() - self.mean[:, i]).permute(2, 0, 1)  # (w, M, C)
+            covariance = x.transpose(1, 2) @ x / max(m - 1, 1) + regularisation * torch.eye(c)
+            factor = torch.linalg.cholesky(covariance)
+            self.inverse[i] = torch.linalg.solve_triangular(factor, torch.eye(c).expand(w, c, c), upper=False).mT
+
+    def maps(self, features: Tensor) -> Tensor:
+        """Return the Mahalanobis distance at each position of features (N, C, h, w): (N, h, w)."""
+        x = (features.float() - self.mean).permute(2, 3, 0, 1)  # (h, w, N, C)
+        return (x @ self.inverse).norm(dim=-1).permute(2, 0, 1)

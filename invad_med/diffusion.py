@@ -105,6 +105,45 @@ def invert(
     return x
 
 
+def reconstruct(
+    network: Callable[..., Tensor],
+    x: Tensor,
+    noise: Tensor,
+    level: int,
+    steps: int,
+    alphas_cumprod: Tensor,
+) -> Tensor:
+    """Noise ``x`` to ``level`` and denoise it by ``steps`` deterministic DDIM steps: what InvAD does without.
+
+    Args:
+        network: noise predictor ``eps(x, t)``, t a (B,) int64 tensor.
+        x: clean features (B, ...), float32.
+        noise: standard normal, of x's shape.
+        level: timestep r the features are noised to, 1 <= r < T.
+        steps: network evaluations S <= r, at timesteps round(r i / S), i = S..1; the last one ends at abar = 1.
+        alphas_cumprod: (T,) float64.
+
+    Returns:
+        the reconstruction, the shape of ``x``.
+
+    Raises:
+        ValueError: a level or a number of steps that the schedule does not have.
+    """
+    if not 1 <= level < len(alphas_cumprod) or not 1 <= steps <= level:
+        raise ValueError(
+            f"level={level} must be 1 to {len(alphas_cumprod) - 1}, and steps={steps} at least 1 and at most the level"
+        )
+    grid = [round(level * i / steps) for i in range(steps, 0, -1)]
+    y = add_noise(x, noise, torch.full((len(x),), level, device=x.device), alphas_cumprod)
+    for t, t_next in zip(grid, [*grid[1:], None], strict=True):
+        abar = float(alphas_cumprod[t])
+        abar_next = 1.0 if t_next is None else float(alphas_cumprod[t_next])
+        eps = network(y, torch.full((len(x),), t, device=x.device, dtype=torch.long)).to(y.dtype)
+        x0 = (y - (1.0 - abar) ** 0.5 * eps) / abar**0.5
+        y = abar_next**0.5 * x0 + (1.0 - abar_next) ** 0.5 * eps
+    return y
+
+
 def add_noise(x: Tensor, noise: Tensor, t: Tensor, alphas_cumprod: Tensor) -> Tensor:
     """Return ``x_t`` for clean ``x`` (B, ...), ``noise`` of its shape and timesteps ``t`` (B,)."""
     abar = alphas_cumprod.to(x.device)[t].view(-1, *[1] * (x.ndim - 1))

@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from invad_med.baselines import STATISTICS, nearest_neighbour_maps, trivial_statistics
+from invad_med.baselines import STATISTICS, PositionGaussian, nearest_neighbour_maps, trivial_statistics
 
 
 def test_nearest_neighbours_against_a_loop():
@@ -26,3 +26,14 @@ def test_statistics_say_what_their_names_say():
     assert table["gradient"][0] == 0.0 and abs(table["border"][0] - 0.9) < 1e-9
     assert table["train mean"][0] > table["train mean"][2]
     assert table["30 components"][2] < table["30 components"][3]  # it was one of those the components are of
+
+
+def test_the_gaussian_against_a_loop():
+    generator = torch.Generator().manual_seed(0)
+    normals, features = torch.randn(30, 3, 2, 2, generator=generator), torch.randn(4, 3, 2, 2, generator=generator)
+    maps = PositionGaussian(normals).maps(features)
+    for n, i, j in np.ndindex(4, 2, 2):
+        train = normals[:, :, i, j].double().numpy()
+        inverse = np.linalg.inv(np.cov(train.T) + 0.01 * np.eye(3))
+        d = features[n, :, i, j].double().numpy() - train.mean(0)
+        assert abs(float(maps[n, i, j]) - np.sqrt(d @ inverse @ d)) < 1e-4

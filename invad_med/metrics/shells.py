@@ -32,7 +32,7 @@ class ImageMetric(CumulativeIterationMetric):
 
     def aggregate(self, *args: Any, **kwargs: Any) -> float | None:
         """Return the figure over all that was seen, in all processes; None if one class is absent."""
-        seen = torch.cat(list(self._buffers[0])) if self._buffers else torch.zeros(0, 2, dtype=torch.float64)
+        seen = torch.stack(list(self._buffers[0])) if self._buffers else torch.zeros(0, 2, dtype=torch.float64)
         scores, labels = gathered(seen).numpy().T
         found = {"auroc": image.auroc, "ap": image.average_precision, "f1max": image.f1_max}[self.metric](
             labels, scores

@@ -1,5 +1,7 @@
 """The MONAI shells: batches or lists, and two processes equal to one."""
 
+import datetime
+
 import numpy as np
 import pytest
 import torch
@@ -70,7 +72,9 @@ def test_one_class_is_none():
 
 
 def _work(rank, port, parts, queue):
-    torch.distributed.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
+    torch.distributed.init_process_group(
+        "gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2, timeout=datetime.timedelta(seconds=60)
+    )
     queue.put(measured(parts[rank]))
     torch.distributed.barrier()
     torch.distributed.destroy_process_group()
@@ -83,8 +87,8 @@ def test_two_processes_are_one(parts):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    queue = mp.get_context("spawn").SimpleQueue()
-    mp.spawn(_work, (port, parts, queue), nprocs=2)
+    queue = mp.get_context("fork").SimpleQueue()
+    mp.start_processes(_work, (port, parts, queue), nprocs=2, start_method="fork")  # no second import of everything
     results = [queue.get(), queue.get()]
     assert results[0] == results[1] == pytest.approx(expected(), abs=1e-12)
     assert np.isfinite(list(results[0].values())).all()
