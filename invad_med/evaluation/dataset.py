@@ -13,12 +13,15 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from invad_med.baselines import STATISTICS, trivial_statistics
 from invad_med.data.bmad import BmadDataset
 from invad_med.data.datasets import DatasetFacts, all_datasets, find_dataset
+from invad_med.data.transforms import to_image
 from invad_med.evaluation.judge import Judgement, Scored, judge
 from invad_med.evaluation.methods import OwnScores, batches, image_features, make_baselines
 from invad_med.evaluation.truth import Truth, read_truth
 from invad_med.metrics.bootstrap import Figure, paired_difference, resample_weights
+from invad_med.metrics.image import auroc
 from invad_med.networks import AnomalyDetector
 from invad_med.networks.checkpoints import read_checkpoint
 from invad_med.shelf import load_like
@@ -145,8 +148,30 @@ def _baselines(result: Evaluation, dataset: BmadDataset, detector: AnomalyDetect
         result.notes.append("baselines skipped: there is no train split with normal images to fit them on")
         return {}
     facts = result.truth.facts
+    result.notes.append(_floor(result.truth, read_truth(dataset, "train", facts)))
     valid = read_truth(dataset, "valid", facts) if "valid" in splits and result.plan.split != "valid" else None
     return make_baselines(detector, read_truth(dataset, "train", facts), valid, result.plan.cache_dir)
+
+
+def _floor(truth: Truth, train: Truth, size: int = 64, most: int = 1000) -> str:
+    """Return a sentence on the best of eight statistics that know nothing of anatomy, in its better direction."""
+    normal = np.flatnonzero(train.labels == 0)
+    chosen = np.random.default_rng(0).permutation(normal)[:most].tolist()
+    if len(chosen) < 2 or len(set(truth.labels.tolist())) < 2:
+        return "no trivial statistic: it needs two normal training images and both classes"
+    images, normals = (
+        np.stack([to_image(t.piece(i), t.facts, size).mean(0).numpy() for i in rows])
+        for t, rows in ((truth, range(len(truth.images))), (train, chosen))
+    )
+    values = {
+        name: auroc(truth.labels, column) or 0.0
+        for name, column in zip(STATISTICS, trivial_statistics(images, normals).T, strict=True)
+    }
+    best = max(values, key=lambda name: max(values[name], 1.0 - values[name]))
+    return (
+        f"the floor: of eight statistics that know nothing of anatomy, {best!r} reaches image AUROC "
+        f"{max(values[best], 1.0 - values[best]):.3f}, direction and choice with hindsight"
+    )
 
 
 def _note(result: Evaluation) -> None:
