@@ -1,4 +1,4 @@
-"""What a detector must beat: simple image statistics, and older methods on the same features."""
+"""What a detector must beat: simple image statistics, and nearest neighbours among the same features."""
 
 from __future__ import annotations
 
@@ -55,20 +55,27 @@ def nearest_neighbour_maps(features: Tensor, normals: Tensor, bank_size: int = 2
     return torch.stack([torch.cdist(q, bank).amin(1).view(h, w) for q in queries])
 
 
-def gaussian_maps(features: Tensor, normals: Tensor, regularisation: float = 0.01) -> Tensor:
-    """Return each position's Mahalanobis distance to the normal features there (PaDiM-like): (N, h, w).
+class PositionGaussian:
+    """A Gaussian of the features at each position of the grid, and Mahalanobis distances to it (PaDiM-like).
+
+    Defard et al., ICPR 2021, on the same features as the detector, without their random choice of channels.
 
     Args:
-        features: (N, C, h, w) normalised features.
-        normals: (M, C, h, w) of normal training images, M > 1.
-        regularisation: added to the diagonal of each position's covariance.
+        normals: (M, C, h, w) features of normal training images, any float dtype; taken a row of the grid at a time.
+        regularisation: added to the diagonal of each covariance, in units of normalised features.
     """
-    maps = torch.empty(len(features), *features.shape[2:])
-    ridge = regularisation * torch.eye(features.shape[1], dtype=torch.float64)
-    for row in range(features.shape[2]):
-        for column in range(features.shape[3]):
-            here = normals[:, :, row, column].double()
-            inverse_root = torch.linalg.inv(torch.linalg.cholesky(torch.cov(here.T) + ridge))
-            away = features[:, :, row, column].double() - here.mean(0)
-            maps[:, row, column] = torch.linalg.vector_norm(away @ inverse_root.T, dim=1)
-    return maps
+
+    def __init__(self, normals: Tensor, regularisation: float = 0.01) -> None:
+        m, c, h, w = normals.shape
+        self.mean = torch.stack([normals[:, :, i].float().mean(0) for i in range(h)], dim=1)  # (C, h, w)
+        self.inverse = torch.empty(h, w, c, c)  # transposed inverse Cholesky factors
+        for i in range(h):
+            x = (normals[:, :, i].float() - self.mean[:, i]).permute(2, 0, 1)  # (w, M, C)
+            covariance = x.transpose(1, 2) @ x / max(m - 1, 1) + regularisation * torch.eye(c)
+            factor = torch.linalg.cholesky(covariance)
+            self.inverse[i] = torch.linalg.solve_triangular(factor, torch.eye(c).expand(w, c, c), upper=False).mT
+
+    def maps(self, features: Tensor) -> Tensor:
+        """Return the Mahalanobis distance at each position of features (N, C, h, w): (N, h, w)."""
+        x = (features.float() - self.mean).permute(2, 3, 0, 1)  # (h, w, N, C)
+        return (x @ self.inverse).norm(dim=-1).permute(2, 0, 1)

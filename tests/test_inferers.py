@@ -70,3 +70,18 @@ def test_reconstruction_does_not_depend_on_the_batch():
     together = inferer(x, network)
     assert together.shape == x.shape and not together.requires_grad
     torch.testing.assert_close(together, torch.cat([inferer(i[None], network) for i in x]))
+
+
+def test_reconstruction_undoes_the_noise_it_put_in():
+    x = torch.randn(2, 3, 4, 4, generator=torch.Generator().manual_seed(1))
+    noise = torch.randn(x.shape[1:], generator=torch.Generator().manual_seed(0)).expand_as(x)
+    for level, steps in ((300, 3), (7, 7), (999, 1)):
+        back = ReconstructionInferer(level, steps)(x, lambda y, t: noise)  # a perfect noise predictor
+        torch.testing.assert_close(back, x, rtol=1e-3, atol=2e-3)
+    seen = []
+    ReconstructionInferer(300, 3)(x, lambda y, t: seen.append(t.tolist()) or torch.zeros_like(y))
+    assert seen == [[300, 300], [200, 200], [100, 100]]
+    alone = ReconstructionInferer(300)(x[1:], lambda y, t: 0.1 * y)
+    torch.testing.assert_close(alone, ReconstructionInferer(300)(x, lambda y, t: 0.1 * y)[1:])
+    with pytest.raises(ValueError, match=r"level=1000 must be 1 to 999, and steps=3"):
+        ReconstructionInferer(1000)(x, lambda y, t: y)

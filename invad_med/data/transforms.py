@@ -44,6 +44,25 @@ def to_image(piece: Slice, facts: DatasetFacts, size: int = 256) -> Tensor:
     return F.interpolate(padded[None], size=(size, size), mode="bilinear", align_corners=False, antialias=True)[0]
 
 
+def mask_on_grid(mask: np.ndarray, piece: Slice, facts: DatasetFacts, size: int = 256) -> tuple[np.ndarray, np.ndarray]:
+    """Return a mask (H, W) bool as `to_image` places the slice, and which pixels of the square are the slice at all.
+
+    A pixel of the square is abnormal where at least half of the area it covers is.
+
+    Returns:
+        (mask, inside), each (size, size) bool; where a slice is padded, ``inside`` is false.
+
+    Raises:
+        ValueError: the mask is not of the slice's size.
+    """
+    if mask.shape != piece.pixels.shape[:2]:
+        raise ValueError(f"mask of shape {mask.shape} for an image of {piece.pixels.shape[:2]}")
+    top, bottom, left, right = _padding(piece, facts)
+    both = torch.from_numpy(np.stack([mask, np.ones_like(mask)])).float()
+    square = F.interpolate(F.pad(both, (left, right, top, bottom))[None], size=(size, size), mode="area")[0] >= 0.5
+    return square[0].numpy(), square[1].numpy()
+
+
 def from_image(maps: Tensor, piece: Slice, facts: DatasetFacts) -> Tensor:
     """Return a map (size, size) of `to_image`'s result on the slice's own grid: (H, W), bilinear."""
     height, width = piece.pixels.shape[:2]

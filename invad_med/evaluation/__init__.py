@@ -1,1 +1,1 @@
-"""Evaluation of a model on the test split of a data set, beside baselines, with intervals."""
+"""From a labelled data set and a detector to figures with intervals, tables, and a report."""

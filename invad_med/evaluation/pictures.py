@@ -1,0 +1,150 @@
+"""The report's pictures: curves, histograms, the calibration plot, and cases with image, map and mask side by side."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Callable
+
+import numpy as np
+from matplotlib.figure import Figure as Canvas
+from PIL import Image
+from scipy import stats
+
+from invad_med.data.transforms import to_image
+from invad_med.evaluation.dataset import Evaluation
+from invad_med.evaluation.judge import upsampled
+from invad_med.evaluation.truth import SIZE
+from invad_med.metrics.regions import FPR_LIMIT
+from invad_med.writers import canvas
+
+COLOURS = {
+    "calibrated": "#d1495b",
+    "paper": "#2e6f95",
+    "official": "#7b8794",
+    "no_inversion": "#b8860b",
+    "gaussian": "#6a994e",
+    "nearest_neighbours": "#3d3d8f",
+    "reconstruction": "#a44a9c",
+}
+_NORMAL, _ABNORMAL = "#4f9d69", "#d1495b"
+_MASK = np.array((90, 225, 120), np.uint8)
+
+
+def curves(e: Evaluation) -> str:
+    """Return ROC (images) and, where there are masks, PRO (regions) of every score, as SVG."""
+    has_pro = any("pro" in judged.curves for judged in e.judged.values())
+
+    def draw(figure: Canvas) -> None:
+        axes = figure.subplots(1, 2 if has_pro else 1, squeeze=False)[0]
+        for name, judged in e.judged.items():
+            style = {"color": COLOURS.get(name), "lw": 2.2 if name == "calibrated" else 1.2, "label": name}
+            if "roc" in judged.curves:
+                axes[0].plot(*judged.curves["roc"], **style)
+            if has_pro and "pro" in judged.curves:
+                axes[1].plot(*judged.curves["pro"], **style)
+        axes[0].plot([0, 1], [0, 1], color="#bbb", lw=1, ls=":")
+        axes[0].set(xlabel="false-positive rate (images)", ylabel="sensitivity", title="ROC, images", aspect="equal")
+        axes[0].legend(fontsize=8, frameon=False, loc="lower right")
+        if has_pro:
+            axes[1].set(xlabel="false-positive rate (pixels)", ylabel="mean overlap with regions", title="PRO, regions")
+            axes[1].set(xlim=(0, FPR_LIMIT), ylim=(0, 1))
+
+    return _svg(draw, 9.0 if has_pro else 4.6, 4.0)
+
+
+def histogram(e: Evaluation) -> str:
+    """Return the calibrated scores of normal and abnormal images, with the threshold, as SVG."""
+    own, labels = e.scored["calibrated"], e.truth.labels
+
+    def draw(figure: Canvas) -> None:
+        axes = figure.subplots()
+        edges = np.histogram_bin_edges(own.scores, bins=min(40, max(8, len(labels) // 6)))
+        for label, name, colour in ((0, "normal", _NORMAL), (1, "abnormal", _ABNORMAL)):
+            values = own.scores[labels == label]
+            if len(values):
+                share = np.full(len(values), 1.0 / len(values))
+                axes.hist(values, list(edges), weights=share, color=colour, alpha=0.55, label=f"{name} ({len(values)})")
+        if own.threshold is not None:
+            axes.axvline(own.threshold, color="#222", lw=1.2)
+            text = f" threshold, {e.plan.false_positive_rate:.0%} of normals"
+            axes.text(own.threshold, axes.get_ylim()[1] * 0.97, text, fontsize=8, va="top")
+        axes.set(xlabel="calibrated score", ylabel="share of images", title="Scores")
+        axes.legend(fontsize=8, frameon=False)
+
+    return _svg(draw, 4.6, 3.4)
+
+
+def calibration(e: Evaluation) -> str:
+    """Return the share of normal images with a p-value of at most alpha, against alpha, as SVG.
+
+    The band is where 95 % of such curves lie, point by point, if the promise holds exactly (binomial); for groups of
+    dependent images it is too narrow.
+    """
+    values = np.sort(e.p_values[e.truth.labels == 0])
+
+    def draw(figure: Canvas) -> None:
+        axes = figure.subplots()
+        grid = np.linspace(0, 1, 201)
+        n = len(values)
+        if n:
+            low, high = (stats.binom.ppf(q, n, grid) / n for q in (0.025, 0.975))
+            axes.fill_between(grid, low, high, color="#ccd6dd", label="95 % if as promised", lw=0)
+            axes.step(np.append(0, values), np.arange(n + 1) / n, where="post", color=_ABNORMAL, lw=1.8, label="found")
+        axes.plot([0, 1], [0, 1], color="#555", lw=1, ls=":")
+        axes.set(xlabel="alpha", ylabel="share of normals, p ≤ alpha", title="Calibration on normal images")
+        axes.set(xlim=(0, 1), ylim=(0, 1), aspect="equal")
+        axes.legend(fontsize=8, frameon=False, loc="upper left")
+
+    return _svg(draw, 4.0, 3.8)
+
+
+def case(e: Evaluation, i: int) -> str:
+    """Return image ``i``, the map over it and its mask, side by side, as a PNG data URI."""
+    own, size = e.scored["calibrated"], 2 * 96
+    unit = to_image(e.truth.piece(i), e.truth.facts, SIZE).numpy().transpose(1, 2, 0)
+    grey = (unit * 255).round().astype(np.uint8)
+    limit = own.map_threshold or float(
+        np.quantile(own.maps[e.truth.labels == 0], 0.99) if (e.truth.labels == 0).any() else own.maps.max()
+    )
+    panels = [grey, canvas.fuse(grey, np.clip(upsampled(own.maps[i]) / limit * 127.5, 0, 255).astype(np.uint8))]
+    if e.truth.has_masks:
+        mask, _ = e.truth.mask(i)
+        shown = grey.copy()
+        shown[mask] = (0.45 * shown[mask] + 0.55 * _MASK).astype(np.uint8)
+        panels.append(shown)
+    joined = Image.fromarray(np.concatenate(panels, axis=1)).resize(
+        (size * len(panels), size), Image.Resampling.BILINEAR
+    )
+    buffer = io.BytesIO()
+    joined.save(buffer, format="PNG", optimize=True)
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def pick_cases(e: Evaluation, count: int = 4) -> dict[str, list[int]]:
+    """Return rows of the best and the worst cases: found, missed, false alarms, quiet normals."""
+    scores, labels = e.scored["calibrated"].scores, e.truth.labels
+    order = np.argsort(-scores, kind="stable")
+    abnormal, normal = order[labels[order] == 1], order[labels[order] == 0]
+    picked = {
+        "Best: abnormal images with the highest scores": abnormal[:count],
+        "Worst: abnormal images with the lowest scores": abnormal[::-1][:count],
+        "Worst: normal images with the highest scores": normal[:count],
+        "Best: normal images with the lowest scores": normal[::-1][:count],
+    }
+    return {title: rows.tolist() for title, rows in picked.items() if len(rows)}
+
+
+def _svg(draw: Callable[[Canvas], None], width: float, height: float) -> str:
+    figure = Canvas(figsize=(width, height), layout="constrained")
+    draw(figure)
+    for axes in figure.axes:
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.title.set_fontsize(10)
+        axes.xaxis.label.set_fontsize(9)
+        axes.yaxis.label.set_fontsize(9)
+        axes.tick_params(labelsize=8)
+    buffer = io.StringIO()
+    figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+    text = buffer.getvalue()
+    return text[text.index("<svg") :]

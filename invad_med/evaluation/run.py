@@ -1,0 +1,114 @@
+"""What `configs/evaluate.json` runs: every data set below a folder, each by its own model, and what is left behind."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from invad_med.data.bmad import BmadDataset, inspect_tree
+from invad_med.data.slices import ReadError
+from invad_med.evaluation.dataset import (
+    Evaluation,
+    Plan,
+    choose_checkpoint,
+    choose_facts,
+    evaluate_dataset,
+    load_detector,
+)
+from invad_med.evaluation.report import write_report
+from invad_med.evaluation.tables import write_tables
+from invad_med.networks import AnomalyDetector
+
+logger = logging.getLogger(__name__)
+
+INCOMPLETE = 3  # exit status of a run that could not evaluate some data set
+
+
+class Evaluator:
+    """Evaluate every data set found; one that cannot be evaluated is reported, the others are done.
+
+    Args:
+        datasets: as `invad_med.data.bmad.inspect_tree` lists them, problems and all.
+        network_def: a detector without weights of its own; each data set's is built like it.
+        output_dir: folder for results, made if need be.
+        ckpt_path: a checkpoint for the one data set given, or for the one of several that it names; None: those of
+            ``models_dir``.
+        models_dir: folder of ``<data set>.pt``.
+        modality: name of the table's row, for one data set whose folder does not say it.
+        device: to compute on.
+        tracker: what takes the results down, see `invad_med.tracking`; None for nothing.
+        plan: keys of `invad_med.evaluation.dataset.Plan`.
+    """
+
+    def __init__(
+        self,
+        datasets: list[BmadDataset],
+        network_def: AnomalyDetector,
+        output_dir: str | Path,
+        ckpt_path: str | None = None,
+        models_dir: str | Path = "models",
+        modality: str | None = None,
+        device: torch.device | str = "cpu",
+        tracker: Any = None,
+        **plan: Any,
+    ) -> None:
+        self.datasets, self.network_def, self.output_dir = datasets, network_def.eval(), Path(output_dir)
+        self.ckpt_path, self.models_dir, self.modality = ckpt_path, models_dir, modality
+        self.device, self.tracker, self.plan = device, tracker, Plan(**plan)
+        self.evaluations: list[Evaluation] = []
+        self.problems: dict[str, str] = {}
+
+    def run(self) -> None:
+        """Evaluate, write tables and report, and take them down."""
+        self.evaluations, self.problems = [], {}
+        for dataset in self.datasets:
+            name = dataset.root.resolve().name
+            try:
+                self.evaluations.append(self._evaluate(dataset))
+            except (ValueError, FileNotFoundError, ReadError) as error:
+                logger.warning("%s cannot be evaluated: %s", name, error)
+                self.problems[name] = str(error)
+        tables = write_tables(self.evaluations, self.problems, self.output_dir)
+        report = write_report(self.evaluations, self.problems, self.output_dir)
+        print(self.summary())
+        if self.tracker is not None and self.evaluations:
+            self.tracker(self.evaluations, [*tables, report], self.output_dir)
+
+    def _evaluate(self, dataset: BmadDataset) -> Evaluation:
+        if dataset.problems:
+            raise ValueError("; ".join(str(problem) for problem in dataset.problems))
+        alone = len(self.datasets) == 1
+        facts = choose_facts(dataset, self.modality, alone, self.ckpt_path)
+        path = choose_checkpoint(facts.name, self.ckpt_path, self.models_dir, alone)
+        detector = load_detector(self.network_def, path, self.device)
+        return evaluate_dataset(dataset, facts, detector, path, self.plan)
+
+    def summary(self) -> str:
+        """Return image and pixel AUROC of every data set, and what could not be done, in a few lines."""
+        lines = []
+        for e in self.evaluations:
+            shown = [
+                f"{key} {f.value:.3f}" + (f" [{f.low:.3f}, {f.high:.3f}]" if f.low is not None else "")
+                for key in ("image_auroc", "pixel_auroc", "aupro")
+                if (f := e.judged["calibrated"].figures.get(key))
+            ]
+            lines.append(f"{e.name}: {len(e.truth.images)} images; {', '.join(shown) or 'no figure exists'}")
+        lines += [f"{name}: not evaluated: {reason}" for name, reason in self.problems.items()]
+        return "\n".join([*lines, f"Results in {self.output_dir.resolve()}: report.html, metrics.json, metrics.csv."])
+
+    def finish(self) -> None:
+        """End the program with status 3 if some data set could not be evaluated; the rest is written all the same.
+
+        Raises:
+            SystemExit: with status 3.
+        """
+        if self.problems:
+            raise SystemExit(INCOMPLETE)
+
+
+def find_datasets(dataset_dir: str | Path) -> list[BmadDataset]:
+    """Return every data set below a folder, with its problems; see `invad_med.data.bmad`."""
+    return inspect_tree(dataset_dir)

@@ -1,0 +1,120 @@
+"""The tables of a run: metrics.json, metrics.csv, comparisons.csv, and each data set's scores and replicates."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import io
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from invad_med.evaluation.dataset import Evaluation
+from invad_med.metrics.bootstrap import Figure
+from invad_med.metrics.summary import bmad9
+from invad_med.writers.atomic import write_atomically
+
+
+def metrics(evaluations: Sequence[Evaluation]) -> dict[str, Any]:
+    """Return every figure: folder's name -> the calibrated score's figures, and ``scores`` -> the other scores'.
+
+    A figure is ``{"value", "low", "high"}``; one that does not exist is not there.
+    """
+    found: dict[str, Any] = {}
+    for e in evaluations:
+        tables = {score: {n: dataclasses.asdict(f) for n, f in j.figures.items()} for score, j in e.judged.items()}
+        found[e.name] = tables.pop("calibrated") | {"scores": tables}
+    return found
+
+
+def metrics_table(evaluations: Sequence[Evaluation]) -> pd.DataFrame:
+    """Return one row per data set, score and figure, with interval and error bound; then the mean of nine AUROCs."""
+    rows = []
+    for e in evaluations:
+        for score, judged in e.judged.items():
+            for name, f in judged.figures.items():
+                bounds = (judged.error_bounds.get(key) for key in (name, f"{name} replicate"))
+                rows.append((e.name, score, name, f.value, f.low, f.high, *bounds))
+    for score in {score: None for e in evaluations for score in e.judged}:
+        value = bmad9({e.truth.facts.name: e.judged[score].values for e in evaluations if score in e.judged})
+        if value is not None:
+            rows.append(("all", score, "bmad9", value, None, None, None, None))
+    columns = ["dataset", "score", "figure", "value", "low", "high", "error_bound", "interval_error_bound"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def comparisons_table(evaluations: Sequence[Evaluation]) -> pd.DataFrame:
+    """Return calibrated minus each other score, paired: one row per data set, score and figure."""
+    rows = [
+        (e.name, other, name, d.value, d.low, d.high, verdict(d))
+        for e in evaluations
+        for other in e.judged
+        if other != "calibrated"
+        for name, d in e.differences(other).items()
+    ]
+    columns = ["dataset", "calibrated_minus", "figure", "difference", "low", "high", "verdict"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def verdict(difference: Figure) -> str:
+    """Return ``better`` or ``worse`` where the paired interval excludes zero, else ``not distinguishable``."""
+    if difference.low is None or difference.high is None:
+        return "no interval"
+    return "better" if difference.low > 0 else "worse" if difference.high < 0 else "not distinguishable"
+
+
+def scores_table(e: Evaluation) -> pd.DataFrame:
+    """Return one row per image: its file in the data set, label, number of its group, every score, p-value."""
+    own = e.scored["calibrated"]
+    table: dict[str, Any] = {
+        "image": [path.relative_to(e.truth.root).as_posix() for path in e.truth.images],
+        "label": e.truth.labels,
+        "group": e.truth.groups,
+        "p_value": e.p_values,
+        "above_threshold": own.scores > own.threshold if own.threshold is not None else None,
+    }
+    return pd.DataFrame(table | {name: scored.scores for name, scored in e.scored.items()})
+
+
+def cohort_digest(e: Evaluation) -> str:
+    """Return a digest of what was resampled: the images' contents, labels and groups in order, and the draws."""
+    digest = hashlib.sha256(e.data_digest.encode())
+    digest.update(np.stack([e.truth.labels, e.truth.groups]).astype(np.int64).tobytes())
+    digest.update(f"{e.plan.split} {e.plan.resamples} {e.plan.seed}".encode())
+    return digest.hexdigest()[:16]
+
+
+def write_tables(evaluations: Sequence[Evaluation], problems: dict[str, str], output_dir: Path) -> list[Path]:
+    """Write every table below ``output_dir`` and return those without names of files."""
+    anonymous = {
+        "metrics.json": json.dumps(metrics(evaluations), indent=1, allow_nan=False) + "\n",
+        "metrics.csv": _csv(metrics_table(evaluations)),
+        "comparisons.csv": _csv(comparisons_table(evaluations)),
+    }
+    for name, text in anonymous.items():
+        write_atomically(output_dir / name, text.encode())
+    write_atomically(output_dir / "problems.json", (json.dumps(problems, indent=1) + "\n").encode())
+    for e in evaluations:
+        content = _csv(scores_table(e)).encode("utf-8", "backslashreplace")
+        write_atomically(output_dir / e.name / "scores.csv", content)
+        write_atomically(output_dir / e.name / "replicates.npz", _replicates(e))
+    return [output_dir / name for name in anonymous]
+
+
+def _replicates(e: Evaluation) -> bytes:
+    arrays = {
+        f"{score}/{name}": np.append(judged.values[name], replicates)
+        for score, judged in e.judged.items()
+        for name, replicates in judged.replicates.items()
+    }
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, cohort=np.array(cohort_digest(e)), **arrays)  # type: ignore[arg-type]
+    return buffer.getvalue()
+
+
+def _csv(table: pd.DataFrame) -> str:
+    return table.to_csv(index=False, lineterminator="\n", float_format="%.6g")
