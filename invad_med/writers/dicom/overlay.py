@@ -1,11 +1,13 @@
 """A derived copy of every source image with the region above threshold as an overlay plane (PS3.3 C.9.2).
 
 Pixel values stay as they are (decompressed where the source was compressed); the plane goes into the next free group
-6000, 6002 .. 601E. One bit a pixel: the region, not the heatmap.
+6000, 6002 .. 601E. One bit a pixel: the region, not the heatmap. Its type is R, region of interest, so that viewers
+that tell the types apart leave the region as it is and dim the rest, instead of covering the finding.
 """
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 
 import numpy as np
@@ -67,8 +69,7 @@ def _derived(author: Author, path: Path, header: Dataset, number: int) -> Datase
                 raise Refused(f"no codec decodes {syntax.name}, so the source cannot be copied") from None
         swap = not syntax.is_little_endian
     ds = Dataset()
-    for element in header:
-        ds.add(element)
+    ds.update(copy.deepcopy(dict(header.items())))  # a dataset shares its elements with one it is updated from
     for keyword in ("PixelData", "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation", "PlanarConfiguration",
                     "PhotometricInterpretation", "SamplesPerPixel"):  # fmt: skip
         if keyword in full:

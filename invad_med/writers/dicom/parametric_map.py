@@ -6,6 +6,7 @@ the colour scale of the pictures does. A palette belongs to integer pixels only,
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 
 import highdicom as hd
@@ -59,7 +60,7 @@ def _held(image: Dataset, author: Author) -> Dataset:
     Without one it makes a dimension index that it then refuses ("Unexpected mismatch between dimension index values").
     """
     held = Dataset()
-    held.update(image)
+    held.update(copy.deepcopy(dict(image.items())))
     for keyword in ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence", "NumberOfFrames"):
         if keyword in held:
             del held[keyword]
