@@ -104,12 +104,12 @@ def load_evidence(source: Source, indices: list[int], change: Callable[[Dataset]
 
     found = [plane_of(ds, f) for ds in images for f in (frames or (0,))]
     planes = tuple(p for p in found if p is not None)
-    known = len(planes) == len(found) and all(UID(str(ds.get("FrameOfReferenceUID") or "")).is_valid for ds in images)
-    for ds in images:
+    known = len(planes) == len(found) and all(UID(str(i.get("FrameOfReferenceUID") or "")).is_valid for i in images)
+    for image in images:
         if frames is not None:
-            _share(ds)
-        if not known and "FrameOfReferenceUID" in ds:
-            del ds.FrameOfReferenceUID  # without a place of every slice it says nothing, and highdicom trusts it
+            _share(image)
+        if not known and "FrameOfReferenceUID" in image:
+            del image.FrameOfReferenceUID  # without a place of every slice it says nothing, and highdicom trusts it
     return Evidence(tuple(paths), tuple(images), frames, planes if known else None)
 
 
