@@ -6,6 +6,7 @@ file or the one series of a folder as `invad_med.dicom.reader` does, and says no
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -40,7 +41,7 @@ class DicomReader(ImageReader):
             the series; or why there is none, which `get_data` raises. MONAI's ``LoadImage`` goes on with its other
             readers when this method raises, which would stack what was refused.
         """
-        paths = [Path(str(p)) for p in ([data] if isinstance(data, str | Path) else data)]
+        paths = [Path(str(p)) for p in ([data] if isinstance(data, str | os.PathLike) else data)]
         try:
             return _one(paths)
         except (ReadError, OSError, ValueError) as error:
