@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,8 @@ from invad_med.data.slices import Source
 from invad_med.data.sources import read_slice
 from invad_med.data.transforms import to_unit
 from invad_med.predict import Prediction, scored, unreadable
+from invad_med.writers.dicom.common import Result
+from invad_med.writers.dicom.export import DicomWriter
 from invad_med.writers.heatmap import draw_heatmap, save_heatmap
 from invad_med.writers.maps import write_map
 from invad_med.writers.overview import Overview
@@ -29,7 +32,7 @@ INCOMPLETE = 3  # exit status of a run that could not read some of its input
 
 
 class WriteResults:
-    """Write a heatmap for every slice, a map for every source, a table and an overview below ``output_dir``.
+    """Write heatmaps of slices, maps and DICOM objects of sources, a table and an overview below ``output_dir``.
 
     Attach it to a MONAI evaluator whose inferer returns the findings of `DetectorShelf`; they become keys of the
     engine's output (``pred``, ``score``, ...), where postprocessing and other handlers find them. A source's map is
@@ -38,14 +41,25 @@ class WriteResults:
     Args:
         inputs: what the evaluator's items refer to.
         output_dir: folder, made if need be.
+        dicom: writes each source's DICOM objects when its last slice is there; None writes none.
+        provenance: what is known of the model of a data set, for the DICOM objects.
     """
 
-    def __init__(self, inputs: Inputs, output_dir: str | Path) -> None:
-        self.inputs, self.output_dir = inputs, Path(output_dir)
+    def __init__(
+        self,
+        inputs: Inputs,
+        output_dir: str | Path,
+        dicom: DicomWriter | None = None,
+        provenance: Callable[[str], Mapping[str, Any]] | None = None,
+    ) -> None:
+        self.inputs, self.output_dir, self.dicom = inputs, Path(output_dir), dicom
+        self.provenance = provenance or (lambda dataset: {})
+        self.objects = 0
+        self.refused: Counter[tuple[str, str]] = Counter()
         self.predictions: list[Prediction] = []
         self.overview = Overview()
         self._current: Source | None = None
-        self._maps: dict[int, np.ndarray] = {}
+        self._scored: dict[int, Prediction] = {}
 
     def attach(self, engine: Engine) -> None:
         """Register with a MONAI evaluator."""
@@ -85,17 +99,26 @@ class WriteResults:
         picture = draw_heatmap(prediction, unit)
         save_heatmap(prediction, unit, self.output_dir, picture)
         self.overview.add(prediction, picture)
-        self._maps[wanted.index] = prediction.map
+        self._scored[wanted.index] = prediction
         self.predictions.append(dataclasses.replace(prediction, map=None))  # a long run does not hold them all
 
     def _flush(self) -> None:
-        """Write the map of the source that is complete."""
-        if self._current is not None and self._maps:
-            shape = next(iter(self._maps.values())).shape
-            blank = np.full(shape, np.nan, dtype=np.float32)
-            whole = [self._maps.get(i, blank) for i in range(self._current.n_slices)]
+        """Write the map of the source that is complete, and its DICOM objects."""
+        if self._current is not None and self._scored:
+            maps = {index: p.map for index, p in self._scored.items() if p.map is not None}
+            blank = np.full(next(iter(maps.values())).shape, np.nan, dtype=np.float32)
+            whole = [maps.get(i, blank) for i in range(self._current.n_slices)]
             write_map(self._current, np.stack(whole), self.output_dir)
-        self._maps = {}
+            self._export(self._current)
+        self._scored = {}
+
+    def _export(self, source: Source) -> None:
+        predictions = tuple(self._scored[i] for i in sorted(self._scored))
+        result = Result(source, predictions, self.provenance(predictions[0].dataset or ""))
+        if self.dicom is not None and self.dicom.wanted(result):
+            outcome = self.dicom(result)
+            self.objects += len(outcome.written)
+            self.refused.update(outcome.failed)
 
     def _complete(self, engine: Engine) -> None:
         self._flush()
@@ -107,6 +130,8 @@ class WriteResults:
             logger.warning("not read: %s: %s", problem.path.relative_to(self.inputs.base), problem.reason)
         for reason in dict.fromkeys(p.reason for p in self.predictions if p.status == "scored" and p.reason):
             logger.warning("%s", reason)
+        for (kind, reason), count in self.refused.items():
+            logger.warning("DICOM %s not written for %d source(s): %s", kind, count, reason)
         print(self.summary())
 
     @property
@@ -121,7 +146,8 @@ class WriteResults:
         return (
             f"{len(done)} slices scored, {above} above threshold; {len(self.inputs.unscored)} without a model; "
             f"{self.unreadable} not read (reasons in scores.csv).\nResults in {self.output_dir.resolve()}: "
-            "overview.png, scores.csv, heatmaps, maps. Research use only."
+            f"overview.png, scores.csv, heatmaps, maps{f', dicom ({self.objects} objects)' if self.objects else ''}. "
+            "Research use only."
         )
 
     def finish(self) -> None:

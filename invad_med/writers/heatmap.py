@@ -20,7 +20,7 @@ _MARGIN, _BAR, _SIZE, _LINE = 12, 16, 13, 18
 _CONTOUR = np.array((70, 225, 255), np.uint8)
 
 
-def draw_heatmap(prediction: Prediction, unit_image: np.ndarray) -> Image.Image:
+def draw_heatmap(prediction: Prediction, unit_image: np.ndarray, reduce: bool = True) -> Image.Image:
     """Draw the slice, the map over it, a contour at the threshold, a colour bar and a caption.
 
     The scale runs from 0 to twice ``map_threshold`` in every picture, so the same multiple of the threshold has the
@@ -31,6 +31,7 @@ def draw_heatmap(prediction: Prediction, unit_image: np.ndarray) -> Image.Image:
     Args:
         prediction: with ``map`` (H, W) and ``map_threshold`` > 0; map values that are not finite are left clear.
         unit_image: (H, W) or (H, W, 3) in [0, 1], as from `invad_med.data.transforms.to_unit`.
+        reduce: False draws large slices at their own resolution.
 
     Returns:
         an RGB picture; ``info["panel"]`` is the (left, top, right, bottom) of the slice in it.
@@ -43,7 +44,7 @@ def draw_heatmap(prediction: Prediction, unit_image: np.ndarray) -> Image.Image:
         raise ValueError(f"a heatmap needs a map and a map_threshold > 0, not {limit} (status {prediction.status!r})")
     if unit_image.shape not in (prediction.map.shape, (*prediction.map.shape, 3)):
         raise ValueError(f"image of shape {unit_image.shape}, but the map has {prediction.map.shape}")
-    panel = _panel(unit_image, prediction.map, limit)
+    panel = _panel(unit_image, prediction.map, limit, _LARGE if reduce else math.inf)
 
     ticks = ((0.0, f"{2 * limit:.3g}"), (0.5, "threshold" if _calibrated(prediction) else "prior norm"), (1.0, "0"))
     wide = max(panel.width, 300)
@@ -98,10 +99,10 @@ def save_heatmap(
     return path
 
 
-def _panel(unit_image: np.ndarray, values: np.ndarray, limit: float) -> Image.Image:
+def _panel(unit_image: np.ndarray, values: np.ndarray, limit: float, largest: float) -> Image.Image:
     """Return slice, colours and contour at display size."""
     height, width = values.shape
-    factor = -(-_SMALL // max(height, width)) if max(height, width) < _SMALL else min(1.0, _LARGE / max(height, width))
+    factor = -(-_SMALL // max(height, width)) if max(height, width) < _SMALL else min(1.0, largest / max(height, width))
     size = (max(1, round(width * factor)), max(1, round(height * factor)))
     block = min(max(1, int(1.0 / factor)), height, width)
     unit = _reduced(unit_image, block, np.add) * np.float32(1.0 / block**2)

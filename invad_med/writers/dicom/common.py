@@ -1,0 +1,265 @@
+"""What all DICOM objects of a result share: UIDs, equipment, marks of research and origin, and how a file is placed.
+
+| element | value |
+|---|---|
+| Study Instance UID, patient, study, Frame of Reference UID | the source's |
+| Series and SOP Instance UID | new, or a digest of source and result |
+| (0008,0070), (0008,1090), (0018,1020), (0018,1000) | invad-med, model, versions, digest of its training data |
+| Content Qualification (0018,9004) | RESEARCH |
+| Derivation Description (0008,2111) | what was done, with the threshold |
+| Source Image Sequence (0008,2112) | the source images, purpose 121322 DCM |
+| Lossy Image Compression (0028,2110) and its ratio and method | the source's |
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import logging
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cached_property
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pydicom
+from highdicom.sr import CodedConcept
+from pydicom.dataset import Dataset
+from pydicom.sequence import Sequence
+from pydicom.uid import UID, generate_uid
+
+import invad_med
+from invad_med.data.slices import Source
+from invad_med.predict import Prediction
+from invad_med.writers.atomic import write_atomically
+from invad_med.writers.dicom.evidence import Evidence, Refused
+
+MANUFACTURER = "invad-med"
+RESEARCH = "RESEARCH USE ONLY, not for diagnosis"
+_SOURCE_IMAGE = CodedConcept("121322", "DCM", "Source image for image processing operation")
+_SIDED = {"parametric_map", "presentation_state", "blending", "secondary_capture"}
+_SERIES = {  # kind: number added to a hundred times the source's Series Number, description
+    "overlay": (1, "Anomaly overlay"),
+    "parametric_map": (2, "Anomaly map"),
+    "segmentation": (3, "Anomaly region"),
+    "fractional": (4, "Anomaly map, fractional"),
+    "secondary_capture": (5, "Anomaly heatmap"),
+    "presentation_state": (6, "Anomaly contour"),
+    "blending": (7, "Anomaly map over source"),
+    "report": (8, "Anomaly report"),
+}
+
+
+@dataclass(frozen=True)
+class Result:
+    """All that is said of one source.
+
+    Args:
+        source: the file or series.
+        predictions: its scored slices with their maps, by ascending index.
+        provenance: of the model, as its checkpoint states.
+    """
+
+    source: Source
+    predictions: tuple[Prediction, ...]
+    provenance: Mapping[str, Any]
+
+    @cached_property
+    def maps(self) -> np.ndarray:
+        """(N, H, W) float32, a map for each prediction; what is not finite is 0."""
+        maps = np.stack([p.map for p in self.predictions if p.map is not None]).astype(np.float32)
+        return np.nan_to_num(maps, copy=False, nan=0.0, posinf=0.0, neginf=0.0)
+
+    @property
+    def limit(self) -> float:
+        """Map value above which a pixel counts as abnormal.
+
+        Raises:
+            Refused: the model gives none.
+        """
+        limit = self.predictions[0].map_threshold
+        if limit is None or not 0 < limit < np.inf:
+            raise Refused(f"the model gives no map threshold ({limit}), which the object is drawn by")
+        return float(limit)
+
+    @property
+    def regions(self) -> np.ndarray:
+        """(N, H, W) bool, where the maps exceed `limit`."""
+        return self.maps > self.limit
+
+    @property
+    def model(self) -> str:
+        """Name of the model, for equipment and text."""
+        return f"InvAD {self.provenance.get('title') or self.predictions[0].dataset or ''}".strip()[:64]
+
+
+class Author:
+    """Gives one result's objects their UIDs and common elements.
+
+    Args:
+        result: what they say.
+        evidence: what they refer to.
+        deterministic: UIDs are a digest of source, model and result, else new in every run.
+    """
+
+    def __init__(self, result: Result, evidence: Evidence, deterministic: bool = False) -> None:
+        self.result, self.evidence = result, evidence
+        self._deterministic = deterministic
+        self._uids: dict[tuple[str, ...], UID] = {}
+        self.created = datetime.now()
+
+    @cached_property
+    def _digest(self) -> str:
+        digest = hashlib.sha256(self.result.maps.tobytes())
+        numbers = [(p.index, p.score, p.threshold, p.p_value, p.map_threshold) for p in self.result.predictions]
+        origin = [str(ds.get("SOPInstanceUID")) for ds in self.evidence.images]
+        digest.update(repr((numbers, origin, self.result.model, self.versions)).encode())
+        return digest.hexdigest()
+
+    def uid(self, *words: str) -> UID:
+        """Return the UID of what the words name, the same for the same words."""
+        if words not in self._uids:
+            entropy = [self._digest, *words] if self._deterministic else None
+            self._uids[words] = generate_uid(entropy_srcs=entropy)
+        return self._uids[words]
+
+    @property
+    def versions(self) -> list[str]:
+        """Software Versions (0018,1020): of this program and of those the model was trained with."""
+        trained = self.result.provenance.get("versions") or {}
+        return [f"invad_med {invad_med.__version__}", *(f"trained with {k} {v}" for k, v in sorted(trained.items()))]
+
+    @property
+    def serial(self) -> str:
+        """Device Serial Number (0018,1000): the digest of the model's training data."""
+        return str(self.result.provenance.get("data_digest") or "none")[:64]
+
+    def keywords(self, kind: str, number: int = 1) -> dict[str, Any]:
+        """Return what every constructor of highdicom takes."""
+        offset, description = _SERIES[kind]
+        return {
+            "series_instance_uid": self.uid(kind, "series"),
+            "series_number": 100 * (_integer(self.evidence.first.get("SeriesNumber")) % 10**6) + offset,
+            "sop_instance_uid": self.uid(kind, "instance", str(number)),
+            "instance_number": number,
+            "manufacturer": MANUFACTURER,
+            "manufacturer_model_name": self.result.model,
+            "software_versions": tuple(self.versions),
+            "device_serial_number": self.serial,
+            "series_description": f"{description} - {RESEARCH}"[:64],
+            "specific_character_set": "ISO_IR 192",
+        }
+
+    @property
+    def description(self) -> str:
+        """What was done to the source, in one paragraph."""
+        text = f"{RESEARCH}. Anomaly map by {self.result.model}, invad_med {invad_med.__version__}"
+        limit = self.result.predictions[0].map_threshold
+        return text + (f"; threshold of the map {limit:.6g}" if limit is not None else "") + "."
+
+    def finish(self, ds: Dataset, kind: str, more: str = "") -> Dataset:
+        """Add to an object what highdicom leaves out, and return it."""
+        first = self.evidence.first
+        ds.ContentQualification = "RESEARCH"
+        ds.DerivationDescription = f"{self.description} {more}".strip()[:1024]
+        ds.SeriesDate, ds.SeriesTime = ds.get("InstanceCreationDate"), ds.get("InstanceCreationTime")
+        if kind in _SIDED and "Laterality" not in ds:
+            side = str(first.get("Laterality") or first.get("ImageLaterality") or "").strip()
+            if side in ("L", "R") or not ds.get("BodyPartExamined"):
+                ds.Laterality = side if side in ("L", "R") else ""  # type 2C: there, but empty where nobody knows
+        for keyword in ("PatientIdentityRemoved", "DeidentificationMethod", "DeidentificationMethodCodeSequence",
+                        "LongitudinalTemporalInformationModified"):  # fmt: skip
+            if first.get(keyword):
+                ds[keyword] = first[keyword]
+        if self.evidence.paths and ("PixelData" in ds or "FloatPixelData" in ds):
+            ds.SourceImageSequence = self.sources()
+            if self.evidence.planes is None and "PatientOrientation" not in ds:
+                ds.PatientOrientation = first.get("PatientOrientation") or []  # type 2C without a place in the patient
+            for keyword in ("LossyImageCompression", "LossyImageCompressionRatio", "LossyImageCompressionMethod"):
+                if first.get(keyword) not in (None, ""):
+                    ds[keyword] = first[keyword]
+        if self._deterministic:
+            self._settle(ds, kind)
+        return ds
+
+    def sources(self) -> Sequence:
+        """Return Source Image Sequence (0008,2112), an item for every source file."""
+        return Sequence([self.reference(image) for image in self.evidence.images])
+
+    @staticmethod
+    def reference(image: Dataset) -> Dataset:
+        """Return the reference to one source image, with its purpose."""
+        item = Dataset()
+        item.ReferencedSOPClassUID, item.ReferencedSOPInstanceUID = image.SOPClassUID, image.SOPInstanceUID
+        item.PurposeOfReferenceCodeSequence = [_SOURCE_IMAGE]
+        return item
+
+    def _settle(self, ds: Dataset, kind: str) -> None:
+        """Replace the random UIDs that highdicom gives to dimensions and observations."""
+        seen: dict[str, UID] = {}
+        for element in ds.iterall():
+            if element.keyword in ("DimensionOrganizationUID", "TrackingUID"):
+                old = str(element.value)
+                element.value = seen.setdefault(old, self.uid(kind, element.keyword, str(len(seen))))
+
+
+def save(ds: Dataset, path: Path, check: Callable[[Dataset], None]) -> Path:
+    """Encode an object, read it back, check it, and only then put it in place, whole or not at all.
+
+    Args:
+        ds: the object, with file meta information.
+        path: its folder is made if need be.
+        check: raises if what was read back is not what was meant.
+
+    Raises:
+        Refused: the object read back is another.
+        OSError: it cannot be written.
+    """
+    content = BytesIO()
+    ds.save_as(content, enforce_file_format=True)
+    content.seek(0)
+    again = pydicom.dcmread(content)
+    if again.SOPInstanceUID != ds.SOPInstanceUID or len(again) != len(ds):
+        raise Refused("the encoded object is not the one that was meant")
+    check(again)
+    write_atomically(path, content.getvalue())
+    return path
+
+
+def same(read: np.ndarray, meant: np.ndarray) -> None:
+    """Raise `Refused` if arrays differ."""
+    if read.shape != meant.shape or not np.array_equal(read, meant):
+        raise Refused("pixels read back differ from those that were meant")
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Keep pydicom and highdicom from warning: they quote values, which can be the patient's name."""
+    loggers = [logging.getLogger(name) for name in ("highdicom", "pydicom")]
+    before = [logger.disabled for logger in loggers]
+    children = [logging.getLogger(n) for n in list(logging.root.manager.loggerDict) if n.startswith("highdicom.")]
+    levels = [child.level for child in children]
+    try:
+        for logger in loggers:
+            logger.disabled = True
+        for child in children:
+            child.setLevel(logging.CRITICAL)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, state in zip(loggers, before, strict=True):
+            logger.disabled = state
+        for child, level in zip(children, levels, strict=True):
+            child.setLevel(level)
+
+
+def _integer(value: object) -> int:
+    try:
+        return max(0, int(str(value)))
+    except ValueError:
+        return 0

@@ -1,0 +1,156 @@
+"""The stored images a result was made from: their headers, in slice order, fit to be referred to and copied from.
+
+Free text, private elements, icons, signatures and curves of the source are not handed on. Patient and study elements
+that every object must have (type 2) are there, empty where the source lacks them or holds what the standard forbids.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pydicom
+from pydicom.dataset import Dataset
+from pydicom.uid import UID
+from pydicom.valuerep import DA, TM
+
+from invad_med.data.decoding import reading
+from invad_med.data.slices import Source
+from invad_med.dicom.planes import Plane, plane_of
+from invad_med.dicom.reader import frame_order
+from invad_med.dicom.series import number_of_frames
+
+_TYPE_2 = (
+    "PatientName", "PatientID", "PatientBirthDate", "PatientSex",
+    "StudyDate", "StudyTime", "AccessionNumber", "ReferringPhysicianName", "StudyID",
+)  # fmt: skip
+_DROPPED = (
+    "IconImageSequence", "DigitalSignaturesSequence", "MACParametersSequence", "OriginalAttributesSequence",
+    "EncryptedAttributesSequence", "ReferencedPatientPhotoSequence", "RequestAttributesSequence",
+)  # fmt: skip
+_FREE_TEXT = {"LT", "ST", "UT"}
+
+
+class Refused(Exception):
+    """An object that cannot be made of a source, with a reason fit for the log: no path, no patient identity."""
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """The source images of the slices that are written about.
+
+    Args:
+        paths: their files; one per slice, or the one multi-frame file.
+        images: their headers, without pixel data, in the order of ``paths``.
+        frames: of a multi-frame file, the stored frame (0-based) of every slice; else None.
+        planes: place of every slice in the patient, or None if one has none or there is no frame of reference.
+    """
+
+    paths: tuple[Path, ...]
+    images: tuple[Dataset, ...]
+    frames: tuple[int, ...] | None
+    planes: tuple[Plane, ...] | None
+
+    @property
+    def first(self) -> Dataset:
+        """The header that stands for patient, study and series."""
+        return self.images[0]
+
+    def image_of(self, position: int) -> tuple[Dataset, int | None]:
+        """Return the header of a slice, and its frame number (1-based) where the file has frames."""
+        if self.frames is None:
+            return self.images[position], None
+        return self.images[0], self.frames[position] + 1
+
+    def stored(self, slices: np.ndarray) -> np.ndarray:
+        """Return (N, ...) slices in the order of the stored frames."""
+        if self.frames is None:
+            return slices
+        result = np.empty_like(slices)
+        result[list(self.frames)] = slices
+        return result
+
+
+def load_evidence(source: Source, indices: list[int], change: Callable[[Dataset], Dataset] | None = None) -> Evidence:
+    """Read the headers of the slices that were scored.
+
+    Args:
+        source: of kind ``dicom``.
+        indices: the scored slices, ascending.
+        change: applied to every header, such as the removal of identity.
+
+    Raises:
+        Refused: never DICOM, no UIDs to refer to, or only some frames of a multi-frame file scored.
+        ReadError: the headers cannot be read any more.
+    """
+    if source.kind != "dicom":
+        raise Refused("the input is no DICOM, so there is no study, series or frame of reference to refer to")
+    paths = source.paths if len(source.paths) == 1 else tuple(source.paths[i] for i in indices)
+    images: list[Dataset] = []
+    for path in paths:
+        with reading("DICOM header"):
+            ds = pydicom.dcmread(path, force=True, stop_before_pixels=True)
+            ds.decode()
+            images.append(change(clean(ds)) if change else clean(ds))
+    first = images[0]
+    for keyword in ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "SOPClassUID"):
+        if not all(UID(str(ds.get(keyword) or "")).is_valid for ds in images):
+            raise Refused(f"{keyword} of the source is missing or no UID, so that no object can refer to it")
+    frames = tuple(frame_order(first)) if len(source.paths) == 1 and _framed(first) else None
+    if frames is not None and len(frames) != len(indices):
+        raise Refused(f"{len(indices)} of {len(frames)} frames of the multi-frame source were scored; all are needed")
+
+    found = [plane_of(ds, f) for ds in images for f in (frames or (0,))]
+    planes = tuple(p for p in found if p is not None)
+    known = len(planes) == len(found) and all(UID(str(i.get("FrameOfReferenceUID") or "")).is_valid for i in images)
+    for image in images:
+        if frames is not None:
+            _share(image)
+        if not known and "FrameOfReferenceUID" in image:
+            del image.FrameOfReferenceUID  # without a place of every slice it says nothing, and highdicom trusts it
+    return Evidence(tuple(paths), tuple(images), frames, planes if known else None)
+
+
+def no_evidence() -> Evidence:
+    """Return what stands for an input that never was DICOM: no images, and no patient or study but an empty one."""
+    return Evidence((), (clean(Dataset()),), None, None)
+
+
+def clean(ds: Dataset) -> Dataset:
+    """Return the dataset, changed in place, as the module describes."""
+    ds.remove_private_tags()
+    for element in list(ds):
+        if element.VR in _FREE_TEXT or element.keyword in _DROPPED or 0x5000 <= element.tag.group < 0x5100:
+            del ds[element.tag]
+    for keyword in _TYPE_2:
+        if keyword not in ds:
+            setattr(ds, keyword, "")
+    if ds.PatientSex not in ("M", "F", "O"):
+        ds.PatientSex = ""
+    for keyword, kind in (("PatientBirthDate", DA), ("StudyDate", DA), ("StudyTime", TM)):
+        try:
+            kind(str(ds.get(keyword) or ""))
+        except ValueError:
+            setattr(ds, keyword, "")
+    return ds
+
+
+def _framed(ds: Dataset) -> bool:
+    return number_of_frames(ds) > 1 or "SharedFunctionalGroupsSequence" in ds
+
+
+def _share(ds: Dataset) -> None:
+    """Move orientation and spacing to the shared functional groups where all frames agree: highdicom wants them there.
+
+    PS3.3 C.7.6.16.1.1 allows either place for what does not change.
+    """
+    shared = (ds.get("SharedFunctionalGroupsSequence") or [None])[0]
+    frames = ds.get("PerFrameFunctionalGroupsSequence") or []
+    for name in ("PlaneOrientationSequence", "PixelMeasuresSequence"):
+        if shared is not None and name not in shared and frames and all(f.get(name) for f in frames):
+            if all(f[name].value[0] == frames[0][name].value[0] for f in frames):
+                shared[name] = frames[0][name]
+                for frame in frames:
+                    del frame[name]

@@ -1,0 +1,150 @@
+"""From a source's predictions to the DICOM objects that were asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+from PIL import Image
+from pydicom.dataset import Dataset
+
+from invad_med.data.datasets import find_dataset
+from invad_med.data.slices import ReadError
+from invad_med.data.sources import read_slice
+from invad_med.data.transforms import to_unit
+from invad_med.writers.dicom.anonymous import Anonymiser
+from invad_med.writers.dicom.blending import write_blending
+from invad_med.writers.dicom.common import Author, Result, quiet
+from invad_med.writers.dicom.evidence import Refused, load_evidence, no_evidence
+from invad_med.writers.dicom.overlay import write_overlay
+from invad_med.writers.dicom.parametric_map import make_parametric_map, save_parametric_map
+from invad_med.writers.dicom.presentation_state import write_presentation_state
+from invad_med.writers.dicom.report import write_report
+from invad_med.writers.dicom.secondary_capture import write_secondary_capture
+from invad_med.writers.dicom.segmentation import write_segmentation
+from invad_med.writers.heatmap import draw_heatmap
+
+
+@dataclass
+class Outcome:
+    """What became of one source.
+
+    Args:
+        written: files in place.
+        failed: object type and why it was not written; names neither file nor patient.
+    """
+
+    written: list[Path] = field(default_factory=list)
+    failed: list[tuple[str, str]] = field(default_factory=list)
+
+
+class DicomWriter:
+    """Write DICOM objects about results below ``<output_dir>/dicom/<source.name>/``.
+
+    Args:
+        output_dir: folder of the run.
+        kinds: of `KINDS`; ``blending`` brings ``parametric_map`` with it, which it refers to.
+        anonymize: leave no identity in the objects: see `invad_med.writers.dicom.anonymous`.
+        deterministic_uids: the same source, model and result give the same UIDs in every run.
+
+    Raises:
+        ValueError: an unknown kind.
+    """
+
+    def __init__(
+        self,
+        output_dir: str | Path,
+        kinds: Collection[str] | str = (),
+        anonymize: bool = False,
+        deterministic_uids: bool = False,
+    ) -> None:
+        kinds = [k for k in kinds.replace(",", " ").split()] if isinstance(kinds, str) else list(kinds or ())
+        unknown = [k for k in kinds if k not in KINDS]
+        if unknown:
+            raise ValueError(f"dicom_out holds {unknown[0]!r}; object types are {', '.join(KINDS)}")
+        self.folder, self.deterministic = Path(output_dir) / "dicom", deterministic_uids
+        self.kinds = tuple(k for k in KINDS if k in kinds or (k == "parametric_map" and "blending" in kinds))
+        self.anonymise = (Anonymiser("invad-med") if deterministic_uids else Anonymiser()) if anonymize else None
+
+    def wanted(self, result: Result) -> bool:
+        """Return whether anything is to be written: of an input that never was DICOM, only a capture can be made."""
+        return bool(self.kinds) and (result.source.kind == "dicom" or "secondary_capture" in self.kinds)
+
+    def __call__(self, result: Result) -> Outcome:
+        """Write all objects of one source; one that cannot be written stops no other.
+
+        Args:
+            result: with at least one prediction.
+        """
+        outcome = Outcome()
+        with quiet():
+            try:
+                job = _Job(result, self._author(result), self.folder / result.source.name)
+            except (Refused, ReadError) as error:
+                outcome.failed = [(kind, str(error)) for kind in self.kinds]
+                return outcome
+            for kind in self.kinds:
+                try:
+                    outcome.written += _WRITERS[kind](job)
+                except (Refused, ReadError) as error:
+                    outcome.failed.append((kind, str(error)))
+                except OSError as error:
+                    outcome.failed.append((kind, f"cannot be written ({error.strerror or 'input or output error'})"))
+                except Exception as error:  # libraries quote values of the source, which can be the patient's name
+                    outcome.failed.append((kind, f"the source breaks the standard ({type(error).__name__})"))
+        return outcome
+
+    def _author(self, result: Result) -> Author:
+        if result.source.kind == "dicom":
+            indices = [p.index for p in result.predictions]
+            return Author(result, load_evidence(result.source, indices, self.anonymise), self.deterministic)
+        author = Author(result, no_evidence(), self.deterministic)
+        author.evidence.first.StudyInstanceUID = author.uid("study")
+        author.evidence.first.SeriesInstanceUID = author.uid("source")
+        return author
+
+
+@dataclass(frozen=True)
+class _Job:
+    result: Result
+    author: Author
+    folder: Path
+
+    @cached_property
+    def parametric_map(self) -> Dataset:
+        return make_parametric_map(self.author)
+
+    @property
+    def pictures(self) -> list[Image.Image]:
+        return [self._draw(i) for i in range(len(self.result.predictions))]
+
+    def _draw(self, position: int) -> Image.Image:
+        prediction = self.result.predictions[position]
+        facts = find_dataset(prediction.dataset or "")
+        if facts is None:
+            raise Refused(f"no data set is called {prediction.dataset!r}, so its grey scale is unknown")
+        piece = read_slice(self.result.source, prediction.index)
+        return draw_heatmap(prediction, to_unit(piece, facts), reduce=False)
+
+
+def _referring(write: Callable[[_Job], list[Path]]) -> Callable[[_Job], list[Path]]:
+    def checked(job: _Job) -> list[Path]:
+        if job.result.source.kind != "dicom":
+            raise Refused("the input never was DICOM: there is no image to refer to; ask for secondary_capture")
+        return write(job)
+
+    return checked
+
+
+_WRITERS: dict[str, Callable[[_Job], list[Path]]] = {
+    "overlay": _referring(lambda job: write_overlay(job.author, job.folder)),
+    "parametric_map": _referring(lambda job: [save_parametric_map(job.parametric_map, job.author, job.folder)]),
+    "segmentation": _referring(lambda job: write_segmentation(job.author, job.folder)),
+    "secondary_capture": lambda job: write_secondary_capture(job.author, job.folder, job.pictures),
+    "presentation_state": _referring(lambda job: write_presentation_state(job.author, job.folder)),
+    "blending": _referring(lambda job: write_blending(job.author, job.folder, job.parametric_map)),
+    "report": _referring(lambda job: write_report(job.author, job.folder)),
+}
+KINDS = tuple(_WRITERS)

@@ -1,0 +1,140 @@
+"""The anomaly map itself as a DICOM Parametric Map (PS3.3 A.75): float32 on the source's grid and planes.
+
+Values are dimensionless, at least 0, and mapped to themselves; the window runs from 0 to twice the map threshold, as
+the colour scale of the pictures does. A palette belongs to integer pixels only, so colours come with `blending`.
+"""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+
+import highdicom as hd
+import numpy as np
+from pydicom.dataset import Dataset
+
+from invad_med.writers.dicom.common import Author, same, save
+from invad_med.writers.dicom.evidence import Refused
+
+QUANTITY = hd.sr.CodedConcept("anomaly", "99INVAD", "Norm of the inverted features, expected 0 to normal")
+NO_UNITS = hd.sr.CodedConcept("1", "UCUM", "no units")
+
+
+def make_parametric_map(author: Author) -> Dataset:
+    """Return the object, a frame for each slice.
+
+    Raises:
+        Refused: several slices without a place in the patient.
+    """
+    result, evidence = author.result, author.evidence
+    require_places(author)
+    maps, limit = evidence.stored(result.maps), result.limit
+    mapping = hd.pm.RealWorldValueMapping(
+        lut_label="ANOMALY",
+        lut_explanation="Anomaly map, not calibrated in any unit",
+        unit=NO_UNITS,
+        value_range=(0.0, float(max(maps.max(), 2 * limit))),
+        slope=1.0,
+        intercept=0.0,
+        quantity_definition=QUANTITY,
+    )
+    ds = hd.pm.ParametricMap(
+        source_images=list(evidence.images) if evidence.planes else [_held(evidence.first, author)],
+        pixel_array=np.ascontiguousarray(maps),
+        contains_recognizable_visual_features=False,
+        real_world_value_mappings=[mapping],
+        voi_lut_transformations=[hd.VOILUTTransformation(window_center=limit, window_width=2 * limit)],
+        content_label="ANOMALY_MAP",
+        content_description="Anomaly map, research use only",
+        image_flavor="VOLUME",
+        **author.keywords("parametric_map"),
+    )
+    if not evidence.planes:
+        _release(ds, evidence.first)
+    return author.finish(ds, "parametric_map", "Window: 0 to twice the threshold.")
+
+
+def _held(image: Dataset, author: Author) -> Dataset:
+    """Return a header with a place in space, which highdicom 0.28 needs; `_release` takes it off the object again.
+
+    Without one it makes a dimension index that it then refuses ("Unexpected mismatch between dimension index values").
+    """
+    held = Dataset()
+    held.update(copy.deepcopy(dict(image.items())))
+    for keyword in ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence", "NumberOfFrames"):
+        if keyword in held:
+            del held[keyword]
+    held.FrameOfReferenceUID = author.uid("held")
+    held.ImagePositionPatient, held.ImageOrientationPatient = [0, 0, 0], [1, 0, 0, 0, 1, 0]
+    held.PixelSpacing, held.SliceThickness = [1, 1], 1
+    return held
+
+
+def _release(ds: Dataset, image: Dataset) -> None:
+    """Take the place that `_held` gave off an object: a projection has no frame of reference."""
+    del ds.FrameOfReferenceUID, ds.PositionReferenceIndicator
+    shared, (frame,) = ds.SharedFunctionalGroupsSequence[0], ds.PerFrameFunctionalGroupsSequence
+    for item, keyword in ((shared, "PlaneOrientationSequence"), (frame, "PlanePositionSequence")):
+        if keyword in item:
+            del item[keyword]
+    spacing = image.get("PixelSpacing") or image.get("ImagerPixelSpacing")
+    if spacing:
+        shared.PixelMeasuresSequence[0].PixelSpacing = spacing
+        del shared.PixelMeasuresSequence[0].SliceThickness
+    else:
+        del shared.PixelMeasuresSequence
+    frame.FrameContentSequence[0].FrameLabel = "1"
+    index = ds.DimensionIndexSequence[0]
+    index.DimensionIndexPointer, index.FunctionalGroupPointer = 0x00209453, 0x00209111  # Frame Label, Frame Content
+    index.DimensionDescriptionLabel = "Frame Label"
+
+
+def write_parametric_map(author: Author, folder: Path) -> list[Path]:
+    """Write ``<folder>/parametric_map.dcm``.
+
+    Raises:
+        Refused: as `make_parametric_map`.
+        OSError: it cannot be written.
+    """
+    return [save_parametric_map(make_parametric_map(author), author, folder)]
+
+
+def save_parametric_map(ds: Dataset, author: Author, folder: Path) -> Path:
+    """Write a map that `make_parametric_map` made."""
+    maps = author.evidence.stored(author.result.maps)
+
+    def check(read: Dataset) -> None:
+        same(np.frombuffer(read.FloatPixelData, "<f4").reshape(maps.shape), frames_in_order(read, maps, author))
+
+    return save(ds, folder / "parametric_map.dcm", check)
+
+
+def frames_in_order(read: Dataset, planes: np.ndarray, author: Author) -> np.ndarray:
+    """Return the planes in the order in which highdicom stores them: by position, told by the referenced sources."""
+    order = frame_sources(read, author)
+    return planes[order] if order is not None else planes
+
+
+def frame_sources(read: Dataset, author: Author) -> list[int] | None:
+    """Return for each frame of an object the position of the source frame it refers to; None where it refers to none.
+
+    Of single-frame sources that is the position among ``evidence.images``, else the stored frame, 0-based.
+    """
+    place = {str(ds.SOPInstanceUID): i for i, ds in enumerate(author.evidence.images)}
+    order = []
+    for frame in read.PerFrameFunctionalGroupsSequence:
+        if "DerivationImageSequence" not in frame:
+            return None
+        item = frame.DerivationImageSequence[0].SourceImageSequence[0]
+        number = item.get("ReferencedFrameNumber")
+        order.append(place[str(item.ReferencedSOPInstanceUID)] if number is None else int(number) - 1)
+    return order
+
+
+def require_places(author: Author) -> None:
+    """Raise `Refused` where slices cannot be told apart by their place."""
+    if author.evidence.planes is None and len(author.result.maps) > 1:
+        raise Refused(
+            "slices have no common frame of reference or no position and orientation, so that no object can place "
+            "them; ask for secondary_capture or overlay"
+        )

@@ -1,0 +1,145 @@
+"""A structured report (TID 1500 Measurement Report): scores of every slice and the region of highest anomaly.
+
+Scores are dimensionless; a p-value is the share of held-out normal images that score as high. The region is an outline
+in pixel coordinates of the source image it lies on.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import highdicom as hd
+import numpy as np
+from highdicom.coding_schemes import CodingSchemeIdentificationItem
+from highdicom.sr import CodedConcept
+from pydicom.dataset import Dataset
+from pydicom.sr.codedict import codes
+
+import invad_med
+from invad_med.predict import Prediction
+from invad_med.writers.dicom.common import MANUFACTURER, RESEARCH, Author, save
+from invad_med.writers.dicom.contours import contours
+from invad_med.writers.dicom.evidence import Refused
+from invad_med.writers.dicom.parametric_map import NO_UNITS
+
+SCORE = CodedConcept("anomaly-score", "99INVAD", "Anomaly score")
+PAPER_SCORE = CodedConcept("paper-score", "99INVAD", "Anomaly score, not calibrated")
+THRESHOLD = CodedConcept("threshold", "99INVAD", "Threshold of the anomaly score")
+P_VALUE = CodedConcept("p-value", "99INVAD", "Conformal p-value among normal images")
+HIGHEST = CodedConcept("highest", "99INVAD", "Highest value of the anomaly map")
+MAP_THRESHOLD = CodedConcept("map-threshold", "99INVAD", "Threshold of the anomaly map")
+_SCHEME = CodingSchemeIdentificationItem("99INVAD", "invad-med anomaly detection", invad_med.__version__)
+
+
+def write_report(author: Author, folder: Path) -> list[Path]:
+    """Write ``<folder>/report.dcm``.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    algorithm = hd.sr.AlgorithmIdentification(
+        name=author.result.model,
+        version=invad_med.__version__,
+        manufacturer=MANUFACTURER,
+        family=codes.DCM.ArtificialIntelligence,
+        parameters=[RESEARCH, *author.versions[1:], f"training data {author.serial}"],
+    )
+    groups = [_slice(author, i, p, algorithm) for i, p in enumerate(author.result.predictions)]
+    region = _highest(author, algorithm)
+    device = hd.sr.DeviceObserverIdentifyingAttributes(
+        uid=author.uid("device"), name=author.result.model, manufacturer_name=MANUFACTURER,
+        model_name=author.result.model, serial_number=author.serial,
+    )  # fmt: skip
+    report = hd.sr.MeasurementReport(
+        observation_context=hd.sr.ObservationContext(
+            observer_device_context=hd.sr.ObserverContext(codes.DCM.Device, device)
+        ),
+        procedure_reported=CodedConcept("363679005", "SCT", "Imaging procedure"),
+        title=codes.DCM.ImagingMeasurementReport,
+        imaging_measurements=[*groups, region],
+    )
+    ds = hd.sr.ComprehensiveSR(
+        evidence=list(author.evidence.images),
+        content=report[0],
+        is_complete=True,
+        is_final=False,
+        coding_schemes=[_SCHEME],
+        **author.keywords("report"),
+    )
+    author.finish(ds, "report")
+
+    def check(read: Dataset) -> None:
+        content = hd.sr.MeasurementReport.from_sequence([hd.sr.ComprehensiveSR.from_dataset(read).content[0]])
+        found = len(content.get_image_measurement_groups())
+        if found != len(groups):
+            raise Refused(f"{found} measurement groups read back, {len(groups)} written")
+
+    return [save(ds, folder / "report.dcm", check)]
+
+
+def _slice(
+    author: Author, position: int, prediction: Prediction, algorithm: hd.sr.AlgorithmIdentification
+) -> hd.sr.MeasurementsAndQualitativeEvaluations:
+    image, frame = author.evidence.image_of(position)
+    frames = None if frame is None else [frame]
+    values = [
+        (SCORE, prediction.score),
+        (THRESHOLD, prediction.threshold),
+        (P_VALUE, prediction.p_value),
+        (PAPER_SCORE, prediction.paper_score),
+        (HIGHEST, float(author.result.maps[position].max())),
+        (MAP_THRESHOLD, prediction.map_threshold),
+    ]
+    evaluations = []
+    if prediction.score is not None and prediction.threshold is not None:
+        above = prediction.score > prediction.threshold
+        evaluations = [
+            hd.sr.QualitativeEvaluation(
+                name=CodedConcept("above", "99INVAD", "Anomaly score above threshold"),
+                value=codes.SCT.Yes if above else codes.SCT.No,
+            )
+        ]
+    return hd.sr.MeasurementsAndQualitativeEvaluations(
+        tracking_identifier=hd.sr.TrackingIdentifier(
+            uid=author.uid("report", "slice", str(prediction.index)), identifier=f"slice {prediction.index}"
+        ),
+        source_images=[hd.sr.SourceImageForMeasurementGroup(image.SOPClassUID, image.SOPInstanceUID, frames)],
+        algorithm_id=algorithm,
+        measurements=[_number(name, value) for name, value in values if value is not None],
+        qualitative_evaluations=evaluations,
+    )
+
+
+def _highest(
+    author: Author, algorithm: hd.sr.AlgorithmIdentification
+) -> hd.sr.PlanarROIMeasurementsAndQualitativeEvaluations:
+    """Return the region around the highest value of all maps: its outline at the threshold, or the pixel alone."""
+    maps = author.result.maps
+    position, row, column = (int(i) for i in np.unravel_index(int(np.argmax(maps)), maps.shape))
+    image, frame = author.evidence.image_of(position)
+    source = hd.sr.SourceImageForRegion(image.SOPClassUID, image.SOPInstanceUID, None if frame is None else [frame])
+    at = np.array([column + 0.5, row + 0.5])
+    around = [line for line in contours(maps[position], author.result.limit) if _inside(line, at)]
+    line = around[-1] if around else np.array([[0, 0], [1, 0], [1, 1], [0, 1], [0, 0]]) + at - 0.5
+    return hd.sr.PlanarROIMeasurementsAndQualitativeEvaluations(
+        tracking_identifier=hd.sr.TrackingIdentifier(
+            uid=author.uid("report", "highest"), identifier="region of highest anomaly"
+        ),
+        referenced_region=hd.sr.ImageRegion(graphic_type="POLYLINE", graphic_data=line, source_image=source),
+        finding_type=codes.SCT.MorphologicallyAbnormalStructure,
+        algorithm_id=algorithm,
+        measurements=[_number(HIGHEST, float(maps[position, row, column]))],
+    )
+
+
+def _inside(line: np.ndarray, point: np.ndarray) -> bool:
+    """Return whether a closed polyline goes around a point (even-odd rule)."""
+    (x0, y0), (x1, y1) = line[:-1].T, line[1:].T
+    crosses = (y0 > point[1]) != (y1 > point[1])
+    with np.errstate(divide="ignore", invalid="ignore"):
+        at = x0 + (point[1] - y0) / (y1 - y0) * (x1 - x0)
+    return bool(np.count_nonzero(crosses & (point[0] < at)) % 2)
+
+
+def _number(name: CodedConcept, value: float) -> hd.sr.Measurement:
+    return hd.sr.Measurement(name=name, value=float(value), unit=NO_UNITS)

@@ -1,0 +1,86 @@
+"""The region above threshold as a binary segmentation, and the map as a fractional one (PS3.3 A.51).
+
+Fractional: 0 is 0, 128 is the map threshold, 255 twice the threshold and more. It is declared as PROBABILITY because
+the standard knows only that and OCCUPANCY; it is no calibrated probability, and the segment's description says so.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import highdicom as hd
+import numpy as np
+from pydicom.dataset import Dataset
+from pydicom.sr.codedict import codes
+
+import invad_med
+from invad_med.writers.dicom.common import MANUFACTURER, RESEARCH, Author, same, save
+from invad_med.writers.dicom.parametric_map import frame_sources, require_places
+
+_FAMILY = codes.DCM.ArtificialIntelligence
+
+
+def write_segmentation(author: Author, folder: Path) -> list[Path]:
+    """Write ``<folder>/segmentation_binary.dcm`` and ``segmentation_fractional.dcm``.
+
+    Frames without any segmented pixel are left out, as the standard asks, unless all are empty.
+
+    Raises:
+        Refused: several slices without a place in the patient.
+        OSError: a file cannot be written.
+    """
+    require_places(author)
+    result, evidence = author.result, author.evidence
+    regions = evidence.stored(result.regions).astype(np.uint8)
+    scaled = np.clip(evidence.stored(result.maps).astype(np.float64) / (2 * result.limit), 0.0, 1.0)
+    stored = np.around(scaled * 255)
+    return [
+        _write(author, "segmentation", "BINARY", regions, regions, folder / "segmentation_binary.dcm"),
+        _write(author, "fractional", "FRACTIONAL", scaled, stored, folder / "segmentation_fractional.dcm"),
+    ]
+
+
+def _write(author: Author, kind: str, form: str, values: np.ndarray, stored: np.ndarray, path: Path) -> Path:
+    algorithm = hd.AlgorithmIdentificationSequence(
+        name=author.result.model, family=_FAMILY, version=invad_med.__version__, source=MANUFACTURER
+    )
+    segment = hd.seg.SegmentDescription(
+        segment_number=1,
+        segment_label="Anomaly (research)",
+        segmented_property_category=codes.SCT.MorphologicallyAbnormalStructure,
+        segmented_property_type=codes.SCT.MorphologicallyAbnormalStructure,
+        algorithm_type="AUTOMATIC",
+        algorithm_identification=algorithm,
+        tracking_uid=author.uid(kind, "segment"),
+        tracking_id="anomaly",
+        display_color=hd.color.CIELabColor.from_rgb(255, 128, 0),
+    )
+    segment.SegmentDescription = f"{RESEARCH}. " + (
+        f"Map above {author.result.limit:.6g}."
+        if form == "BINARY"
+        else "Map over twice its threshold (128 is the threshold); not a calibrated probability."
+    )
+    ds = hd.seg.Segmentation(
+        source_images=list(author.evidence.images),
+        pixel_array=values,
+        segmentation_type=form,
+        segment_descriptions=[segment],
+        fractional_type="PROBABILITY",
+        max_fractional_value=255,
+        omit_empty_frames=bool(values.any()),
+        content_label="ANOMALY",
+        content_description="Anomaly region, research use only",
+        **author.keywords(kind),
+    )
+    author.finish(ds, kind)
+
+    def check(read: Dataset) -> None:
+        order = frame_sources(read, author)
+        frames = read.pixel_array.reshape(-1, *values.shape[1:])
+        kept = list(range(len(values))) if order is None else order
+        same(frames, stored[kept].astype(np.uint8))
+        left_out = np.delete(stored, kept, axis=0)
+        if left_out.any():
+            same(left_out, np.zeros_like(left_out))
+
+    return save(ds, path, check)
