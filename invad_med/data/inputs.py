@@ -89,3 +89,25 @@ def list_inputs(
             f"unreadable file(s). Reasons: {'; '.join(reasons[:5])}. Models: {', '.join(sorted(models))}"
         )
     return Inputs(Path(dataset_dir), tuple(items), tuple(unscored), tuple(found.problems))
+
+
+def share_inputs(inputs: Inputs, rank: int, processes: int) -> Inputs:
+    """Return the part of ``inputs`` that one of several processes scores: every source whole, in exactly one part.
+
+    What has no model or could not be read is in the first part.
+
+    Args:
+        inputs: everything found.
+        rank: number of the process, from 0.
+        processes: how many there are.
+
+    Raises:
+        ValueError: fewer sources than processes.
+    """
+    sources = list(dict.fromkeys(item.source for item in inputs.items))
+    if len(sources) < processes:
+        raise ValueError(f"{len(sources)} image source(s) cannot be shared among {processes} processes: start fewer")
+    mine = set(sources[rank::processes])
+    items = tuple(item for item in inputs.items if item.source in mine)
+    first = rank == 0
+    return Inputs(inputs.base, items, inputs.unscored if first else (), inputs.problems if first else ())
