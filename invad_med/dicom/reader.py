@@ -137,6 +137,10 @@ def _pixel_array(ds: Dataset, syntax: UID) -> np.ndarray:
                 bits = int(ds.BitsStored)
                 raise ReadError(f"no codec decodes {syntax.name} with {bits} bits rightly{advice}") from None
             raise ReadError(f"pixel data ({syntax.name}) is damaged or cut off") from None
+        except BaseException as error:
+            if type(error).__name__ != "PanicException":  # of codecs in Rust: no Exception, and of no importable type
+                raise
+            raise ReadError(f"pixel data ({syntax.name}) is damaged or cut off") from None
 
 
 def _frames(ds: Dataset, raw: list[np.ndarray], order: list[int]) -> Iterator[_Frame]:

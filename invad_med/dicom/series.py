@@ -81,7 +81,7 @@ def read_header(path: Path) -> Header | None:
         if not sop_class and "Rows" not in ds:
             raise ReadError("not a DICOM file, or its header is damaged")
         if sop_class in _NOT_IMAGES or "Rows" not in ds or "Columns" not in ds:
-            raise ReadError(f"DICOM object without an image ({UID(sop_class).name if sop_class else 'unknown class'})")
+            raise ReadError(f"DICOM object without an image ({_class_name(sop_class)})")
         orientation, position = _geometry(ds)
         return Header(
             path=path,
@@ -95,6 +95,12 @@ def read_header(path: Path) -> Header | None:
             position=position,
             identity=_identity(ds),
         )
+
+
+def _class_name(sop_class: object) -> str:
+    """Return the name of a SOP class; damaged ones are not quoted, they can run on into what follows them."""
+    uid = UID(str(sop_class or ""))
+    return uid.name if uid.is_valid and uid.name != uid else "unknown class"
 
 
 def number_of_frames(ds: Dataset) -> int:
