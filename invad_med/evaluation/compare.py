@@ -37,8 +37,8 @@ def compare_runs(run_a: str | Path, run_b: str | Path, score: str = "calibrated"
             for key in a.files:
                 kind, _, name = key.partition("/")
                 if kind == score and key in b.files and not name.endswith("threshold"):
-                    values = (Figure(float(x[key][0]), None, None) for x in (a, b))
-                    d = paired_difference(*values, a[key][1:], b[key][1:])
+                    first, second = (Figure(float(x[key][0]), None, None) for x in (a, b))
+                    d = paired_difference(first, second, a[key][1:], b[key][1:])
                     rows.append((file_a.parent.name, name, d.value, d.low, d.high, verdict(d)))
     if not rows:
         raise ValueError(f"{run_a} and {run_b} have no figure of the score {score!r} on a common data set")

@@ -249,4 +249,4 @@ def _joined(
         column = np.zeros(len(bins), dtype=np.float32)
         column[np.searchsorted(bins, where)] = counts
         columns.append(column)
-    return ImageCounts(bins, *columns, regions)
+    return ImageCounts(bins, columns[0], columns[1], columns[2], regions)

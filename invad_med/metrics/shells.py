@@ -75,4 +75,4 @@ def gathered(rows: Tensor) -> Tensor:
     """Return the rows (n, k) of all processes on the CPU, whatever n each has, even none; as they are for one."""
     if idist.get_world_size() == 1:
         return rows.cpu()
-    return evenly_divisible_all_gather(rows.to(idist.device())).cpu()  # type: ignore[union-attr]
+    return evenly_divisible_all_gather(rows.to(idist.device()), concat=True).cpu()
