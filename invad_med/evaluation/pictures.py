@@ -59,7 +59,7 @@ def histogram(e: Evaluation) -> str:
 
     def draw(figure: Canvas) -> None:
         axes = figure.subplots()
-        edges = np.histogram_bin_edges(own.scores, bins=min(40, max(8, len(labels) // 6)))
+        edges = np.histogram_bin_edges(own.scores, bins=min(40, max(8, len(labels) // 6))).tolist()
         for label, name, colour in ((0, "normal", _NORMAL), (1, "abnormal", _ABNORMAL)):
             values = own.scores[labels == label]
             if len(values):
