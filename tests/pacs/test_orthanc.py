@@ -4,7 +4,6 @@ import json
 import shutil
 import socket
 import subprocess
-import sys
 import time
 import urllib.request
 from email import message_from_bytes
@@ -14,14 +13,12 @@ from pathlib import Path
 import numpy as np
 import pydicom
 import pytest
+from dicom_results import make_series, result_of
 from pydicom.data import get_testdata_file
 from pydicom.uid import DigitalXRayImageStorageForPresentation
 
 from invad_med.data.sources import scan
 from invad_med.writers.dicom.export import KINDS, DicomWriter
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "writers" / "dicom"))
-from conftest import make_series, result_of
 
 EDGE = b"edge-of-a-part-7f3a91c0d2"
 PLUGINS = Path("/usr/share/orthanc/plugins")

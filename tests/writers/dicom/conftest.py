@@ -1,72 +1,9 @@
-"""Sources and results for the DICOM writers: made from pydicom's own files, with geometry known to the test."""
+"""Sources for the tests of the DICOM writers."""
 
-import copy
-from pathlib import Path
-
-import numpy as np
-import pydicom
 import pytest
-from pydicom.data import get_testdata_file
-from pydicom.uid import generate_uid
+from dicom_results import named
 
-from invad_med.data.sources import read_slice, scan
-from invad_med.predict import Prediction
-from invad_med.writers.dicom.common import Result
-
-LIMIT = 6.0
-OBLIQUE = np.linalg.qr(np.array([[1.0, 0.3, -0.2], [-0.25, 1.0, 0.4], [0.1, -0.35, 1.0]]))[0].T  # row, column, normal
-
-
-def named(name):
-    return Path(get_testdata_file(name, download=False))
-
-
-def result_of(source, maps=None):
-    """Return a result with given maps, or with a square of abnormal pixels in every slice."""
-    predictions = []
-    for i in range(source.n_slices):
-        height, width = read_slice(source, i).pixels.shape[:2]
-        if maps is None:
-            values = np.random.default_rng(i).random((height, width), dtype=np.float32)
-            values[height // 4 : height // 2, width // 3 : width // 2] = 9.0 + i
-        else:
-            values = maps[i]
-        predictions.append(
-            Prediction(source, i, "scored", None, "brain", "dicom", values, 1.5 + i, 0.03, 1.2, LIMIT, 33.0)
-        )
-    return Result(source, tuple(predictions), {"title": "Brain MRI", "data_digest": "cd15", "versions": {"monai": "1"}})
-
-
-def make_series(folder, volume, spacing=(0.7, 1.3), step=3.0, shear=0.9, gap_after=2, syntax=None):
-    """Write an oblique, sheared, gapped CT series and return (source, to_patient).
-
-    ``to_patient(slice, row, column)`` is the place in mm that the header of the slice gives.
-    """
-    folder.mkdir(parents=True)
-    template = pydicom.dcmread(named("CT_small.dcm"))
-    template.SeriesInstanceUID = generate_uid()
-    row, column, normal = OBLIQUE[0], OBLIQUE[1], np.cross(OBLIQUE[0], OBLIQUE[1])
-    places = []
-    for k, pixels in enumerate(volume):
-        distance = step * k + (2 * step if k > gap_after else 0.0)
-        places.append(np.array([-31.0, 17.5, 8.25]) + distance * (normal + shear / step * column))
-        ds = copy.deepcopy(template)
-        ds.Rows, ds.Columns = pixels.shape
-        ds.PixelData = pixels.astype(np.int16).tobytes()
-        ds.PixelSpacing = list(spacing)
-        ds.ImageOrientationPatient = [f"{v:.9f}" for v in (*row, *column)]
-        ds.ImagePositionPatient = [f"{v:.9f}" for v in places[-1]]
-        ds.SOPInstanceUID = ds.file_meta.MediaStorageSOPInstanceUID = generate_uid()
-        ds.InstanceNumber = (k * 3) % len(volume) + 1  # not the spatial order
-        if syntax:
-            ds.compress(syntax, generate_instance_uid=False)
-        ds.save_as(folder / f"{(k * 3) % len(volume)}.dcm")
-    (source,) = scan(folder).sources
-
-    def to_patient(k, r, c):
-        return places[k] + spacing[0] * r * column + spacing[1] * c * row
-
-    return source, to_patient
+from invad_med.data.sources import scan
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ import pydicom
 import pytest
 import SimpleITK as sitk
 import torch
-from conftest import LIMIT, make_series, named, result_of
+from dicom_results import LIMIT, make_series, named, result_of
 from PIL import Image
 from pydicom.uid import RLELossless
 
@@ -375,11 +375,11 @@ def test_a_kill_leaves_only_whole_objects(ct, tmp_path):
         "    if len(calls) == 3: os.kill(os.getpid(), signal.SIGKILL)\n"
         "    real(a, b)\n"
         "os.replace = replace\n"
-        "from conftest import *; from invad_med.writers.dicom.export import *\n"
+        "from dicom_results import *; from invad_med.writers.dicom.export import *\n"
         "(source,) = scan(named('CT_small.dcm')).sources\n"
         "DicomWriter(sys.argv[1], KINDS)(result_of(source))\n"
     )
-    done = subprocess.run([sys.executable, "-W", "ignore", "-c", code, str(tmp_path), str(Path(__file__).parent)])
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", code, str(tmp_path), str(Path(__file__).parents[2])])
     assert done.returncode == -9
     whole = list(tmp_path.rglob("*.dcm"))
     assert len(whole) == 2
