@@ -26,6 +26,7 @@ from invad_med.networks import AnomalyDetector
 from invad_med.networks.checkpoints import read_provenance
 from invad_med.shelf import load_like
 from invad_med.training.artefact import data_digest
+from invad_med.training.distributed import processes, rank, together
 
 logger = logging.getLogger(__name__)
 
@@ -96,6 +97,8 @@ def evaluate_dataset(
 ) -> Evaluation:
     """Score a data set's split and measure every score.
 
+    Of several processes each scores its share, and the first measures: in the others nothing is ``judged``.
+
     Args:
         dataset: as `invad_med.data.bmad.read_tree` gives it.
         facts: how its images are prepared.
@@ -121,16 +124,24 @@ def evaluate_dataset(
     own = OwnScores(detector, plan.false_positive_rate)
     baselines = _baselines(result, dataset, detector) if plan.baselines else {}
     fitted = time.perf_counter()
-    bar = tqdm(batches(len(truth.images), plan.batch_size), desc=f"scoring {result.name}", unit="batch")
-    for part in bar:
-        x = image_features(detector, truth, part)
-        own.add(x)
-        for baseline in baselines.values():
-            baseline.add(x)
+    methods = [own, *baselines.values()]
+    mine = batches(len(truth.images), plan.batch_size)[rank() :: processes()]
+
+    def score() -> None:
+        for part in tqdm(mine, desc=f"scoring {result.name}", unit="batch", disable=rank() > 0):
+            x = image_features(detector, truth, part)
+            for method in methods:
+                method.add(x)
+
+    together(score)
+    for method in methods:
+        method.gather()
     result.scored, result.p_values = own.scored()
     result.scored |= {name: baseline.scored() for name, baseline in baselines.items()}
     scored = time.perf_counter()
     _note(result)
+    if rank() > 0:  # one measures
+        return result
     weights = resample_weights(int(truth.groups.max()) + 1, plan.resamples, plan.seed)
     for name, value in tqdm(result.scored.items(), desc=f"measuring {result.name}", unit="score"):
         result.judged[name] = judge(truth, value, weights)

@@ -17,6 +17,7 @@ A baseline's image score is the mean, the largest 1 % or the maximum of its map,
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from pathlib import Path
 
@@ -33,6 +34,7 @@ from invad_med.metrics.image import auroc
 from invad_med.networks import AnomalyDetector
 from invad_med.scoring import anomaly_map, max_min, nll, paper_score
 from invad_med.scoring.scores import top_mean
+from invad_med.training.distributed import together
 from invad_med.training.features import cached_features
 
 LEVELS = (100, 200, 300, 500, 700)
@@ -92,6 +94,11 @@ class OwnScores:
         for name, value in found.items():
             self.rows.setdefault(name, []).append(value.float().cpu())
 
+    def gather(self) -> None:
+        """Take up what the other processes scored."""
+        everyone = together(lambda: self.rows)  # the first has at least one batch
+        self.rows = {name: _interleaved([rows.get(name, []) for rows in everyone]) for name in everyone[0]}
+
     def scored(self) -> tuple[dict[str, Scored], np.ndarray]:
         """Return the three scores of all images added, and the calibrated one's p-values (N,)."""
         rows = {name: torch.cat(parts).numpy() for name, parts in self.rows.items()}
@@ -147,6 +154,10 @@ class Baseline:
     def add(self, x: Tensor) -> None:
         """Make the maps of features (n, C, h, w)."""
         self.maps.append(self.makers[self.setting](x).float().cpu())
+
+    def gather(self) -> None:
+        """Take up the maps that the other processes made."""
+        self.maps = _interleaved(together(lambda: self.maps))
 
     def scored(self) -> Scored:
         """Return maps and scores of all images added."""
@@ -204,3 +215,8 @@ def _bank(normals: Tensor, size: int = 20_000, seed: int = 0) -> Tensor:
     order = torch.randperm(n * h * w, generator=torch.Generator().manual_seed(seed))[:size]
     drawn = normals[order // (h * w), :, order % (h * w) // w, order % w]
     return drawn.float().T.reshape(1, c, 1, -1)
+
+
+def _interleaved(everyone: list[list[Tensor]]) -> list[Tensor]:
+    """Return batches in their order, where each process has done every P-th from its rank on."""
+    return [part for row in itertools.zip_longest(*everyone) for part in row if part is not None]

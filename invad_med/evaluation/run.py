@@ -21,6 +21,7 @@ from invad_med.evaluation.dataset import (
 from invad_med.evaluation.report import write_report
 from invad_med.evaluation.tables import write_tables
 from invad_med.networks import AnomalyDetector
+from invad_med.training.distributed import rank
 
 logger = logging.getLogger(__name__)
 
@@ -71,6 +72,8 @@ class Evaluator:
             except (ValueError, FileNotFoundError, ReadError) as error:
                 logger.warning("%s cannot be evaluated: %s", name, error)
                 self.problems[name] = str(error)
+        if rank() > 0:  # one writes
+            return
         tables = write_tables(self.evaluations, self.problems, self.output_dir)
         report = write_report(self.evaluations, self.problems, self.output_dir)
         print(self.summary())

@@ -27,7 +27,11 @@ from invad_med.writers.atomic import write_atomically
 
 
 def learning_curve(
-    dataset_dir: str | Path, points: int = 5, cache_dir: str | Path | None = None, **overrides: Any
+    dataset_dir: str | Path,
+    points: int = 5,
+    cache_dir: str | Path | None = None,
+    ckpt_path: str | Path | None = None,
+    **overrides: Any,
 ) -> dict[str, Any]:
     """Train, and return image AUROC on the test split at step 0 and after each of ``points`` equal parts.
 
@@ -35,6 +39,7 @@ def learning_curve(
         dataset_dir: one data set in BMAD's layout, its test split with images of both classes.
         points: measurements after the first.
         cache_dir: folder for the features, kept between runs.
+        ckpt_path: also write the model here, as ``train.json`` would.
         overrides: keys of ``train.json``, such as ``steps=500`` or ``train_fraction=0.1``.
 
     Returns:
@@ -88,6 +93,10 @@ def learning_curve(
         seconds = time.perf_counter() - start - measuring
         selection.network.load_state_dict(selection.load_best())
         chosen = {"step": selection.best["step"], "test_auroc": auroc(selection.network)}
+        if ckpt_path:
+            parser["ckpt_path"] = str(ckpt_path)
+            finish = parser.get_parsed_content("finish")
+            finish(weights=selection.load_best(), validation=selection.best)
     return {
         "dataset": cohort.facts.name,
         "train_images": len(cohort.train),
@@ -110,13 +119,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0, help="%(default)s")
     parser.add_argument("--fraction", type=float, default=0.1, help="of the data in the second training (%(default)s)")
     parser.add_argument("--cache_dir", type=Path, help="keep features here")
+    parser.add_argument("--ckpt_path", type=Path, help="keep the model trained on all images here")
     parser.add_argument("--output", type=Path, help="also write the result to this JSON file")
     options = parser.parse_args(argv)
     logging.basicConfig(level=logging.WARNING)
     overrides = {"modality": options.modality, "steps": options.steps, "seed": options.seed}
     results = [
-        learning_curve(options.dataset_dir, cache_dir=options.cache_dir, train_fraction=fraction, **overrides)
-        for fraction in (1.0, options.fraction)
+        learning_curve(options.dataset_dir, 5, options.cache_dir, path, train_fraction=fraction, **overrides)
+        for fraction, path in ((1.0, options.ckpt_path), (options.fraction, None))
     ]
     threads = torch.get_num_threads()
     report = {"threads": threads, "all": results[0], f"{options.fraction:g} of the data": results[1]}

@@ -1,6 +1,9 @@
-"""What changes when several processes train together: who writes, who waits, and how a network is shared."""
+"""What changes when several processes work together: who writes, who waits, and how a network is shared."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -10,9 +13,11 @@ from torch.nn.parallel import DistributedDataParallel
 
 from invad_med.networks.dit import DiTBlock
 
+T = TypeVar("T")
+
 
 def processes() -> int:
-    """Return the number of processes that train together, 1 without a process group."""
+    """Return the number of processes that work together, 1 without a process group."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
@@ -25,6 +30,23 @@ def barrier() -> None:
     """Wait until every process is here."""
     if processes() > 1:
         dist.barrier()
+
+
+def together(compute: Callable[[], T]) -> list[T]:
+    """Return what ``compute`` gives in every process, by rank; an error in one is raised in all, and each must call."""
+    if processes() == 1:
+        return [compute()]
+    found: tuple[T | None, Exception | None]
+    try:
+        found = compute(), None
+    except Exception as error:  # the others must not wait for what will never come
+        found = None, error
+    everyone: list[Any] = [None] * processes()
+    dist.all_gather_object(everyone, found)
+    for _, raised in everyone:
+        if raised is not None:
+            raise raised
+    return [value for value, _ in everyone]
 
 
 def mean_over_processes(value: float) -> float:

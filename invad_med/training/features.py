@@ -22,7 +22,7 @@ from invad_med.networks.checkpoints import round_to_half
 from invad_med.networks.features import FrozenFeatures
 from invad_med.training.cache import ArrayCache
 from invad_med.training.cohort import Cohort
-from invad_med.training.distributed import barrier, processes, rank
+from invad_med.training.distributed import barrier, processes, rank, together
 
 logger = logging.getLogger(__name__)
 
@@ -101,8 +101,7 @@ def cached_features(
 
     missing = [i for i in range(len(images)) if not load(i)]
     if cache and processes() > 1:
-        fill([i for i in missing if i % processes() == rank()])
-        barrier()  # what the others computed is in the cache now
+        together(lambda: fill([i for i in missing if i % processes() == rank()]))  # then all of it is in the cache
         missing_here = [i for i in missing if i % processes() != rank() and not load(i)]
     else:
         missing_here = missing

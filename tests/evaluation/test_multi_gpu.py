@@ -1,0 +1,37 @@
+"""Two processes (gloo) find what one finds."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.evaluation.test_run import folder, run  # noqa: F401  the same fixtures
+
+REPOSITORY = Path(__file__).parents[2]
+CONFIGS = REPOSITORY / "bundles" / "invad" / "configs"
+
+
+def test_two_processes_measure_what_one_measures(run, folder, tmp_path):  # noqa: F811
+    done = subprocess.run(
+        [
+            sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2",
+            "-m", "monai.bundle", "run",
+            "--config_file", f"['{CONFIGS / 'evaluate.json'}','{CONFIGS / 'multi_gpu_evaluate.json'}']",
+            "--dataset_dir", folder / "BMAD", "--models_dir", folder / "models", "--output_dir", tmp_path,
+            "--denoiser#input_size", "4", "--denoiser#depth", "1", "--denoiser#hidden_size", "32",
+            "--network_def#image_size", "64",
+            "--baselines", "True", "--resamples", "100", "--false_positive_rate", "0.2", "--mlflow", "False",
+            "--inferer#mode", "paper", "--device", "cpu",
+        ],
+        capture_output=True,
+        text=True,
+        cwd=REPOSITORY,
+        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)},
+    )  # fmt: skip
+    assert done.stdout.count("Results in") == 1, done.stdout[-2000:] + done.stderr[-4000:]  # one process speaks
+    ours, theirs = (json.loads((out / "metrics.json").read_text()) for out in (tmp_path, folder / "out"))
+    assert ours == theirs
+    # A data set that nobody can read is reported, and ends the command with a failure.
+    assert done.returncode != 0
+    assert list(json.loads((tmp_path / "problems.json").read_text())) == ["Liver_AD"]
