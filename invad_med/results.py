@@ -43,6 +43,10 @@ class WriteResults:
         output_dir: folder, made if need be.
         dicom: writes each source's DICOM objects when its last slice is there; None writes none.
         provenance: what is known of the model of a data set, for the DICOM objects.
+        destination: DICOMweb root of a server that the DICOM objects are stored on as well, or None.
+
+    Raises:
+        ValueError, ConnectionError, ImportError: the destination cannot be used; see `invad_med.dicom.web.Destination`.
     """
 
     def __init__(
@@ -51,9 +55,15 @@ class WriteResults:
         output_dir: str | Path,
         dicom: DicomWriter | None = None,
         provenance: Callable[[str], Mapping[str, Any]] | None = None,
+        destination: str | None = None,
     ) -> None:
         self.inputs, self.output_dir, self.dicom = inputs, Path(output_dir), dicom
         self.provenance = provenance or (lambda dataset: {})
+        self.destination = None
+        if destination:
+            from invad_med.dicom.web import Destination
+
+            self.destination = Destination(destination)
         self.objects = 0
         self.refused: Counter[tuple[str, str]] = Counter()
         self.predictions: list[Prediction] = []
@@ -119,6 +129,8 @@ class WriteResults:
             outcome = self.dicom(result)
             self.objects += len(outcome.written)
             self.refused.update(outcome.failed)
+            if self.destination:
+                self.destination.store(outcome.written)
 
     def _complete(self, engine: Engine) -> None:
         self._flush()
@@ -132,6 +144,9 @@ class WriteResults:
             logger.warning("%s", reason)
         for (kind, reason), count in self.refused.items():
             logger.warning("DICOM %s not written for %d source(s): %s", kind, count, reason)
+        if self.destination:
+            for reason, count in self.destination.failed.items():
+                logger.warning("%d DICOM object(s) not stored on %s: %s", count, self.destination.host, reason)
         print(self.summary())
 
     @property
@@ -143,18 +158,22 @@ class WriteResults:
         """Return the counts and where the results are, in a few lines."""
         done = [p for p in self.predictions if p.status == "scored"]
         above = sum(p.score is not None and p.threshold is not None and p.score > p.threshold for p in done)
+        objects = f", dicom ({self.objects} objects{self._stored()})" if self.objects else ""
         return (
             f"{len(done)} slices scored, {above} above threshold; {len(self.inputs.unscored)} without a model; "
             f"{self.unreadable} not read (reasons in scores.csv).\nResults in {self.output_dir.resolve()}: "
-            f"overview.png, scores.csv, heatmaps, maps{f', dicom ({self.objects} objects)' if self.objects else ''}. "
+            f"overview.png, scores.csv, heatmaps, maps{objects}. "
             "Research use only."
         )
 
+    def _stored(self) -> str:
+        return f", {self.destination.stored} stored on {self.destination.host}" if self.destination else ""
+
     def finish(self) -> None:
-        """End the program with status 3 if anything could not be read; the rest is written all the same.
+        """End the program with status 3 if anything could not be read or stored; the rest is written all the same.
 
         Raises:
             SystemExit: with status 3.
         """
-        if self.unreadable:
+        if self.unreadable or (self.destination and self.destination.failed):
             raise SystemExit(INCOMPLETE)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -36,12 +36,14 @@ class Inputs:
         items: slices to be scored, those of one source together and in order.
         unscored: a `Prediction` for every slice without a model.
         problems: files that were not read.
+        keep: what must live as long as the files are needed: the folder of images fetched from a server.
     """
 
     base: Path
     items: tuple[Input, ...]
     unscored: tuple[Prediction, ...]
     problems: tuple[Problem, ...]
+    keep: object = field(default=None, repr=False, compare=False)
 
     @property
     def datalist(self) -> list[dict[str, Any]]:
@@ -52,18 +54,29 @@ class Inputs:
 def list_inputs(
     dataset_dir: str | Path, models: Collection[str], default: str | None = None, modality: str | None = None
 ) -> Inputs:
-    """Find the images of a folder and choose each one's model.
+    """Find the images of a folder, or fetch a study, and choose each one's model.
 
     Args:
-        dataset_dir: folder (searched below) or one file.
+        dataset_dir: folder (searched below), one file, or DICOMweb address: see `invad_med.dicom.web.fetch`.
         models: names of the data sets there is a model for.
         default: data set whose model scores files that say nothing of what they show.
         modality: data set that the user states; see `choose_dataset`.
 
     Raises:
         FileNotFoundError, ValueError: nothing is there, or nothing that a model is for; says what was found.
+        ConnectionError: nothing can be fetched.
+        ImportError: an address without the extra ``pacs``.
     """
-    found = scan(dataset_dir)
+    folder, keep, missing = Path(dataset_dir), None, list[Problem]()
+    if str(dataset_dir).startswith(("http://", "https://")):
+        from invad_med.dicom.web import fetch
+
+        keep, missing = fetch(str(dataset_dir))
+        folder = Path(keep.name)
+    found = scan(folder)
+    found.problems += missing
+    if found.results:
+        logger.warning("%d DICOM object(s) are results of earlier runs and are passed over", found.results)
     items: list[Input] = []
     unscored: list[Prediction] = []
     for source in found.sources:
@@ -88,7 +101,7 @@ def list_inputs(
             f"nothing in {dataset_dir} can be scored: {len(found.sources)} image source(s), {len(found.problems)} "
             f"unreadable file(s). Reasons: {'; '.join(reasons[:5])}. Models: {', '.join(sorted(models))}"
         )
-    return Inputs(Path(dataset_dir), tuple(items), tuple(unscored), tuple(found.problems))
+    return Inputs(folder, tuple(items), tuple(unscored), tuple(found.problems), keep)
 
 
 def share_inputs(inputs: Inputs, rank: int, processes: int) -> Inputs:
@@ -110,4 +123,6 @@ def share_inputs(inputs: Inputs, rank: int, processes: int) -> Inputs:
     mine = set(sources[rank::processes])
     items = tuple(item for item in inputs.items if item.source in mine)
     first = rank == 0
-    return Inputs(inputs.base, items, inputs.unscored if first else (), inputs.problems if first else ())
+    return replace(
+        inputs, items=items, unscored=inputs.unscored if first else (), problems=inputs.problems if first else ()
+    )

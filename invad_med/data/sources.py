@@ -18,7 +18,7 @@ from invad_med.data.datasets import find_dataset
 from invad_med.data.decoding import ACCEPTED
 from invad_med.data.slices import Problem, ReadError, Slice, Source
 from invad_med.dicom import reader as dicom
-from invad_med.dicom.series import Header, has_magic, read_header, stacks
+from invad_med.dicom.series import Header, OwnResult, has_magic, read_header, stacks
 
 _DICOM_SUFFIXES = {".dcm", ".dicom", ".dic", ".ima"}
 _NO_IMAGES = set(
@@ -38,11 +38,13 @@ class Scan:
         sources: sorted by name.
         problems: image files that are not read, with the reason, sorted by path.
         ignored: number of files that are plainly no images, such as tables and texts.
+        results: number of DICOM objects that an earlier run wrote.
     """
 
     sources: list[Source] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
     ignored: int = 0
+    results: int = 0
 
 
 def scan(dataset_dir: str | Path, progress: bool = False) -> Scan:
@@ -73,6 +75,9 @@ def scan(dataset_dir: str | Path, progress: bool = False) -> Scan:
             path = base / path.relative_to(root.parent if single else root)
             try:
                 item = _identify(path)
+            except OwnResult:
+                result.results += 1
+                continue
             except ReadError as error:
                 result.problems.append(Problem(path, str(error)))
                 continue
@@ -88,7 +93,8 @@ def scan(dataset_dir: str | Path, progress: bool = False) -> Scan:
     result.sources = _named([(replace(s, stated_dataset=_stated_dataset(s.paths[0], base)), e) for s, e in found])
     result.problems.sort(key=lambda p: p.path)
     if not result.sources and not result.problems:
-        raise ValueError(f"no image found in {root} ({result.ignored} other files); looked for {ACCEPTED}")
+        rest = f"{result.ignored} other files" + (f", {result.results} results of earlier runs" * bool(result.results))
+        raise ValueError(f"no image found in {root} ({rest}); looked for {ACCEPTED}")
     return result
 
 
@@ -143,6 +149,8 @@ def _identify(path: Path) -> Source | Header | None:
     if not suffix or suffix[1:].isdigit():  # a DICOM file may lack name ending and preamble, a README has them neither
         try:
             return read_header(path)
+        except OwnResult:
+            raise
         except ReadError:
             return None
     raise ReadError(f"{suffix[1:].upper()} files are not read; convert it to one of {ACCEPTED}")

@@ -22,12 +22,17 @@ from pydicom.uid import (
 from invad_med.data.decoding import reading
 from invad_med.data.slices import ReadError
 
+RESEARCH = "RESEARCH USE ONLY, not for diagnosis"  # begins Derivation Description of every object of a result
 _NOT_IMAGES = {SegmentationStorage, ParametricMapStorage, RTDoseStorage}  # have pixel data, but no picture in it
 _TAGS = [
     "SOPClassUID", "Modality", "BodyPartExamined", "SeriesInstanceUID", "InstanceNumber",
     "ImageOrientationPatient", "ImagePositionPatient", "Rows", "Columns", "NumberOfFrames",
-    "PatientName", "PatientID", "OtherPatientIDs",
+    "PatientName", "PatientID", "OtherPatientIDs", "DerivationDescription",
 ]  # fmt: skip
+
+
+class OwnResult(ReadError):
+    """A DICOM object that this program wrote: no image to be scored again."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +74,7 @@ def read_header(path: Path) -> Header | None:
     """Read one file's header, pixel data left alone; None for a DICOMDIR.
 
     Raises:
+        OwnResult: written by this program.
         ReadError: not DICOM, no image in it (reports, structure sets, waveforms, segmentations), or damaged.
     """
     with reading("DICOM header"):
@@ -78,6 +84,8 @@ def read_header(path: Path) -> Header | None:
         sop_class = ds.get("SOPClassUID") or ds.file_meta.get("MediaStorageSOPClassUID")
         if sop_class == MediaStorageDirectoryStorage:
             return None
+        if str(ds.get("DerivationDescription") or "").startswith(f"{RESEARCH}. Anomaly map by InvAD"):
+            raise OwnResult("result of an earlier run")
         if not sop_class and "Rows" not in ds:
             raise ReadError("not a DICOM file, or its header is damaged")
         if sop_class in _NOT_IMAGES or "Rows" not in ds or "Columns" not in ds:

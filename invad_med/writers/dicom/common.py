@@ -34,12 +34,12 @@ from pydicom.uid import UID, generate_uid
 
 import invad_med
 from invad_med.data.slices import Source
+from invad_med.dicom.series import RESEARCH
 from invad_med.predict import Prediction
 from invad_med.writers.atomic import write_atomically
 from invad_med.writers.dicom.evidence import Evidence, Refused
 
 MANUFACTURER = "invad-med"
-RESEARCH = "RESEARCH USE ONLY, not for diagnosis"
 _SOURCE_IMAGE = CodedConcept("121322", "DCM", "Source image for image processing operation")
 _SIDED = {"parametric_map", "presentation_state", "blending", "secondary_capture"}
 _SERIES = {  # kind: number added to a hundred times the source's Series Number, description

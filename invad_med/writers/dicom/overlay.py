@@ -17,8 +17,8 @@ from pydicom.pixels.utils import pack_bits
 from pydicom.uid import ExplicitVRLittleEndian
 
 from invad_med.data.decoding import reading
-from invad_med.dicom.series import number_of_frames
-from invad_med.writers.dicom.common import MANUFACTURER, RESEARCH, Author, same, save
+from invad_med.dicom.series import RESEARCH, number_of_frames
+from invad_med.writers.dicom.common import MANUFACTURER, Author, same, save
 from invad_med.writers.dicom.evidence import Refused
 
 
