@@ -1,25 +1,31 @@
 """Results through a real PACS: Orthanc on loopback, DICOMweb only; what comes back is what was sent."""
 
 import json
+import os
 import shutil
 import socket
 import subprocess
+import sys
 import time
 import urllib.request
 from email import message_from_bytes
 from io import BytesIO
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pydicom
 import pytest
 from dicom_results import make_series, result_of
+from PIL import Image
 from pydicom.data import get_testdata_file
-from pydicom.uid import DigitalXRayImageStorageForPresentation
+from pydicom.uid import DigitalXRayImageStorageForPresentation, RLELossless, generate_uid
 
+from invad_med.bundle import root
 from invad_med.data.sources import scan
 from invad_med.writers.dicom.export import KINDS, DicomWriter
 
+REPOSITORY = Path(__file__).parents[2]
 EDGE = b"edge-of-a-part-7f3a91c0d2"
 PLUGINS = Path("/usr/share/orthanc/plugins")
 pytestmark = [
@@ -128,3 +134,70 @@ def test_a_study_is_fetched_scored_stored_and_comes_back_unchanged(make, pacs, t
         found = back[str(meant.SOPInstanceUID)]
         for keyword in ("PixelData", "FloatPixelData", "PatientID", "StudyInstanceUID", "SeriesInstanceUID"):
             assert found.get(keyword) == meant.get(keyword), (path.name, keyword)
+
+
+def mr(folder):
+    """A brain of three compressed slices, in a study of its own."""
+    study, series, paths = generate_uid(), generate_uid(), []
+    folder.mkdir()
+    for number in range(3):
+        ds = pydicom.dcmread(get_testdata_file("MR_small.dcm", download=False))
+        ds.StudyInstanceUID, ds.SeriesInstanceUID, ds.BodyPartExamined = study, series, "HEAD"
+        ds.SOPInstanceUID = ds.file_meta.MediaStorageSOPInstanceUID = generate_uid()
+        ds.ImagePositionPatient = [0, 0, 5 * number]
+        ds.compress(RLELossless, generate_instance_uid=False)
+        paths.append(folder / f"{number}.dcm")
+        ds.save_as(paths[-1])
+    return paths
+
+
+def film(folder):
+    """A DX of the chest in a study of its own."""
+    (path,) = dx(folder)
+    ds = pydicom.dcmread(path)
+    ds.StudyInstanceUID, ds.SeriesInstanceUID, ds.BodyPartExamined = generate_uid(), generate_uid(), "CHEST"
+    ds.SOPInstanceUID = ds.file_meta.MediaStorageSOPInstanceUID = generate_uid()
+    ds.save_as(path)
+    return [path]
+
+
+@pytest.mark.parametrize(("make", "kinds"), [(mr, KINDS), (film, [k for k in KINDS if k != "blending"])])
+def test_one_command_takes_a_study_from_the_archive_and_its_results_there(make, kinds, pacs, tmp_path):
+    sent = make(tmp_path / "in")
+    stow(pacs, sent)
+    study = str(pydicom.dcmread(sent[0], stop_before_pixels=True).StudyInstanceUID)
+    private = tmp_path / "tmp"
+    private.mkdir()
+
+    def command(output):
+        words = [
+            sys.executable, "-m", "monai.bundle", "run", "--config_file", str(Path(root()) / "configs/inference.json"),
+            "--dataset_dir", f"{pacs}/studies/{study}", "--dicom_destination", pacs, "--output_dir", str(output),
+            "--dicom_out", str(list(kinds)),
+        ]  # fmt: skip
+        environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "TMPDIR": str(private)}
+        done = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert not list(private.glob("invad-med-*"))
+        return done.stdout + done.stderr
+
+    said = command(tmp_path / "out")
+    written = list((tmp_path / "out" / "dicom").rglob("*.dcm"))
+    assert f"{len(sent)} slices scored" in said and f"({len(written)} objects, {len(written)} stored on 127.0" in said
+    found = json.loads(get(f"{pacs}/studies/{study}/instances")[1])
+    uids = {row["00080018"]["Value"][0] for row in found}
+    back = retrieve(pacs, study)
+    assert set(back) == uids and len(uids) == len(sent) + len(written)
+    names = {path.stem.split("_s00")[0] for path in written}
+    assert {"overlay", "parametric_map", "segmentation_binary", "secondary_capture", "report"} <= names
+    for path in written:
+        meant = pydicom.dcmread(path)
+        assert back[str(meant.SOPInstanceUID)] == meant, path.name
+    (values,) = (ds.FloatPixelData for ds in back.values() if "FloatPixelData" in ds)
+    maps = [np.asarray(Image.open(p)) for p in sorted((tmp_path / "out" / "maps").rglob("*.tif"))]
+    volumes = [nib.load(p).get_fdata(dtype=np.float32) for p in (tmp_path / "out" / "maps").rglob("*.nii.gz")]
+    shown = np.sort(np.concatenate([m.ravel() for m in [*maps, *volumes]]))
+    np.testing.assert_array_equal(np.sort(np.frombuffer(values, "<f4")), shown)
+
+    again = command(tmp_path / "again")  # the results that are in the study by now are no images to be scored
+    assert f"{len(sent)} slices scored" in again and f"{len(written)} DICOM object(s) are results of earlier" in again
