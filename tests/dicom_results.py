@@ -5,8 +5,10 @@ from pathlib import Path
 
 import numpy as np
 import pydicom
+from highdicom.sr import CodedConcept
 from pydicom.data import get_testdata_file
-from pydicom.uid import generate_uid
+from pydicom.dataset import Dataset
+from pydicom.uid import DigitalXRayImageStorageForPresentation, generate_uid
 
 from invad_med.data.sources import read_slice, scan
 from invad_med.predict import Prediction
@@ -18,6 +20,44 @@ OBLIQUE = np.linalg.qr(np.array([[1.0, 0.3, -0.2], [-0.25, 1.0, 0.4], [0.1, -0.3
 
 def named(name):
     return Path(get_testdata_file(name, download=False))
+
+
+def make_dx(path):
+    """Write a small DX that breaks no rule of the standard, and return its path."""
+    ds = pydicom.dcmread(named("RG1_UNCI.dcm"))
+    ds.SOPClassUID = ds.file_meta.MediaStorageSOPClassUID = DigitalXRayImageStorageForPresentation
+    pixels = ds.pixel_array[::8, ::8]
+    (ds.Rows, ds.Columns), ds.PixelData = pixels.shape, pixels.tobytes()
+    ds.Modality, ds.PresentationIntentType, ds.PresentationLUTShape = "DX", "FOR PRESENTATION", "INVERSE"
+    ds.ImageLaterality, ds.BurnedInAnnotation = "U", "NO"
+    ds.AnatomicRegionSequence = [CodedConcept("51185008", "SCT", "Chest")]
+    ds.PixelIntensityRelationship, ds.PixelIntensityRelationshipSign = "LOG", 1
+    ds.RescaleIntercept, ds.RescaleSlope, ds.RescaleType = 0, 1, "US"
+    ds.PixelSpacing = ds.ImagerPixelSpacing = [1.6, 1.6]
+    ds.DetectorType, ds.PositionerType, ds.AcquisitionContextSequence = "DIRECT", "NONE", []
+    ds.save_as(path)
+    return path
+
+
+def make_enhanced_mr(path):
+    """Write an enhanced MR of ten oblique frames, stored from top to bottom, and return its path."""
+    ds = pydicom.dcmread(named("emri_small.dcm"))
+    shared, plane, measures = Dataset(), Dataset(), Dataset()
+    plane.ImageOrientationPatient = [f"{v:.9f}" for v in (*OBLIQUE[0], *OBLIQUE[1])]
+    measures.PixelSpacing, measures.SliceThickness = [0.7, 1.3], 3
+    shared.PlaneOrientationSequence, shared.PixelMeasuresSequence = [plane], [measures]
+    frames = []
+    for k in range(int(ds.NumberOfFrames)):
+        frame, place = Dataset(), Dataset()
+        place.ImagePositionPatient = [f"{v:.6f}" for v in -3 * k * np.cross(OBLIQUE[0], OBLIQUE[1])]
+        frame.PlanePositionSequence = [place]
+        frames.append(frame)
+    ds.SharedFunctionalGroupsSequence, ds.PerFrameFunctionalGroupsSequence = [shared], frames
+    ds.Manufacturer, ds.ManufacturerModelName, ds.DeviceSerialNumber = "none", "none", "0"
+    if "FrameOfReferenceUID" not in ds:
+        ds.FrameOfReferenceUID = generate_uid()
+    ds.save_as(path)
+    return path
 
 
 def result_of(source, maps=None):

@@ -12,7 +12,7 @@ import pydicom
 import pytest
 import SimpleITK as sitk
 import torch
-from dicom_results import LIMIT, make_series, named, result_of
+from dicom_results import LIMIT, make_dx, make_enhanced_mr, make_series, named, result_of
 from PIL import Image
 from pydicom.uid import RLELossless
 
@@ -416,17 +416,27 @@ KNOWN = {  # errors that stay, and why
 PROJECTION = ("FrameOfReference", "PlanePosition", "PlaneOrientation", "PixelMeasures")  # none is invented
 
 
+SOURCES = {  # each made where the test may write
+    **{n: lambda path, n=n: named(n) for n in ("CT_small.dcm", "MR_small.dcm", "MR_small_RLE.dcm", "RG1_UNCI.dcm",
+                                               "eCT_Supplemental.dcm")},
+    "DX": make_dx,
+    "enhanced MR": make_enhanced_mr,
+}  # fmt: skip
+
+
 @pytest.mark.skipif(not shutil.which("dciodvfy"), reason="dciodvfy (dicom3tools) is not installed")
-@pytest.mark.parametrize(
-    "name", ["CT_small.dcm", "MR_small.dcm", "MR_small_RLE.dcm", "RG1_UNCI.dcm", "eCT_Supplemental.dcm"]
-)
+@pytest.mark.parametrize("name", SOURCES)
 def test_dciodvfy_finds_no_error_that_the_source_has_not(name, tmp_path):
-    (source,) = scan(named(name)).sources
-    before = errors(source.paths[0])
-    outcome, _ = write(tmp_path, source)
+    (source,) = scan(SOURCES[name](tmp_path / "x.dcm")).sources
+    before = errors(source.paths[0]) if name != "enhanced MR" else set()
+    assert name != "DX" or not before
+    outcome, objects = write(tmp_path, source)
+    projection, enhanced = name in ("RG1_UNCI.dcm", "DX"), name.startswith("e")
+    left_out = {"blending.dcm"} if projection else {"overlay.dcm"} if enhanced else set()
+    assert set(objects) == FILES - left_out
     for path in outcome.written:
         new = {e for e in errors(path) - before if KNOWN.get(path.name, "\0") not in e}
-        if name == "RG1_UNCI.dcm" and path.name == "parametric_map.dcm":
+        if projection and path.name == "parametric_map.dcm":
             new = {e for e in new if not any(word in e for word in PROJECTION)}
         assert not new, path.name
 
