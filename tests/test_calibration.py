@@ -31,20 +31,31 @@ def test_the_map_is_whitened_per_channel(calibration):
     torch.testing.assert_close(calibration.map(z), expected.sqrt(), rtol=1e-4, atol=1e-5)
 
 
-def test_the_score_is_the_larger_of_two_standardised_statistics(calibration):
-    def statistics(z):
-        flat = calibration.map(z).flatten(1).double().numpy()
-        largest = np.sort(flat, axis=1)[:, -1:]  # 1 % of 36 pixels: one
-        return np.log(np.stack([flat.mean(1), largest.mean(1)], axis=1))
+def test_the_score_is_how_far_two_statistics_lie_above_normal(calibration):
+    fitted = normals(200, 0)
+    mean, std = (f(fitted.transpose(0, 1).flatten(1)) for f in (lambda x: x.mean(1), lambda x: x.std(1)))
+    starts, ends = [0, 1, 3, 4], [2, 3, 5, 6]  # of four overlapping cells on a side of six pixels
 
-    z, train = normals(5, 3), statistics(normals(200, 0))
-    local, diffuse = z.clone(), z * 1.3
-    local[:, :, 2, 2] *= 4
-    for shifted in (z, local, diffuse):
-        expected = ((statistics(shifted) - train.mean(0)) / train.std(0)).max(1)
-        np.testing.assert_allclose(calibration.score(shifted).numpy(), expected, rtol=1e-4, atol=1e-4)
-    # Far out either way: a lesion in one place, or a little more of everything.
-    assert (calibration.score(local) > calibration.threshold(0.02)).all()
+    def statistics(z):
+        rows = []
+        for image in z:
+            w = ((image - mean[:, None, None]) / std[:, None, None]).double().numpy()
+            cells = [w[:, a:b, c:d].mean((1, 2)) for a, b in zip(starts, ends, strict=True)
+                     for c, d in zip(starts, ends, strict=True)]  # fmt: skip
+            rows.append([np.sqrt((w**2).mean(0)).mean(), max(np.sqrt((c**2).mean()) for c in cells)])
+        return np.log(rows)
+
+    train = statistics(fitted)
+    z = normals(5, 3)
+    shifted, diffuse = z.clone(), z * 1.3
+    shifted[:, :, 1:3, 1:3] += 2 * SCALE  # lengths hardly change: they all point one way
+    for changed in (z, shifted, diffuse):
+        expected = []
+        for a, b in (statistics(changed) - train.mean(0)) / train.std(0):
+            expected.append(np.hypot(max(a, 0), max(b, 0)) if max(a, b) > 0 else max(a, b))
+        np.testing.assert_allclose(calibration.score(changed).numpy(), expected, rtol=1e-4, atol=1e-4)
+    # Far out either way: a region of another kind, or a little more of everything.
+    assert (calibration.score(shifted) > calibration.threshold(0.02)).all()
     assert (calibration.score(diffuse) > calibration.threshold(0.02)).all()
 
 
@@ -103,7 +114,7 @@ def test_scores_of_another_grid_are_withheld(calibration):
     assert "withheld" in reason
     state = calibration.state_dict()
     state["_extra_state"] = {"score": "other", "timesteps": []}
-    with pytest.raises(ValueError, match="for the score 'other', not 'whitened_mean_or_top1'"):
+    with pytest.raises(ValueError, match="for the score 'other', not 'whitened_mean_and_cell'"):
         Calibration(4).load_state_dict(state)
 
 
