@@ -57,7 +57,11 @@ def test_a_server_gets_everything_and_gives_it_back(server, run, folder, tmp_pat
     )
     version = client.get_model_version_by_alias("invad-test", ALIAS)
     assert version.run_id == parent
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", server)
-    there = mlflow.artifacts.download_artifacts(f"models:/invad-test@{ALIAS}", dst_path=str(tmp_path / "back"))
+    before = mlflow.get_tracking_uri()
+    mlflow.set_tracking_uri(server)
+    try:
+        there = mlflow.artifacts.download_artifacts(f"models:/invad-test@{ALIAS}", dst_path=str(tmp_path / "back"))
+    finally:
+        mlflow.set_tracking_uri(before)
     (model,) = (tmp_path / "back").rglob("brain.pt")
     assert model.read_bytes() == (folder / "models" / "brain.pt").read_bytes(), there
