@@ -270,6 +270,16 @@ def test_a_projection_gets_no_frame_of_reference(tmp_path):
         assert not [e for e in ds.iterall() if e.keyword in ("FrameOfReferenceUID", "ImagePositionPatient")]
 
 
+def test_a_ct_with_group_lengths_and_without_frame_of_reference(tmp_path):
+    (source,) = scan(named("693_UNCI.dcm")).sources
+    outcome, objects = write(tmp_path, source)
+    reasons = dict(outcome.failed)
+    assert set(reasons) == {"segmentation", "blending"} and all("no frame of reference" in r for r in reasons.values())
+    original = pydicom.dcmread(source.paths[0])
+    assert any(e.tag.element == 0 for e in original)  # retired elements that no longer travel
+    np.testing.assert_array_equal(objects["overlay.dcm"].pixel_array, original.pixel_array)
+
+
 def test_an_input_that_never_was_dicom_gets_a_capture_of_its_own(tmp_path):
     Image.fromarray(np.arange(64 * 48, dtype=np.uint8).reshape(64, 48)).save(tmp_path / "x.png")
     (source,) = scan(tmp_path / "x.png").sources
