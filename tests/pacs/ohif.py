@@ -20,7 +20,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -230,9 +230,7 @@ def photograph(address, study, output, prefix, peak=None, patience=40):
                 listed = page.evaluate(LISTED)
             for entry in sorted(listed, key=lambda e: (e["source"] is not None or e["refused"], e["number"])):
                 with _opened(browser, address, study) as (page, said):
-                    path = output / re.sub(
-                        r"\W+", "-", f"{prefix}-{entry['number']}-{entry['modality']}.png".lower(), 2
-                    )
+                    path = output / f"{prefix}-{entry['number']}-{entry['modality'].lower()}.png"
                     shown[entry["series"]] = _show(page, said, entry, path, peak, patience)
                     if entry["source"] in shown and not shown[entry["series"]].problem:
                         if not drawn(shown[entry["series"]], shown[entry["source"]]).any():
@@ -266,11 +264,11 @@ def _opened(browser, address, study):
     page, said = browser.new_page(viewport={"width": 1280, "height": 800}), []
     page.on("console", lambda message: said.append(message.text) if message.type == "error" else None)
     page.on("pageerror", lambda error: said.append(str(error)))
+    # the tour of first use would cover the page
+    page.add_init_script("localStorage.setItem('shownTours', JSON.stringify(['basicViewerTour']))")
     try:
         page.goto(f"{address}/viewer?StudyInstanceUIDs={study}")
         page.wait_for_function(READY, timeout=120_000)
-        with suppress(Exception):  # the tour of first use, where there is one
-            page.get_by_text("Skip all").first.click(timeout=3000)
         page.wait_for_timeout(1000)
         said.clear()
         yield page, said

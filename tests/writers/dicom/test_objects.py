@@ -110,7 +110,9 @@ def test_parametric_map_is_in_place_and_bit_identical(planted):
     uids = [str(pydicom.dcmread(p, stop_before_pixels=True).SOPInstanceUID) for p in source.paths]
     for k, frame in enumerate(ds.PerFrameFunctionalGroupsSequence):
         origin = frame.DerivationImageSequence[0].SourceImageSequence[0].ReferencedSOPInstanceUID
-        np.testing.assert_array_equal(values[k], maps[uids.index(origin)])
+        assert uids.index(origin) == k  # ascending along the normal: OHIF looks at the order, not at the position
+        assert frame.FrameContentSequence[0].DimensionIndexValues == k + 1
+        np.testing.assert_array_equal(values[k], maps[k])
     frame = int(np.argmax(values.max(axis=(1, 2))))
     near(in_frame(ds, frame, *middle(values[frame] > LIMIT)), expected)
     window = ds.SharedFunctionalGroupsSequence[0].FrameVOILUTSequence[0]
@@ -259,7 +261,8 @@ def test_enhanced_frames_are_told_apart(tmp_path):
         place = original.PerFrameFunctionalGroupsSequence[number - 1].PlanePositionSequence[0].ImagePositionPatient
         assert list(frame.PlanePositionSequence[0].ImagePositionPatient) == list(place)
         values_by_place.append((float(np.dot(normal, place)), float(values[k].max())))
-    assert [v for _, v in sorted(values_by_place)] == [9.0, 10.0]  # slices are numbered along the normal
+    assert values_by_place == sorted(values_by_place)
+    assert [v for _, v in values_by_place] == [9.0, 10.0]  # slices are numbered along the normal
 
 
 def test_a_projection_gets_no_frame_of_reference(tmp_path):
