@@ -47,7 +47,7 @@ BROWSER = [
 def make_study(folder):
     """Write a CT study of registry data and every object about a planted map below a folder, and return the folder."""
     source = make_abdomen(folder / "source")
-    maps = bump((source.n_slices, 512, 512), centre=(6, 230, 180), radius=(4, 60, 60))
+    maps = bump((source.n_slices, 512, 512), centre=(8, 230, 180), radius=(3, 60, 60))
     outcome = DicomWriter(folder, KINDS)(result_of(source, maps, "liver", "Liver CT"))
     assert not outcome.failed, outcome.failed
     return folder
@@ -156,10 +156,12 @@ class Peak:
     Args:
         frame: 0-based.
         place: in the patient, mm.
+        window: upper end of the map's own window, of which the lower is 0.
     """
 
     frame: int
     place: list[float]
+    window: float
 
 
 def peak_of(path):
@@ -173,7 +175,8 @@ def peak_of(path):
     along = np.array(shared.PlaneOrientationSequence[0].ImageOrientationPatient, float).reshape(2, 3)
     spacing = shared.PixelMeasuresSequence[0].PixelSpacing
     start = np.array(own.PlanePositionSequence[0].ImagePositionPatient, float)
-    return Peak(frame, [*map(float, start + along[0] * spacing[1] * column + along[1] * spacing[0] * row)])
+    place = start + along[0] * spacing[1] * column + along[1] * spacing[0] * row
+    return Peak(frame, [*map(float, place)], float(shared.FrameVOILUTSequence[0].WindowWidth))
 
 
 LISTED = """() => services.displaySetService.getActiveDisplaySets().map(d => ({
@@ -190,7 +193,8 @@ TURN = """async peak => {  // to the slice of the peak; returns its place on the
     };
     const away = () => {
         const plane = cornerstone.metaData.get('imagePlaneModule', view.getCurrentImageId());
-        if (!peak || !plane?.imagePositionPatient || !plane.rowCosines || !plane.columnCosines) return null;
+        const stated = cornerstone.metaData.get('instance', view.getCurrentImageId())?.ImagePositionPatient;
+        if (!peak || !stated || !plane?.rowCosines) return null;  // where none is stated, the viewer makes one up
         const [a, b] = [plane.rowCosines, plane.columnCosines];
         const normal = [a[1] * b[2] - a[2] * b[1], a[2] * b[0] - a[0] * b[2], a[0] * b[1] - a[1] * b[0]];
         return Math.abs(normal.reduce((sum, n, i) => sum + n * (peak.place[i] - plane.imagePositionPatient[i]), 0));
@@ -203,6 +207,13 @@ TURN = """async peak => {  // to the slice of the peak; returns its place on the
     }
     await turn(best ? best[0] : Math.min(peak?.frame ?? count >> 1, count - 1));
     return best ? view.worldToCanvas(peak.place) : null;
+}"""
+
+WINDOW = """upper => {  // as the window tool does; the viewer multiplies maps by 100
+    const view = cornerstone.getRenderingEngines()[0].getViewports()[0];
+    const map = view.getActors().map(a => a.referencedId).find(id => id?.startsWith('pmap.'));
+    view.setProperties({voiRange: {lower: 0, upper: 100 * upper}}, map);
+    view.render();
 }"""
 
 
@@ -291,6 +302,10 @@ def _show(page, said, entry, path, peak, patience):
         page.wait_for_timeout(1500)
     page.mouse.move(640, 10)
     page.screenshot(path=path)
+    if peak and entry["modality"] == "PMAP" and not problem:
+        page.evaluate(WINDOW, peak.window)
+        page.wait_for_timeout(1500)
+        page.screenshot(path=path.with_stem(f"{path.stem}-window"))
     box = page.locator("[data-cy='viewport-pane']").first.bounding_box()
     left, top = round(box["x"]), round(box["y"])
     viewport = np.asarray(Image.open(path).convert("RGB"))
