@@ -10,6 +10,7 @@ and the viewer: ``npm pack @ohif/app`` is called once if ``--viewer`` (the packa
 """
 
 import argparse
+import importlib.util
 import json
 import shutil
 import subprocess
@@ -58,8 +59,6 @@ def viewer(given=None):
     if given:
         return Path(given)
     if not (CACHE / "package" / "dist" / "index.html").exists():
-        if not shutil.which("npm"):
-            raise FileNotFoundError("npm fetches the viewer and is not installed: install it or give --viewer DIST")
         with tempfile.TemporaryDirectory() as folder:
             subprocess.run(["npm", "pack", f"@ohif/app@{VERSION}"], cwd=folder, check=True, capture_output=True)
             (archive,) = Path(folder).glob("*.tgz")
@@ -148,6 +147,10 @@ class Shown:
     viewport: np.ndarray
     peak: tuple[int, int] | None
 
+    def __str__(self):
+        said = f"NOT SHOWN: {self.problem}" if self.problem else "shown"
+        return f"{self.modality:4}  {self.description.split(' - ')[0]:26}  {self.picture.name}  {said}"
+
 
 @dataclass(frozen=True)
 class Peak:
@@ -218,7 +221,7 @@ WINDOW = """upper => {  // as the window tool does; the viewer multiplies maps b
 
 
 def photograph(address, study, output, prefix, peak=None, patience=40):
-    """Open every entry of a study, each in a page of its own, and write a picture of it.
+    """Open every entry of a study, each in a page of its own, write a picture of it and say whether it is shown.
 
     Args:
         address: of the viewer.
@@ -235,7 +238,8 @@ def photograph(address, study, output, prefix, peak=None, patience=40):
 
     shown = {}
     with sync_playwright() as play:
-        browser = play.chromium.launch(executable_path=browser_path(), args=BROWSER)
+        chromium = shutil.which("chromium") or shutil.which("chromium-browser")
+        browser = play.chromium.launch(executable_path=chromium, args=BROWSER)
         try:
             with _opened(browser, address, study) as (page, _):
                 listed = page.evaluate(LISTED)
@@ -246,21 +250,22 @@ def photograph(address, study, output, prefix, peak=None, patience=40):
                     if entry["source"] in shown and not shown[entry["series"]].problem:
                         if not drawn(shown[entry["series"]], shown[entry["source"]]).any():
                             shown[entry["series"]].problem = "no colour is drawn over the source"
+                    print(shown[entry["series"]], flush=True)
         finally:
             browser.close()
     return shown
 
 
-def browser_path():
-    """Return the browser.
-
-    Raises:
-        FileNotFoundError: there is none.
-    """
-    found = shutil.which("chromium") or shutil.which("chromium-browser")
-    if not found:
-        raise FileNotFoundError("chromium is not installed")
-    return found
+def missing(dist=None):
+    """Return what is not installed, in words, or an empty text."""
+    if MISSING:
+        return MISSING
+    if importlib.util.find_spec("playwright") is None:
+        return "playwright is not installed"
+    if not (shutil.which("chromium") or shutil.which("chromium-browser")):
+        return "chromium is not installed"
+    there = (Path(dist) if dist else CACHE / "package" / "dist") / "index.html"
+    return "" if there.exists() or (not dist and shutil.which("npm")) else f"no viewer: {there} is missing, npm too"
 
 
 def drawn(over, source):
@@ -300,7 +305,7 @@ def _show(page, said, entry, path, peak, patience):
     else:
         at = page.evaluate(TURN, peak and asdict(peak))
         page.wait_for_timeout(1500)
-    page.mouse.move(640, 10)
+    page.mouse.move(380, 25)  # where nothing explains itself
     page.screenshot(path=path)
     if peak and entry["modality"] == "PMAP" and not problem:
         page.evaluate(WINDOW, peak.window)
@@ -337,9 +342,8 @@ def _settled(page, patience):
 
 def show(folder, output, dist=None):
     """Do as the command does; return `Shown` by Series Instance UID, over all studies."""
-    if MISSING:
-        raise FileNotFoundError(MISSING)
-    browser_path()
+    if problem := missing(dist):
+        raise FileNotFoundError(problem)
     paths = [p for p in sorted(Path(folder).rglob("*")) if p.is_file() and pydicom.misc.is_dicom(p)]
     if not paths:
         raise FileNotFoundError(f"no DICOM file below {folder}")
@@ -364,9 +368,7 @@ def main():
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as own:
         folder = options.folder or make_study(Path(own))
-        for it in show(folder, options.output, options.viewer).values():
-            print(f"{it.modality:5} {it.description[:30]:30} {'NOT SHOWN: ' + it.problem if it.problem else 'shown'}")
-            print(f"      {it.picture}")
+        show(folder, options.output, options.viewer)
 
 
 if __name__ == "__main__":

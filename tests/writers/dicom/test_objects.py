@@ -469,6 +469,25 @@ def test_dcmtk_draws_the_overlay(ct, tmp_path):
     assert (pictures[1] < pictures[0])[~region].mean() > 0.9
 
 
+@pytest.mark.skipif(not shutil.which("dcm2pnm"), reason="dcm2pnm (dcmtk) is not installed")
+def test_dcmtk_draws_what_has_integer_pixels(ct, tmp_path):
+    outcome, objects = write(tmp_path, ct)
+    drawn = {}
+    for path in outcome.written:
+        window = ["--min-max-window"] * (path.stem == "overlay")  # this CT has none of its own
+        command = ["dcm2pnm", "--write-png", "--no-overlays", *window, str(path), str(path.with_suffix(".png"))]
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode == 0:
+            drawn[path.stem] = np.asarray(Image.open(path.with_suffix(".png")))
+        else:
+            assert "no pixel data found" in done.stderr, (path.name, done.stderr)
+    assert set(drawn) == {"overlay", "segmentation_binary", "segmentation_fractional", "secondary_capture"}
+    assert len(np.unique(drawn["overlay"])) > 100
+    for name in set(drawn) - {"overlay"}:
+        pixels = objects[f"{name}.dcm"].pixel_array
+        np.testing.assert_array_equal(drawn[name], pixels * 255 if name.endswith("binary") else pixels)
+
+
 @pytest.mark.skipif(not shutil.which("dsrdump"), reason="dsrdump (dcmtk) is not installed")
 def test_dcmtk_reads_the_report(ct, tmp_path):
     write(tmp_path, ct, kinds=["report"])
