@@ -42,8 +42,8 @@ def test_colour_appears_where_the_bump_is_and_nowhere_else(entry, shown):
     it, source = shown[entry], shown["CT", "Source CT"]
     assert it.problem is None and source.problem is None
     assert np.abs(np.subtract(it.peak, source.peak)).max() <= 2
-    colour = drawn(it, source)[60:-60, 60:-60]  # without the text of the corners
-    row, column = np.subtract(source.peak, 60)
+    colour = drawn(it, source)[80:-80, 80:-80]  # without the text of the corners
+    row, column = np.subtract(source.peak, 80)
     assert colour[row - 30 : row + 31, column - 30 : column + 31].mean() > 0.9
     rows, columns = np.nonzero(colour)
     assert np.hypot(rows - row, columns - column).max() < 100  # 60 pixels of the source, 1.45 of the picture each

