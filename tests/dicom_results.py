@@ -60,7 +60,7 @@ def make_enhanced_mr(path):
     return path
 
 
-def result_of(source, maps=None):
+def result_of(source, maps=None, dataset="brain", title="Brain MRI"):
     """Return a result with given maps, or with a square of abnormal pixels in every slice."""
     predictions = []
     for i in range(source.n_slices):
@@ -71,9 +71,9 @@ def result_of(source, maps=None):
         else:
             values = maps[i]
         predictions.append(
-            Prediction(source, i, "scored", None, "brain", "dicom", values, 1.5 + i, 0.03, 1.2, LIMIT, 33.0)
+            Prediction(source, i, "scored", None, dataset, "dicom", values, 1.5 + i, 0.03, 1.2, LIMIT, 33.0)
         )
-    return Result(source, tuple(predictions), {"title": "Brain MRI", "data_digest": "cd15", "versions": {"monai": "1"}})
+    return Result(source, tuple(predictions), {"title": title, "data_digest": "cd15", "versions": {"monai": "1"}})
 
 
 def make_series(folder, volume, spacing=(0.7, 1.3), step=3.0, shear=0.9, gap_after=2, syntax=None):
@@ -106,3 +106,34 @@ def make_series(folder, volume, spacing=(0.7, 1.3), step=3.0, shear=0.9, gap_aft
         return places[k] + spacing[0] * r * column + spacing[1] * c * row
 
     return source, to_patient
+
+
+def make_abdomen(folder, slices=12, step=2.5):
+    """Write an axial CT study that breaks no rule of the standard, and return its source.
+
+    Every slice shows the one of Pancreas-CT (The Cancer Imaging Archive, CC BY 3.0) that pydicom-data holds.
+    """
+    folder.mkdir(parents=True)
+    ds = pydicom.dcmread(named("explicit_VR-UN.dcm"))
+    ds.decompress(generate_instance_uid=False)
+    ds.remove_private_tags()
+    ds.PixelData = np.ascontiguousarray(np.flipud(ds.pixel_array)).tobytes()  # stored with the back uppermost
+    ds["PixelData"].VR = "OW"
+    ds.ImageOrientationPatient, ds.SliceThickness, ds.PatientPosition = [1, 0, 0, 0, 1, 0], step, "HFS"
+    ds.WindowCenter, ds.WindowWidth, ds.RescaleType = 40, 400, "HU"
+    ds.BodyPartExamined, ds.SeriesDescription, ds.SeriesNumber, ds.AcquisitionNumber = "ABDOMEN", "Source CT", 2, 1
+    ds.KVP, ds.StudyInstanceUID, ds.SeriesInstanceUID, ds.FrameOfReferenceUID = 120, *(generate_uid() for _ in range(3))
+    del ds.ConversionType, ds.ContrastBolusAgent
+    for k in range(slices):
+        ds.SOPInstanceUID = ds.file_meta.MediaStorageSOPInstanceUID = generate_uid()
+        ds.ImagePositionPatient, ds.InstanceNumber = [-220, -220, step * k], k + 1
+        ds.save_as(folder / f"{k:02d}.dcm")
+    (source,) = scan(folder).sources
+    return source
+
+
+def bump(shape, centre, radius):
+    """Return a map (N, H, W) of one smooth bump: 1.8 times `LIMIT` at its centre, 0 from ``radius`` (3 numbers) on."""
+    axes = [(np.arange(n) - c) / r for n, c, r in zip(shape, centre, radius, strict=True)]
+    z, y, x = np.meshgrid(*axes, indexing="ij")
+    return (1.8 * LIMIT * np.clip(1 - z**2 - y**2 - x**2, 0, None)).astype(np.float32)

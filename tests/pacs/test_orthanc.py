@@ -2,14 +2,8 @@
 
 import json
 import os
-import shutil
-import socket
 import subprocess
 import sys
-import time
-import urllib.request
-from email import message_from_bytes
-from io import BytesIO
 from pathlib import Path
 
 import nibabel as nib
@@ -17,6 +11,7 @@ import numpy as np
 import pydicom
 import pytest
 from dicom_results import make_series, result_of
+from orthanc import MISSING, get, orthanc, retrieve, stow
 from PIL import Image
 from pydicom.data import get_testdata_file
 from pydicom.uid import DigitalXRayImageStorageForPresentation, RLELossless, generate_uid
@@ -26,72 +21,18 @@ from invad_med.data.sources import scan
 from invad_med.writers.dicom.export import KINDS, DicomWriter
 
 REPOSITORY = Path(__file__).parents[2]
-EDGE = b"edge-of-a-part-7f3a91c0d2"
-PLUGINS = Path("/usr/share/orthanc/plugins")
 pytestmark = [
     pytest.mark.pacs,
     pytest.mark.filterwarnings("ignore"),
-    pytest.mark.skipif(not shutil.which("Orthanc"), reason="Orthanc is not installed"),
-    pytest.mark.skipif(not list(PLUGINS.glob("*OrthancDicomWeb*")), reason="orthanc-dicomweb is not installed"),
+    pytest.mark.skipif(bool(MISSING), reason=MISSING),
 ]
 
 
 @pytest.fixture(scope="module")
 def pacs(tmp_path_factory):
-    """The DICOMweb root of an empty Orthanc that only this machine can reach."""
-    folder = tmp_path_factory.mktemp("orthanc")
-    ports = []
-    for _ in range(2):
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            ports.append(free.getsockname()[1])
-    config = {
-        "StorageDirectory": str(folder / "db"), "IndexDirectory": str(folder / "db"), "Plugins": [str(PLUGINS)],
-        "HttpPort": ports[0], "DicomPort": ports[1], "RemoteAccessAllowed": False, "AuthenticationEnabled": False,
-        "DicomWeb": {"Enable": True, "Root": "/dicom-web/"},
-    }  # fmt: skip
-    (folder / "config.json").write_text(json.dumps(config))
-    with (folder / "log").open("wb") as log:
-        process = subprocess.Popen(["Orthanc", str(folder / "config.json")], stdout=log, stderr=log)
-    root = f"http://127.0.0.1:{ports[0]}/dicom-web"
-    try:
-        for _ in range(120):
-            try:
-                get(f"{root}/studies")
-                break
-            except OSError:
-                assert process.poll() is None, (folder / "log").read_text()[-2000:]
-                time.sleep(0.5)
+    """The DICOMweb root of an empty Orthanc."""
+    with orthanc(tmp_path_factory.mktemp("orthanc")) as root:
         yield root
-    finally:
-        process.terminate()
-        process.wait(20)
-
-
-def get(url, accept="application/dicom+json"):
-    with urllib.request.urlopen(urllib.request.Request(url, headers={"Accept": accept}), timeout=60) as answer:
-        return answer.headers["Content-Type"], answer.read()
-
-
-def stow(root, paths):
-    """STOW-RS (PS3.18 10.5)."""
-    body = b"".join(b"--%s\r\nContent-Type: application/dicom\r\n\r\n" % EDGE + p.read_bytes() + b"\r\n" for p in paths)
-    kind = 'multipart/related; type="application/dicom"; boundary=' + EDGE.decode()
-    request = urllib.request.Request(
-        f"{root}/studies", body + b"--%s--" % EDGE, {"Content-Type": kind, "Accept": "application/dicom+json"}
-    )
-    with urllib.request.urlopen(request, timeout=120) as answer:
-        said = json.loads(answer.read())
-    stored, failed = (said.get(tag, {}).get("Value", []) for tag in ("00081199", "00081198"))
-    assert len(stored) == len(paths) and not failed, failed
-
-
-def retrieve(root, study):
-    """WADO-RS of a study (PS3.18 10.4): its datasets by SOP Instance UID."""
-    kind, body = get(f"{root}/studies/{study}", 'multipart/related; type="application/dicom"')
-    parts = message_from_bytes(b"Content-Type: " + kind.encode() + b"\r\n\r\n" + body).get_payload()
-    found = [pydicom.dcmread(BytesIO(p.get_payload(decode=True))) for p in parts]
-    return {str(ds.SOPInstanceUID): ds for ds in found}
 
 
 def ct(folder):

@@ -1,7 +1,8 @@
 """The stored images a result was made from: their headers, in slice order, fit to be referred to and copied from.
 
-Free text, private elements, icons, signatures and curves of the source are not handed on. Patient and study elements
-that every object must have (type 2) are there, empty where the source lacks them or holds what the standard forbids.
+Free text, private elements, icons, signatures, curves and the retired group lengths of the source are not handed on.
+Patient and study elements that every object must have (type 2) are there, empty where the source lacks them or holds
+what the standard forbids.
 """
 
 from __future__ import annotations
@@ -122,8 +123,9 @@ def clean(ds: Dataset) -> Dataset:
     """Return the dataset, changed in place, as the module describes."""
     ds.remove_private_tags()
     for element in list(ds):
-        if element.VR in _FREE_TEXT or element.keyword in _DROPPED or 0x5000 <= element.tag.group < 0x5100:
-            del ds[element.tag]
+        tag = element.tag
+        if element.VR in _FREE_TEXT or element.keyword in _DROPPED or 0x5000 <= tag.group < 0x5100 or tag.element == 0:
+            del ds[tag]
     for keyword in _TYPE_2:
         if keyword not in ds:
             setattr(ds, keyword, "")

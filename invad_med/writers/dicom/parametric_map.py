@@ -2,6 +2,9 @@
 
 Values are dimensionless, at least 0, and mapped to themselves; the window runs from 0 to twice the map threshold, as
 the colour scale of the pictures does. A palette belongs to integer pixels only, so colours come with `blending`.
+
+Frames ascend along the normal of the planes (row cross column). The standard leaves their order free and states the
+place of each; OHIF 3.12.10 lays them over its volume in stored order without looking at that.
 """
 
 from __future__ import annotations
@@ -49,9 +52,28 @@ def make_parametric_map(author: Author) -> Dataset:
         image_flavor="VOLUME",
         **author.keywords("parametric_map"),
     )
-    if not evidence.planes:
+    if evidence.planes:
+        _ascend(ds)
+    else:
         _release(ds, evidence.first)
     return author.finish(ds, "parametric_map", "Window: 0 to twice the threshold.")
+
+
+def _ascend(ds: Dataset) -> None:
+    """Put frames into ascending order along the normal, which highdicom (0.28) does not.
+
+    The one dimension index is the position, so that it is numbered anew.
+    """
+    along = np.array(ds.SharedFunctionalGroupsSequence[0].PlaneOrientationSequence[0].ImageOrientationPatient, float)
+    normal = np.cross(along[:3], along[3:])
+    frames = list(ds.PerFrameFunctionalGroupsSequence)
+    places = [np.dot(normal, np.array(f.PlanePositionSequence[0].ImagePositionPatient, float)) for f in frames]
+    order = np.argsort(places, kind="stable")
+    pixels = np.frombuffer(ds.FloatPixelData, "<f4").reshape(len(frames), -1)
+    ds.FloatPixelData = pixels[order].tobytes()
+    ds.PerFrameFunctionalGroupsSequence = [frames[i] for i in order]
+    for number, i in enumerate(order, start=1):
+        frames[i].FrameContentSequence[0].DimensionIndexValues = number
 
 
 def _held(image: Dataset, author: Author) -> Dataset:
@@ -110,7 +132,7 @@ def save_parametric_map(ds: Dataset, author: Author, folder: Path) -> Path:
 
 
 def frames_in_order(read: Dataset, planes: np.ndarray, author: Author) -> np.ndarray:
-    """Return the planes in the order in which highdicom stores them: by position, told by the referenced sources."""
+    """Return the planes in the order in which they are stored: by position, told by the referenced sources."""
     order = frame_sources(read, author)
     return planes[order] if order is not None else planes
 

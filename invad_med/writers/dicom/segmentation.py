@@ -16,6 +16,7 @@ from pydicom.sr.codedict import codes
 import invad_med
 from invad_med.dicom.series import RESEARCH
 from invad_med.writers.dicom.common import MANUFACTURER, Author, same, save
+from invad_med.writers.dicom.evidence import Refused
 from invad_med.writers.dicom.parametric_map import frame_sources, require_places
 
 _FAMILY = codes.DCM.ArtificialIntelligence
@@ -27,7 +28,7 @@ def write_segmentation(author: Author, folder: Path) -> list[Path]:
     Frames without any segmented pixel are left out, as the standard asks, unless all are empty.
 
     Raises:
-        Refused: several slices without a place in the patient.
+        Refused: several slices without a place in the patient; no frame of reference in a CT or MR.
         OSError: a file cannot be written.
     """
     require_places(author)
@@ -61,18 +62,23 @@ def _write(author: Author, kind: str, form: str, values: np.ndarray, stored: np.
         if form == "BINARY"
         else "Map over twice its threshold (128 is the threshold); not a calibrated probability."
     )
-    ds = hd.seg.Segmentation(
-        source_images=list(author.evidence.images),
-        pixel_array=values,
-        segmentation_type=form,
-        segment_descriptions=[segment],
-        fractional_type="PROBABILITY",
-        max_fractional_value=255,
-        omit_empty_frames=bool(values.any()),
-        content_label="ANOMALY",
-        content_description="Anomaly region, research use only",
-        **author.keywords(kind),
-    )
+    try:
+        ds = hd.seg.Segmentation(
+            source_images=list(author.evidence.images),
+            pixel_array=values,
+            segmentation_type=form,
+            segment_descriptions=[segment],
+            fractional_type="PROBABILITY",
+            max_fractional_value=255,
+            omit_empty_frames=bool(values.any()),
+            content_label="ANOMALY",
+            content_description="Anomaly region, research use only",
+            **author.keywords(kind),
+        )
+    except ValueError as error:
+        if "Frame Of Reference" in str(error):
+            raise Refused("the source has no frame of reference, which its kind of image must have") from None
+        raise
     author.finish(ds, kind)
 
     def check(read: Dataset) -> None:

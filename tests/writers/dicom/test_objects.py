@@ -110,7 +110,9 @@ def test_parametric_map_is_in_place_and_bit_identical(planted):
     uids = [str(pydicom.dcmread(p, stop_before_pixels=True).SOPInstanceUID) for p in source.paths]
     for k, frame in enumerate(ds.PerFrameFunctionalGroupsSequence):
         origin = frame.DerivationImageSequence[0].SourceImageSequence[0].ReferencedSOPInstanceUID
-        np.testing.assert_array_equal(values[k], maps[uids.index(origin)])
+        assert uids.index(origin) == k  # ascending along the normal: OHIF looks at the order, not at the position
+        assert frame.FrameContentSequence[0].DimensionIndexValues == k + 1
+        np.testing.assert_array_equal(values[k], maps[k])
     frame = int(np.argmax(values.max(axis=(1, 2))))
     near(in_frame(ds, frame, *middle(values[frame] > LIMIT)), expected)
     window = ds.SharedFunctionalGroupsSequence[0].FrameVOILUTSequence[0]
@@ -259,7 +261,8 @@ def test_enhanced_frames_are_told_apart(tmp_path):
         place = original.PerFrameFunctionalGroupsSequence[number - 1].PlanePositionSequence[0].ImagePositionPatient
         assert list(frame.PlanePositionSequence[0].ImagePositionPatient) == list(place)
         values_by_place.append((float(np.dot(normal, place)), float(values[k].max())))
-    assert [v for _, v in sorted(values_by_place)] == [9.0, 10.0]  # slices are numbered along the normal
+    assert values_by_place == sorted(values_by_place)
+    assert [v for _, v in values_by_place] == [9.0, 10.0]  # slices are numbered along the normal
 
 
 def test_a_projection_gets_no_frame_of_reference(tmp_path):
@@ -268,6 +271,16 @@ def test_a_projection_gets_no_frame_of_reference(tmp_path):
     assert [kind for kind, _ in outcome.failed] == ["blending"]
     for ds in objects.values():
         assert not [e for e in ds.iterall() if e.keyword in ("FrameOfReferenceUID", "ImagePositionPatient")]
+
+
+def test_a_ct_with_group_lengths_and_without_frame_of_reference(tmp_path):
+    (source,) = scan(named("693_UNCI.dcm")).sources
+    outcome, objects = write(tmp_path, source)
+    reasons = dict(outcome.failed)
+    assert set(reasons) == {"segmentation", "blending"} and all("no frame of reference" in r for r in reasons.values())
+    original = pydicom.dcmread(source.paths[0])
+    assert any(e.tag.element == 0 for e in original)  # retired elements that no longer travel
+    np.testing.assert_array_equal(objects["overlay.dcm"].pixel_array, original.pixel_array)
 
 
 def test_an_input_that_never_was_dicom_gets_a_capture_of_its_own(tmp_path):
@@ -454,6 +467,27 @@ def test_dcmtk_draws_the_overlay(ct, tmp_path):
     region[32:64, 42:64] = True
     np.testing.assert_array_equal(pictures[1][region], pictures[0][region])  # type R: the region stays, the rest dims
     assert (pictures[1] < pictures[0])[~region].mean() > 0.9
+
+
+@pytest.mark.skipif(not shutil.which("dcm2pnm"), reason="dcm2pnm (dcmtk) is not installed")
+def test_dcmtk_draws_what_has_integer_pixels(ct, tmp_path):
+    outcome, objects = write(tmp_path, ct)
+    drawn = {}
+    for path in outcome.written:
+        window = ["--min-max-window"] * (path.stem == "overlay")  # this CT has none of its own
+        command = ["dcm2pnm", "--write-png", "--no-overlays", *window, str(path), str(path.with_suffix(".png"))]
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode == 0:
+            drawn[path.stem] = np.asarray(Image.open(path.with_suffix(".png")))
+        else:
+            assert "no pixel data found" in done.stderr, (path.name, done.stderr)
+    assert set(drawn) == {"overlay", "segmentation_binary", "segmentation_fractional", "secondary_capture"}
+    assert len(np.unique(drawn["overlay"])) > 100
+    binary = objects["segmentation_binary.dcm"].pixel_array
+    np.testing.assert_array_equal(drawn["segmentation_binary"], binary * drawn["segmentation_binary"].max())
+    assert binary.any() and drawn["segmentation_binary"].any()
+    for name in ("segmentation_fractional", "secondary_capture"):
+        np.testing.assert_array_equal(drawn[name], objects[f"{name}.dcm"].pixel_array)
 
 
 @pytest.mark.skipif(not shutil.which("dsrdump"), reason="dsrdump (dcmtk) is not installed")
