@@ -196,6 +196,10 @@ TURN = """async peak => {  // to the slice of the peak; returns its place on the
         await new Promise(done => setTimeout(done, 150));
     };
     const away = () => {
+        if (peak && view.type === 'orthographic') {  // of a volume, its camera looks at the slice
+            const {focalPoint, viewPlaneNormal} = view.getCamera();
+            return Math.abs(viewPlaneNormal.reduce((sum, n, i) => sum + n * (peak.place[i] - focalPoint[i]), 0));
+        }
         const plane = cornerstone.metaData.get('imagePlaneModule', view.getCurrentImageId());
         const stated = cornerstone.metaData.get('instance', view.getCurrentImageId())?.ImagePositionPatient;
         if (!peak || !stated || !plane?.rowCosines) return null;  // where none is stated, the viewer makes one up
