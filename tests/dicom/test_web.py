@@ -124,7 +124,7 @@ def inputs(address):
     return list_inputs(address, ["brain"], "brain")
 
 
-@pytest.mark.parametrize("rest", ["", f"/series/{SERIES}", "/"])
+@pytest.mark.parametrize("rest", ["", f"/series/{SERIES}", "/"], ids=["study", "series", "slash"])
 def test_a_study_is_read_as_from_a_folder_and_leaves_nothing(server, private, rest):
     found = inputs(f"{server.root}/studies/{STUDY}{rest}")
     (folder,) = private.iterdir()
