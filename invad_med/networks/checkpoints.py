@@ -126,10 +126,9 @@ def round_to_half(module: nn.Module) -> None:
 
 
 def half_precision(state: dict[str, Any]) -> dict[str, Any]:
-    """Return a state dict whose large float32 tensors are float16: half the file; they load into float32 networks."""
-    return {
-        name: value.half()
-        if isinstance(value, Tensor) and value.dtype == torch.float32 and value.numel() >= _LARGE
-        else value
-        for name, value in state.items()
+    """Return a state dict on the CPU, its large float32 tensors as float16: half the file; any device loads it."""
+    result = {name: value.cpu() if isinstance(value, Tensor) else value for name, value in state.items()}
+    large = {
+        n: v for n, v in result.items() if isinstance(v, Tensor) and v.dtype == torch.float32 and v.numel() >= _LARGE
     }
+    return result | {name: value.half() for name, value in large.items()}

@@ -48,5 +48,5 @@ def test_activation_checkpointing_changes_memory_and_not_gradients():
         network.train()(x, t).square().mean().backward()
     for one, other in zip(*(n.parameters() for n in networks), strict=True):
         torch.testing.assert_close(one.grad, other.grad)
-    with pytest.raises(ValueError, match="'mlp' has no activation checkpointing"):
+    with pytest.raises(ValueError, match="'mlp' is no transformer: activation checkpointing"):
         create_denoiser("mlp", 8, activation_checkpointing=True)
