@@ -12,8 +12,8 @@ import torch
 from monai.inferers import Inferer
 from torch import Tensor, nn
 
+from invad_med.networks import AnomalyDetector, FrozenFeatures, create_denoiser
 from invad_med.networks.checkpoints import load_strictly, read_checkpoint
-from invad_med.networks.detector import AnomalyDetector
 from invad_med.scoring import Calibration
 
 logger = logging.getLogger(__name__)
@@ -120,12 +120,28 @@ class DetectorShelf(nn.Module):
 
 
 def load_like(detector: AnomalyDetector, path: str | Path) -> AnomalyDetector:
-    """Return a detector of the same architecture and inferer with another checkpoint's weights and calibration."""
+    """Return a detector with another checkpoint's weights and calibration, on the same device, with the same inferer.
+
+    Its architecture is the given one; where the checkpoint does not fit that, the one its provenance names.
+
+    Raises:
+        ValueError: it fits neither.
+    """
+    tensors = read_checkpoint(path)
     other = copy.deepcopy(detector)
     other.calibration = Calibration(detector.features.out_channels)
-    load_strictly(other, read_checkpoint(path))
+    try:
+        load_strictly(other, tensors)
+    except ValueError:
+        stated = tensors.get("_extra_state", {})
+        if not {"preset", "backbone"} <= stated.keys():
+            raise
+        features = FrozenFeatures(stated["backbone"], weights="checkpoint")
+        denoiser = create_denoiser(stated["preset"], features.out_channels)
+        other = AnomalyDetector(features, denoiser, detector.inferer, image_size=detector.image_size)
+        load_strictly(other, tensors)
     logger.info("loaded the model for %s", other.provenance.get("title", path))
-    return other.eval()
+    return other.to(detector.features.image_mean.device).eval()
 
 
 def _number(value: Tensor | float | None, like: Tensor) -> Tensor:
