@@ -66,11 +66,12 @@ class Found:
 
     Args:
         valid, test: image AUROC.
-        replicates: of ``test``, (resamples,).
+        valid_replicates, replicates: of ``valid`` by image, and of ``test`` by group: (resamples,).
     """
 
     valid: float
     test: float
+    valid_replicates: np.ndarray
     replicates: np.ndarray
 
 
@@ -96,6 +97,7 @@ def measure(
     parts = [list(cohort.train), list(cohort.held_out), list(cohort.abnormal), list(truth.images)]
     raw = [cached_features(detector.features, paths, facts, cache_dir, detector.image_size) for paths in parts]
     valid_labels = np.repeat([0, 1], [len(cohort.held_out), len(cohort.abnormal)])
+    valid_weights = resample_weights(len(valid_labels))
     weights = resample_weights(int(truth.groups.max()) + 1)[:, truth.groups]
     result: dict[tuple[str, str], tuple[tuple[str, ...], Found]] = {}
     for grid, inferer in (("calibrated", detector.inferer), ("paper", InversionInferer())):
@@ -112,7 +114,8 @@ def measure(
             a, b = auroc(valid_labels, on_valid), auroc(truth.labels, on_test)
             if a is None or b is None:
                 raise ValueError(f"{dataset.root.name}: valid and test must have images of both classes")
-            result[grid, title] = (names, Found(a, b, _resampled(on_test, truth.labels, weights)))
+            replicates = _resampled(on_valid, valid_labels, valid_weights), _resampled(on_test, truth.labels, weights)
+            result[grid, title] = (names, Found(a, b, *replicates))
     return result
 
 
@@ -125,13 +128,17 @@ def _resampled(scores: np.ndarray, labels: np.ndarray, weights: np.ndarray) -> n
 
 
 def table(rules: dict[tuple[str, str], Measured], rows: int) -> str:
-    """Return the rules as a Markdown table, best pooled ``valid`` first, every statistic alone included."""
+    """Return the rules as a Markdown table, best pooled ``valid`` first, every statistic alone included.
+
+    *behind* is the paired 95 % interval of how far a rule's pooled ``valid`` lies below the first one's.
+    """
     names = list(next(iter(rules.values())).found)
     lines = [
-        "| timesteps | rule | valid | test | " + " | ".join(names) + " | clearly worse than a part |",
-        "|" + "---|" * (5 + len(names)),
+        "| timesteps | rule | valid | behind | test | " + " | ".join(names) + " | clearly worse than a part |",
+        "|" + "---|" * (6 + len(names)),
     ]
     order = sorted(rules, key=lambda key: -np.mean([f.valid for f in rules[key].found.values()]))
+    pooled_valid = {key: np.mean([f.valid_replicates for f in rules[key].found.values()], axis=0) for key in order}
     for rank, (grid, title) in enumerate(order):
         rule = rules[grid, title]
         if rank >= rows and len(rule.parts) > 1:
@@ -141,8 +148,12 @@ def table(rules: dict[tuple[str, str], Measured], rows: int) -> str:
             found = interval(rule.found[name].replicates - rules[grid, part].found[name].replicates)
             if found and found[1] < 0:
                 worse.append(f"{name} ({part}: {rule.found[name].test - rules[grid, part].found[name].test:+.3f})")
-        pooled = (float(np.mean([getattr(f, split) for f in rule.found.values()])) for split in ("valid", "test"))
-        figures = [f"{value:.3f}" for value in (*pooled, *(rule.found[name].test for name in names))]
+        behind = interval(pooled_valid[order[0]] - pooled_valid[grid, title]) if rank else None
+        valid, test = (
+            f"{np.mean([getattr(f, split) for f in rule.found.values()]):.3f}" for split in ("valid", "test")
+        )
+        figures = [valid, f"[{behind[0]:.3f}, {behind[1]:.3f}]" if behind else "", test]
+        figures += [f"{rule.found[name].test:.3f}" for name in names]
         lines.append(f"| {grid} | {title} | {' | '.join(figures)} | {', '.join(worse) or '-'} |")
     return "\n".join(lines)
 

@@ -29,7 +29,7 @@ _CELLS = 4  # a side
 
 
 class Calibration(nn.Module):
-    """Statistics of normal images, stored with the model and applied to one image at a time.
+    """Statistics of normal images, stored with the model and applied to one image at a time, on that image's device.
 
     Args:
         channels: C of the end point z.
@@ -73,8 +73,8 @@ class Calibration(nn.Module):
         statistics = self.statistics(z_train).double()
         self.statistics_mean = statistics.mean(0).to(self.z_mean)
         self.statistics_std = statistics.std(0, correction=0).clamp_min(1e-6).to(self.z_mean)
-        self.reference = self.score(z_held_out).sort().values
-        self.peaks = self.map(z_held_out).flatten(1).amax(1).sort().values
+        self.reference = self.score(z_held_out).sort().values.to(self.z_mean)
+        self.peaks = self.map(z_held_out).flatten(1).amax(1).sort().values.to(self.z_mean)
         return self
 
     def why_not(self, timesteps: Timesteps) -> str | None:
@@ -90,7 +90,8 @@ class Calibration(nn.Module):
 
     def whiten(self, z: Tensor) -> Tensor:
         """Return ``z`` (B, C, h, w), each channel with mean 0 and deviation 1 on normal images."""
-        return (z - self.z_mean.view(1, -1, 1, 1)) / self.z_std.view(1, -1, 1, 1)
+        mean, std = (x.to(z.device).view(1, -1, 1, 1) for x in (self.z_mean, self.z_std))
+        return (z - mean) / std
 
     def map(self, z: Tensor) -> Tensor:
         """Return the whitened map of ``z`` (B, C, h, w): (B, h, w), >= 0, about 1 on normal images."""
@@ -100,15 +101,18 @@ class Calibration(nn.Module):
         """Return the logarithms of the map's mean and of the longest mean vector of a cell: (B, 2)."""
         whitened = self.whiten(z)
         cells = F.adaptive_avg_pool2d(whitened, _CELLS).square().mean(1).sqrt()
-        return torch.stack([whitened.square().mean(1).sqrt().mean((1, 2)), cells.amax((1, 2))], dim=1).log()
+        found = torch.stack([whitened.square().mean(1).sqrt().mean((1, 2)), cells.amax((1, 2))], dim=1)
+        return found.clamp_min(1e-12).log()  # an untrained DiT predicts 0 everywhere
 
     def score(self, z: Tensor) -> Tensor:
         """Return the image score of ``z`` (B, C, h, w): (B,), in deviations from normal, negative if below."""
-        return combined((self.statistics(z) - self.statistics_mean) / self.statistics_std)
+        mean, std = (x.to(z.device) for x in (self.statistics_mean, self.statistics_std))
+        return combined((self.statistics(z) - mean) / std)
 
     def p_value(self, score: Tensor) -> Tensor:
         """Return the conformal p-value of scores (B,) against the n held-out normals: in [1 / (n + 1), 1]."""
-        at_least = len(self.reference) - torch.searchsorted(self.reference, score.contiguous(), right=False)
+        reference = self.reference.to(score.device)
+        at_least = len(reference) - torch.searchsorted(reference, score.contiguous(), right=False)
         return (1.0 + at_least) / (len(self.reference) + 1.0)
 
     def threshold(self, false_positive_rate: float = 0.05) -> float | None:
