@@ -104,7 +104,7 @@ class DetectorShelf(nn.Module):
             count = len(calibration.reference)
             if threshold is None:
                 withheld = f"{count} held-out normal images support no threshold at a rate of {self.rate:g}"
-            limit = float(calibration.peaks[-1]) if limit is None else limit
+            limit = float(calibration.map_reference[-1]) if limit is None else limit
         return [
             {
                 "pred": found.pred[i],

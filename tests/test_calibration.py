@@ -82,9 +82,21 @@ def test_fresh_normals_keep_the_promised_rate(rate):
     assert abs(alarms / trials - rate) < stats.norm.isf(1e-4) * spread
 
 
+@pytest.mark.parametrize("rate", [0.02, 0.1, 0.3])
+def test_fresh_normals_have_little_above_the_threshold_of_the_map(rate):
+    beyond = trials = 0
+    for seed in range(40):
+        fitted = Calibration(4).fit(normals(50, 3 * seed), normals(99, 3 * seed + 1), GRID)
+        above = (fitted.map(normals(50, 3 * seed + 2)) > fitted.map_threshold(rate)).flatten(1).double().mean(1)
+        beyond += int((above > 0.05).sum())
+        trials += 50
+    spread = (rate * (1 - rate) * (1 / trials + 1 / (40 * 99))) ** 0.5
+    assert abs(beyond / trials - rate) < stats.norm.isf(1e-4) * spread
+
+
 def test_a_rate_out_of_reach_has_no_threshold(calibration):
     assert calibration.threshold(0.011) is not None
-    assert calibration.threshold(0.009) is None
+    assert calibration.threshold(0.009) is calibration.map_threshold(0.009) is None
     with pytest.raises(ValueError, match=r"false_positive_rate=1\.5 must lie between 0 and 1"):
         calibration.threshold(1.5)
 

@@ -10,7 +10,8 @@ taken: the mean of the map, and the largest length that the mean whitened vector
 logarithms are standardised over the normal training images, and an image's score is the length of the two deviations
 above normal. (docs/results.md tells how this rule was chosen.) Its p-value is the conformal rank among held-out normal
 images, so that a fresh normal image falls below alpha with probability at most alpha, whatever the distribution of
-scores.
+scores. The map has a threshold by the same argument: of each held-out map the value is kept that a twentieth of it
+exceeds, and a fresh normal image ranks among these.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from invad_med.diffusion import Timesteps
 
 SCORE = "whitened_mean_and_cell"
 _CELLS = 4  # a side
+_MAP_SHARE = 0.05  # of a normal image's map that may lie above its threshold
 
 
 class Calibration(nn.Module):
@@ -40,7 +42,7 @@ class Calibration(nn.Module):
     statistics_mean: Tensor
     statistics_std: Tensor
     reference: Tensor
-    peaks: Tensor
+    map_reference: Tensor
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -49,7 +51,7 @@ class Calibration(nn.Module):
         self.register_buffer("statistics_mean", torch.zeros(2))  # of `statistics` over normal training images
         self.register_buffer("statistics_std", torch.ones(2))
         self.register_buffer("reference", torch.zeros(0))  # scores of the held-out normals, ascending
-        self.register_buffer("peaks", torch.zeros(0))  # largest map value of each, ascending
+        self.register_buffer("map_reference", torch.zeros(0))  # what a twentieth of each map exceeds, ascending
         self.timesteps: list[tuple[int, int | None]] = []
 
     def fit(self, z_train: Tensor, z_held_out: Tensor, timesteps: Timesteps) -> Calibration:
@@ -74,7 +76,9 @@ class Calibration(nn.Module):
         self.statistics_mean = statistics.mean(0).to(self.z_mean)
         self.statistics_std = statistics.std(0, correction=0).clamp_min(1e-6).to(self.z_mean)
         self.reference = self.score(z_held_out).sort().values.to(self.z_mean)
-        self.peaks = self.map(z_held_out).flatten(1).amax(1).sort().values.to(self.z_mean)
+        maps = self.map(z_held_out).flatten(1)
+        exceeded = maps.kthvalue(math.ceil((1.0 - _MAP_SHARE) * maps.shape[1]), dim=1).values
+        self.map_reference = exceeded.sort().values.to(self.z_mean)
         return self
 
     def why_not(self, timesteps: Timesteps) -> str | None:
@@ -123,8 +127,11 @@ class Calibration(nn.Module):
         return _upper_limit(self.reference, false_positive_rate)
 
     def map_threshold(self, false_positive_rate: float = 0.05) -> float | None:
-        """Return the map value that a fresh normal image reaches beyond anywhere with at most this probability."""
-        return _upper_limit(self.peaks, false_positive_rate)
+        """Return the map value that more than a twentieth of a fresh normal map exceeds with at most this probability.
+
+        None means the rate is out of reach.
+        """
+        return _upper_limit(self.map_reference, false_positive_rate)
 
     def get_extra_state(self) -> dict[str, Any]:
         """Return what the statistics were fitted for, so that it travels in the state dict."""
@@ -142,7 +149,7 @@ class Calibration(nn.Module):
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         # The number of held-out normals is the checkpoint's.
-        for name in ("reference", "peaks"):
+        for name in ("reference", "map_reference"):
             stored = state_dict.get(prefix + name)
             if stored is not None:
                 setattr(self, name, torch.zeros_like(stored, device=self.z_mean.device))

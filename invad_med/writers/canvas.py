@@ -19,14 +19,13 @@ _TONE = 110  # grey of a middling tissue, on which the colour bar is drawn
 def _overlay() -> tuple[np.ndarray, np.ndarray]:
     """Return colours (256, 3) as uint16 in 0..255 and weights (256,) as uint16 in 0..256, over the scale 0..1."""
     v = np.linspace(0.0, 1.0, 256)
-    colours = matplotlib.colormaps["inferno"](0.25 + 0.7 * v)[:, :3]  # not the black and white ends
+    colours = matplotlib.colormaps["inferno"](0.35 + 0.6 * np.clip(2 * v - 1, 0, 1))[:, :3]  # purple to yellow
     return np.round(255 * colours).astype(np.uint16), np.round(256 * _OPACITY * _ramp(v)).astype(np.uint16)
 
 
 def _ramp(v: np.ndarray) -> np.ndarray:
-    """Return relative opacity: 0 up to half the threshold (v = 0.25), a third at it (v = 0.5), 1 from v = 0.9 on."""
-    t = np.clip((v - 0.25) / 0.65, 0.0, 1.0)
-    return t * t * (3.0 - 2.0 * t)
+    """Return relative opacity: 0 up to the threshold (v = 0.5), then from a third to 1 at one and a half times it."""
+    return np.where(v > 0.5, np.clip(1 / 3 + (v - 0.5) * (2 / 3) / 0.25, 0.0, 1.0), 0.0)
 
 
 def fuse(grey: np.ndarray, scale: np.ndarray) -> np.ndarray:

@@ -24,7 +24,7 @@ def draw_heatmap(prediction: Prediction, unit_image: np.ndarray, reduce: bool = 
     """Draw the slice, the map over it, a contour at the threshold, a colour bar and a caption.
 
     The scale runs from 0 to twice ``map_threshold`` in every picture, so the same multiple of the threshold has the
-    same colour everywhere. Opacity grows with the map: normal tissue is seen as it is. Slices of less than 384 pixels
+    same colour everywhere. Below the threshold the slice is seen as it is. Slices of less than 384 pixels
     are enlarged by a whole factor, those of more than 768 reduced. Where the calibrated score is withheld, the scale
     is tied to the norm expected under the prior, and bar and caption say so.
 
