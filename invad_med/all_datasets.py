@@ -38,17 +38,18 @@ def train_and_evaluate(dataset_dir: Path, output_dir: Path, overrides: Sequence[
             print(f"{name}: {model} is there already, not trained again", flush=True)
             continue
         given = {"dataset_dir": tree.root, "output_dir": output_dir / "train" / tree.facts.name, "ckpt_path": model}
-        status = _run("train.json", {**given, "cache_dir": output_dir / "features"}, overrides)
+        status = run_config("train.json", {**given, "cache_dir": output_dir / "features"}, overrides)
         if status:
             failed[name] = f"training ended with status {status}"
     given = {"dataset_dir": dataset_dir, "output_dir": output_dir / "evaluate", "models_dir": output_dir / "models"}
-    status = _run("evaluate.json", {**given, "cache_dir": output_dir / "features"}, evaluate)
+    status = run_config("evaluate.json", {**given, "cache_dir": output_dir / "features"}, evaluate)
     for name, reason in failed.items():
         print(f"{name} was not trained: {reason}", file=sys.stderr)
     return status or (INCOMPLETE if failed else 0)
 
 
-def _run(config: str, given: dict[str, Path], overrides: Sequence[str]) -> int:
+def run_config(config: str, given: dict[str, Path], overrides: Sequence[str]) -> int:
+    """Run one of the bundle's configurations in a process of its own, as its command line would; return the status."""
     configs = Path(root()) / "configs"
     command = [sys.executable, "-m", "monai.bundle", "run", "--config_file", str(configs / config)]
     command += ["--logging_file", str(configs / "logging.conf"), "--meta_file", str(configs / "metadata.json")]

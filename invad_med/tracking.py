@@ -65,12 +65,15 @@ class Tracker:
 
         with _store(self.tracking_uri, output_dir) as artifacts:
             if mlflow.get_experiment_by_name(self.experiment_name) is None:
-                mlflow.create_experiment(self.experiment_name, artifact_location=artifacts)
+                # The tag opens the experiment with runs and metrics, which MLflow 3 does not show first by itself.
+                kind = {"mlflow.experimentKind": "custom_model_development"}
+                mlflow.create_experiment(self.experiment_name, artifact_location=artifacts, tags=kind)
             experiment = mlflow.set_experiment(self.experiment_name)
             metadata = json.loads((self.bundle_root / "configs" / "metadata.json").read_text(encoding="utf-8"))
             name = self.run_name or f"bmad-{metadata['version']}"
             tags = {"bundle_version": metadata["version"], "monai_version": metadata["monai_version"]}
-            with mlflow.start_run(experiment_id=experiment.experiment_id, run_name=name, tags=tags) as parent:
+            about = f"{', '.join(e.truth.facts.name for e in evaluations)}: see report.html among the artifacts"
+            with mlflow.start_run(None, experiment.experiment_id, name, tags=tags, description=about) as parent:
                 mlflow.log_params({key: _short(value) for key, value in self.settings.items()})
                 mlflow.log_metrics(parent_metrics(evaluations))
                 for file in files:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,6 +34,7 @@ def read_cohort(
     held_out_fraction: float = 0.15,
     seed: int = 0,
     train_fraction: float = 1.0,
+    fold: str | None = None,
 ) -> Cohort:
     """Divide a data set's images: nothing of ``test`` is touched, and abnormal ones of ``valid`` serve selection alone.
 
@@ -46,6 +48,8 @@ def read_cohort(
         seed: of the order.
         train_fraction: share of what is not held out to learn from, 0 < fraction <= 1, by whole groups: to measure
             what more data would bring.
+        fold: ``"k/K"``, 1 <= k <= K: divide what would be learnt from into K parts of whole groups, and hold out the
+            kth alone, to cross-fit.
 
     Raises:
         ValueError: an unreadable tree, an unknown modality, or no image left to train or to calibrate on.
@@ -79,12 +83,30 @@ def read_cohort(
     abnormal = [Path(item["image"]) for item in valid if item["label"]]
     remaining = [name for name in reversed(order) if name not in chosen]
     wanted = train_fraction * sum(len(groups[name]) for name in remaining)
-    train: list[Path] = []
+    learnt: list[list[Path]] = []
     for name in remaining:
-        if len(train) < wanted:
-            train += groups[name]
+        if sum(map(len, learnt)) < wanted:
+            learnt.append(groups[name])
+    if fold is not None:
+        learnt, held_out = _without_fold(learnt, fold)
+    train = [path for group in learnt for path in group]
     if not held_out:
         raise ValueError(
             f"{dataset_dir} has no normal image to calibrate on: raise held_out_fraction or add valid/good"
         )
     return Cohort(facts, tuple(sorted(train)), tuple(sorted(held_out)), tuple(sorted(abnormal)))
+
+
+def _without_fold(groups: list[list[Path]], fold: str) -> tuple[list[list[Path]], list[Path]]:
+    """Return the groups to learn from and the images to hold out: parts of about as many images, large groups first."""
+    match = re.fullmatch(r"(\d+)/(\d+)", fold)
+    k, count = map(int, match.groups()) if match else (0, 0)
+    if not 1 <= k <= count or count < 2:
+        raise ValueError(f"fold={fold!r} must be k/K with 1 <= k <= K and K of at least 2, such as 1/5")
+    if count > len(groups):
+        raise ValueError(f"fold={fold}: there are only {len(groups)} groups of normal training images to divide")
+    parts: list[list[list[Path]]] = [[] for _ in range(count)]
+    for group in sorted(groups, key=len, reverse=True):
+        min(parts, key=lambda part: sum(map(len, part))).append(group)
+    rest = [group for i, part in enumerate(parts, start=1) if i != k for group in part]
+    return rest, [path for group in parts[k - 1] for path in group]

@@ -49,6 +49,23 @@ def test_whole_patients_are_held_out_and_test_is_not_touched(brain):
     assert cohort.facts is BRAIN
 
 
+def test_folds_hold_out_every_image_learnt_from_once_and_patients_whole(brain):
+    whole = read_cohort(brain, held_out_fraction=0.2)
+    folds = [read_cohort(brain, held_out_fraction=0.2, fold=f"{k}/3") for k in (1, 2, 3)]
+    assert sorted(path for fold in folds for path in fold.held_out) == sorted(whole.train)
+    assert [len(fold.held_out) for fold in folds] == [8, 4, 4]  # four patients of four slices
+    for fold in folds:
+        assert sorted((*fold.train, *fold.held_out)) == sorted(whole.train)
+        patients = [{int(p.stem[1:]) // 4 for p in paths} for paths in (fold.train, fold.held_out)]
+        assert patients[0].isdisjoint(patients[1])
+        assert fold.abnormal == whole.abnormal
+    for wrong in ("0/3", "4/3", "1/1", "2"):
+        with pytest.raises(ValueError, match=f"fold='{wrong}' must be k/K"):
+            read_cohort(brain, fold=wrong)
+    with pytest.raises(ValueError, match="fold=1/5: there are only 4 groups of normal training images"):
+        read_cohort(brain, held_out_fraction=0.2, fold="1/5")
+
+
 def test_bad_wishes_are_named(brain, tmp_path):
     with pytest.raises(ValueError, match=r"held_out_fraction=1\.0 must be at least 0 and below 1"):
         read_cohort(brain, held_out_fraction=1.0)
