@@ -31,7 +31,7 @@ from data_prep.volumes import mask_volume, slice_distance, to_8bit
 from invad_med.data.bmad import read_mask
 from invad_med.data.datasets import DatasetFacts, all_datasets, dataset_for_dicom, find_dataset
 from invad_med.data.slices import ReadError, Slice, Source
-from invad_med.data.sources import read_slice, scan
+from invad_med.readers.sources import read_slice, scan
 
 NORMAL_SHARES = {"train": 0.7, "valid": 0.1, "test": 0.2}  # of patients
 ABNORMAL_SHARES = {"valid": 1 / 3, "test": 2 / 3}

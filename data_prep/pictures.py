@@ -8,10 +8,10 @@ import numpy as np
 from PIL import Image
 
 from data_prep.layout import PrepError
-from invad_med.data import sources
 from invad_med.data.bmad_folders import is_stray
-from invad_med.data.rasters import SUFFIXES
 from invad_med.data.slices import ReadError, Slice
+from invad_med.readers import sources
+from invad_med.readers.rasters import SUFFIXES
 
 _SUFFIXES = SUFFIXES | {".bmp"}  # as RESC is released
 

@@ -1,8 +1,8 @@
 """Volumes as axial slices with their labels, in one orientation, physical spacing respected.
 
-Orientation is the package's own (`invad_med.data.nifti`): whole-axis flips and swaps to LPS display, rows anterior to
-posterior, columns from the patient's right to left, slices from inferior to superior; nothing is resampled for it. What
-has to be resampled is resampled with SimpleITK: labels that lie on another grid than their image, to the image's grid
+Orientation is the package's own (`invad_med.readers.nifti`): whole-axis flips and swaps to LPS display, rows anterior
+to posterior, columns from the patient's right to left, slices from inferior to superior; nothing is resampled for it.
+What has to be resampled is resampled with SimpleITK: labels that lie on another grid than their image, to the image's grid
 (nearest neighbour); slices whose pixels are not square, to the smaller of the two spacings (linear; nearest for masks).
 """
 
@@ -18,11 +18,11 @@ import SimpleITK as sitk
 from nibabel.orientations import apply_orientation, axcodes2ornt, io_orientation, ornt_transform
 
 from data_prep.layout import PrepError
-from invad_med.data import nifti
 from invad_med.data.datasets import DatasetFacts
 from invad_med.data.slices import ReadError, Slice, Source
 from invad_med.data.transforms import to_unit
-from invad_med.dicom.series import read_header
+from invad_med.readers import nifti
+from invad_med.readers.dicom.headers import read_header
 
 _AXIAL = (1, 0, 0, 0, 1, 0)
 

@@ -10,8 +10,8 @@ from pydicom.data import get_testdata_file
 from pydicom.dataset import Dataset
 from pydicom.uid import DigitalXRayImageStorageForPresentation, generate_uid
 
-from invad_med.data.sources import read_slice, scan
-from invad_med.predict import Prediction
+from invad_med.data.prediction import Prediction
+from invad_med.readers.sources import read_slice, scan
 from invad_med.writers.dicom.common import Result
 
 LIMIT = 6.0

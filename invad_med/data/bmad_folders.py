@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from invad_med.data.rasters import SUFFIXES
+from invad_med.readers.rasters import SUFFIXES
 
 Split = Literal["train", "valid", "test"]
 SPLITS: dict[str, Split] = {"train": "train", "valid": "valid", "val": "valid", "test": "test"}

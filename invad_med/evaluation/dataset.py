@@ -13,20 +13,20 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from invad_med.baselines import STATISTICS, trivial_statistics
 from invad_med.data.bmad import BmadDataset
 from invad_med.data.datasets import DatasetFacts, all_datasets, find_dataset
 from invad_med.data.transforms import to_image
+from invad_med.detection import AnomalyDetector
+from invad_med.detection.detectors import load_like
+from invad_med.evaluation.baselines import STATISTICS, trivial_statistics
 from invad_med.evaluation.judge import Judgement, Scored, judge
 from invad_med.evaluation.methods import OwnScores, batches, image_features, make_baselines
 from invad_med.evaluation.truth import Truth, read_truth
+from invad_med.files import data_digest
 from invad_med.metrics.bootstrap import Figure, paired_difference, resample_weights
 from invad_med.metrics.image import auroc
-from invad_med.networks import AnomalyDetector
 from invad_med.networks.checkpoints import read_provenance
-from invad_med.shelf import load_like
-from invad_med.training.artefact import data_digest
-from invad_med.training.distributed import processes, rank, together
+from invad_med.parallel import processes, rank, together
 
 logger = logging.getLogger(__name__)
 
@@ -62,7 +62,7 @@ class Evaluation:
         truth, plan: what was measured and how.
         provenance: of the model, as its checkpoint states.
         checkpoint_digest: 16 hex digits of the checkpoint file's SHA-256.
-        data_digest: of the split's images, see `invad_med.training.artefact.data_digest`.
+        data_digest: of the split's images, see `invad_med.files.data_digest`.
         scored, judged: by name of the score, ``calibrated`` first.
         p_values: (N,) calibrated p-values.
         notes: what the reader should know.

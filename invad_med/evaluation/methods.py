@@ -25,17 +25,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from invad_med.baselines import PositionGaussian, nearest_neighbour_maps
 from invad_med.data.transforms import to_image
+from invad_med.detection import AnomalyDetector
+from invad_med.evaluation.baselines import PositionGaussian, nearest_neighbour_maps
 from invad_med.evaluation.judge import Scored
 from invad_med.evaluation.truth import Truth
+from invad_med.features.cached import cached_features
 from invad_med.inferers import InversionInferer, ReconstructionInferer
 from invad_med.metrics.image import auroc
-from invad_med.networks import AnomalyDetector
+from invad_med.parallel import together
 from invad_med.scoring import anomaly_map, max_min, nll, paper_score
 from invad_med.scoring.scores import top_mean
-from invad_med.training.distributed import together
-from invad_med.training.features import cached_features
 
 LEVELS = (100, 200, 300, 500, 700)
 _DEFAULT_LEVEL = 300

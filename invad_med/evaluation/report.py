@@ -12,9 +12,9 @@ from invad_med.evaluation import pictures
 from invad_med.evaluation.dataset import Evaluation
 from invad_med.evaluation.methods import __doc__ as METHODS
 from invad_med.evaluation.tables import comparisons_table
+from invad_med.files import write_atomically
 from invad_med.metrics.bootstrap import LEVEL, Figure
 from invad_med.metrics.summary import bmad9
-from invad_med.writers.atomic import write_atomically
 
 COLUMNS = {
     "image_auroc": "image AUROC",

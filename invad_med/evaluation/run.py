@@ -10,6 +10,7 @@ import torch
 
 from invad_med.data.bmad import BmadDataset, inspect_tree
 from invad_med.data.slices import ReadError
+from invad_med.detection import AnomalyDetector
 from invad_med.evaluation.dataset import (
     Evaluation,
     Plan,
@@ -20,8 +21,7 @@ from invad_med.evaluation.dataset import (
 )
 from invad_med.evaluation.report import write_report
 from invad_med.evaluation.tables import write_tables
-from invad_med.networks import AnomalyDetector
-from invad_med.training.distributed import rank
+from invad_med.parallel import rank
 
 logger = logging.getLogger(__name__)
 
@@ -40,7 +40,7 @@ class Evaluator:
         models_dir: folder of ``<data set>.pt``.
         modality: name of the table's row, for one data set whose folder does not say it.
         device: to compute on.
-        tracker: what takes the results down, see `invad_med.tracking`; None for nothing.
+        tracker: what takes the results down, see `invad_med.tracking.tracker`; None for nothing.
         plan: keys of `invad_med.evaluation.dataset.Plan`.
     """
 

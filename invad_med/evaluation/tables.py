@@ -14,9 +14,9 @@ import numpy as np
 import pandas as pd
 
 from invad_med.evaluation.dataset import Evaluation
+from invad_med.files import write_atomically
 from invad_med.metrics.bootstrap import Figure
 from invad_med.metrics.summary import bmad9
-from invad_med.writers.atomic import write_atomically
 
 
 def metrics(evaluations: Sequence[Evaluation]) -> dict[str, Any]:

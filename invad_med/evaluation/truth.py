@@ -10,8 +10,8 @@ import numpy as np
 from invad_med.data.bmad import BmadDataset, read_mask
 from invad_med.data.datasets import DatasetFacts
 from invad_med.data.slices import Slice, Source
-from invad_med.data.sources import read_slice
 from invad_med.data.transforms import mask_on_grid
+from invad_med.readers.sources import read_slice
 
 SIZE = 256  # side of the square on which pixels are judged, the network's own
 

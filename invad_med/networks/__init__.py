@@ -1,7 +1,6 @@
-"""Networks: frozen features, noise predictors, and the detector that joins them."""
+"""Networks: frozen features and noise predictors."""
 
 from invad_med.networks.checkpoints import load_denoiser
-from invad_med.networks.detector import AnomalyDetector, Detection
 from invad_med.networks.dit import DiT
 from invad_med.networks.features import FrozenFeatures
 from invad_med.networks.mlp import TokenMLP
@@ -11,8 +10,6 @@ from invad_med.networks.velocity import VelocityDenoiser
 __all__ = [
     "DIT_PRESETS",
     "MLP_PRESETS",
-    "AnomalyDetector",
-    "Detection",
     "DiT",
     "FrozenFeatures",
     "TokenMLP",

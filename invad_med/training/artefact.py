@@ -12,13 +12,13 @@ import torch
 from torch import Tensor
 
 import invad_med
+from invad_med.detection.detector import AnomalyDetector
+from invad_med.features.cached import CohortFeatures
+from invad_med.features.endpoints import walk_to_noise
+from invad_med.files import data_digest, whole_file
 from invad_med.networks.checkpoints import half_precision, load_strictly, round_to_half
-from invad_med.networks.detector import AnomalyDetector
 from invad_med.training.cohort import Cohort
-from invad_med.training.configuration import configuration_digest, data_digest
-from invad_med.training.endpoints import walk_to_noise
-from invad_med.training.features import CohortFeatures
-from invad_med.writers.atomic import whole_file
+from invad_med.training.configuration import configuration_digest
 
 logger = logging.getLogger(__name__)
 

@@ -13,9 +13,9 @@ from torch import Tensor
 
 from invad_med.data.datasets import DatasetFacts
 from invad_med.data.slices import Source
-from invad_med.data.sources import read_slice
 from invad_med.data.transforms import to_image
 from invad_med.networks.features import FrozenFeatures
+from invad_med.readers.sources import read_slice
 from invad_med.training.cohort import Cohort
 from invad_med.training.sampling import Draw
 from invad_med.training.steps import FeatureDataset, keyed_generator

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 from torch import nn
 from torch.optim import Optimizer
 
+from invad_med.features.cached import network_digest
+from invad_med.files import data_digest
 from invad_med.networks.features import FrozenFeatures
 from invad_med.training.cohort import Cohort
-from invad_med.training.features import network_digest
 
 
 def describe_run(
@@ -47,9 +47,3 @@ def plain(value: Any) -> Any:
 def configuration_digest(configuration: Mapping[str, Any]) -> str:
     """Return a digest of plain values that does not depend on their order: 16 hex digits."""
     return hashlib.sha256(json.dumps(configuration, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def data_digest(paths: Sequence[Path]) -> str:
-    """Return a digest of files' contents that does not depend on their names or order: 16 hex digits."""
-    contents = sorted(hashlib.sha256(p.read_bytes()).digest() for p in paths)
-    return hashlib.sha256(b"".join(contents)).hexdigest()[:16]

@@ -9,8 +9,8 @@ import torch
 from ignite.engine import Engine, Events
 from torch.optim import Optimizer
 
-from invad_med.training.distributed import mean_over_processes
-from invad_med.writers.atomic import write_atomically
+from invad_med.files import write_atomically
+from invad_med.parallel import mean_over_processes
 
 
 class TrainingLog:

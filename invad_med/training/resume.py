@@ -20,12 +20,12 @@ from torch.distributed.checkpoint.state_dict import (
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from invad_med.files import whole_file
 from invad_med.networks.checkpoints import read_checkpoint
-from invad_med.training.distributed import barrier, rank
+from invad_med.parallel import barrier, rank
 from invad_med.training.log import TrainingLog
 from invad_med.training.sampling import StepSampler
 from invad_med.training.selection import Selection
-from invad_med.writers.atomic import whole_file
 
 logger = logging.getLogger(__name__)
 

@@ -14,14 +14,14 @@ from sklearn.metrics import roc_auc_score
 from torch import Tensor, nn
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 
+from invad_med.features.cached import CohortFeatures
+from invad_med.features.endpoints import walk_to_noise
+from invad_med.files import whole_file
 from invad_med.inferers import InversionInferer
 from invad_med.networks.checkpoints import read_checkpoint
 from invad_med.networks.features import FrozenFeatures
+from invad_med.parallel import rank
 from invad_med.scoring import Calibration
-from invad_med.training.distributed import rank
-from invad_med.training.endpoints import walk_to_noise
-from invad_med.training.features import CohortFeatures
-from invad_med.writers.atomic import whole_file
 
 logger = logging.getLogger(__name__)
 

@@ -10,9 +10,9 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from invad_med.data.datasets import find_dataset
-from invad_med.predict import Prediction
+from invad_med.data.prediction import Prediction
+from invad_med.files import write_atomically
 from invad_med.writers import canvas
-from invad_med.writers.atomic import write_atomically
 from invad_med.writers.naming import printable, slice_label, slice_path
 
 _SMALL, _LARGE = 384, 768  # longest side of the drawn slice in pixels: small ones are enlarged, large ones reduced

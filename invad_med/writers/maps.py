@@ -18,8 +18,8 @@ import numpy as np
 from PIL import Image
 
 from invad_med.data.slices import Source
-from invad_med.dicom.planes import affine_of, even_step, planes_of
-from invad_med.writers.atomic import write_atomically
+from invad_med.files import write_atomically
+from invad_med.readers.dicom.planes import affine_of, even_step, planes_of
 from invad_med.writers.naming import slice_path
 from invad_med.writers.nifti import write_nifti_map
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from invad_med.data.nifti import display_shape, load, to_voxels
 from invad_med.data.slices import Source
-from invad_med.writers.atomic import write_atomically
+from invad_med.files import write_atomically
+from invad_med.readers.nifti import display_shape, load, to_voxels
 
 
 def write_nifti_map(source: Source, maps: np.ndarray, path: str | Path) -> Path:

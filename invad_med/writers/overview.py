@@ -11,10 +11,10 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw
 
+from invad_med.data.prediction import Prediction
 from invad_med.data.slices import Problem
-from invad_med.predict import Prediction
+from invad_med.files import write_atomically
 from invad_med.writers import canvas
-from invad_med.writers.atomic import write_atomically
 from invad_med.writers.naming import printable, slice_label
 
 _THUMB, _FRAME, _MARGIN, _SIZE, _LINE = 224, 4, 16, 12, 16

@@ -11,9 +11,9 @@ from typing import Any
 
 import pandas as pd
 
+from invad_med.data.prediction import Prediction
 from invad_med.data.slices import Problem
-from invad_med.predict import Prediction
-from invad_med.writers.atomic import write_atomically
+from invad_med.files import write_atomically
 
 COLUMNS = (
     "input", "slice", "status", "dataset", "chosen_by",

@@ -13,8 +13,8 @@ from data_prep import layout
 from invad_med.data.bmad import read_mask, read_tree
 from invad_med.data.datasets import all_datasets, find_dataset
 from invad_med.data.slices import Source
-from invad_med.data.sources import read_slice
 from invad_med.data.transforms import to_image
+from invad_med.readers.sources import read_slice
 
 LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 

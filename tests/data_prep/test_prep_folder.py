@@ -14,8 +14,8 @@ from data_prep.layout import PrepError
 from data_prep.splits import anonymous
 from invad_med.data.bmad import datalist, read_mask, read_tree
 from invad_med.data.datasets import find_dataset
-from invad_med.data.sources import read_slice, scan
 from invad_med.data.transforms import to_image
+from invad_med.readers.sources import read_slice, scan
 
 SIZE, DEPTH = 24, 10
 

@@ -10,14 +10,15 @@ import pytest
 import torch
 from PIL import Image
 
+from invad_med.commands.compare import compare_runs
 from invad_med.data.bmad import read_tree
-from invad_med.evaluation.compare import compare_runs
+from invad_med.detection import AnomalyDetector
 from invad_med.evaluation.dataset import Plan, choose_checkpoint, evaluate_dataset, load_detector
 from invad_med.evaluation.run import Evaluator, find_datasets
-from invad_med.networks import AnomalyDetector, FrozenFeatures, create_denoiser
+from invad_med.features.cached import prepare_features
+from invad_med.networks import FrozenFeatures, create_denoiser
 from invad_med.training.artefact import finish_training
 from invad_med.training.cohort import read_cohort
-from invad_med.training.features import prepare_features
 
 
 def network():
@@ -161,7 +162,7 @@ def test_mlflow_has_the_same_keys_for_every_modality(run, folder, tmp_path, monk
     import mlflow
 
     from invad_med.bundle import root
-    from invad_med.tracking import Tracker, run_metrics
+    from invad_med.tracking.tracker import Tracker, run_metrics
 
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     tracker = Tracker(bundle_root=root(), models_dir=folder / "models", settings={"seed": 0})

@@ -17,7 +17,7 @@ from pydicom.data import get_testdata_file
 from pydicom.uid import DigitalXRayImageStorageForPresentation, RLELossless, generate_uid
 
 from invad_med.bundle import root
-from invad_med.data.sources import scan
+from invad_med.readers.sources import scan
 from invad_med.writers.dicom.export import KINDS, DicomWriter
 
 REPOSITORY = Path(__file__).parents[2]

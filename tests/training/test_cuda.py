@@ -2,7 +2,7 @@
 
 import pytest
 
-from invad_med.bundle import load
+from invad_med.inference.predictor import load
 
 
 @pytest.mark.cuda

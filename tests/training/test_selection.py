@@ -7,9 +7,9 @@ import torch
 from monai.engines import SupervisedTrainer
 from torch import nn
 
+from invad_med.features.cached import CohortFeatures
 from invad_med.inferers import InversionInferer
 from invad_med.networks import FrozenFeatures
-from invad_med.training.features import CohortFeatures
 from invad_med.training.selection import Selection, validation_auroc
 
 

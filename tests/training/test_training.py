@@ -4,12 +4,13 @@ import pytest
 import torch
 
 from invad_med.data.datasets import find_dataset
+from invad_med.detection import AnomalyDetector
 from invad_med.diffusion import add_noise, linear_alphas_cumprod
-from invad_med.networks import AnomalyDetector, FrozenFeatures, create_denoiser
+from invad_med.features.cached import cached_features, prepare_features
+from invad_med.networks import FrozenFeatures, create_denoiser
 from invad_med.training.artefact import finish_training
 from invad_med.training.cohort import read_cohort
 from invad_med.training.configuration import data_digest
-from invad_med.training.features import cached_features, prepare_features
 from invad_med.training.sampling import Draw
 from invad_med.training.steps import FeatureDataset, NoisePredictionInferer, NoisyBatch
 from tests.training.conftest import save

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from invad_med.data.prediction import Prediction
 from invad_med.data.slices import Source
-from invad_med.predict import Prediction
 from invad_med.writers import heatmap
 from invad_med.writers.canvas import font, shorten, wrap
 from invad_med.writers.heatmap import draw_heatmap, save_heatmap

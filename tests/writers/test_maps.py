@@ -14,9 +14,9 @@ from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 from pydicom.uid import EnhancedMRImageStorage, generate_uid
 
-from invad_med.data import nifti
 from invad_med.data.slices import ReadError, Source
-from invad_med.data.sources import read_slice, scan
+from invad_med.readers import nifti
+from invad_med.readers.sources import read_slice, scan
 from invad_med.writers.maps import write_map
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # pydicom's files break small rules of the standard

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from invad_med.data.prediction import Prediction
 from invad_med.data.slices import Problem, Source
-from invad_med.predict import Prediction
 from invad_med.writers import canvas, overview
 from invad_med.writers.heatmap import draw_heatmap
 from invad_med.writers.overview import Overview, draw_overview

@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from invad_med.data.prediction import Prediction
 from invad_med.data.slices import Problem, Source
-from invad_med.predict import Prediction
 from invad_med.writers.table import COLUMNS, relative_name, write_table
 
 HEAD = Source("nifti", (Path("/data/in/DOE/head.nii"),), "head", 3)

@@ -33,10 +33,10 @@ from pydicom.sequence import Sequence
 from pydicom.uid import UID, generate_uid
 
 import invad_med
+from invad_med.data.prediction import Prediction
 from invad_med.data.slices import Source
-from invad_med.dicom.series import RESEARCH
-from invad_med.predict import Prediction
-from invad_med.writers.atomic import write_atomically
+from invad_med.files import write_atomically
+from invad_med.readers.dicom.headers import RESEARCH
 from invad_med.writers.dicom.evidence import Evidence, Refused
 
 MANUFACTURER = "invad-med"

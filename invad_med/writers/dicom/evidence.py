@@ -17,11 +17,11 @@ from pydicom.dataset import Dataset
 from pydicom.uid import UID
 from pydicom.valuerep import DA, TM
 
-from invad_med.data.decoding import reading
 from invad_med.data.slices import Source
-from invad_med.dicom.planes import Plane, plane_of
-from invad_med.dicom.reader import frame_order
-from invad_med.dicom.series import number_of_frames
+from invad_med.readers.decoding import reading
+from invad_med.readers.dicom.headers import number_of_frames
+from invad_med.readers.dicom.pixels import frame_order
+from invad_med.readers.dicom.planes import Plane, plane_of
 
 _TYPE_2 = (
     "PatientName", "PatientID", "PatientBirthDate", "PatientSex",

@@ -12,8 +12,8 @@ from pydicom.dataset import Dataset
 
 from invad_med.data.datasets import find_dataset
 from invad_med.data.slices import ReadError
-from invad_med.data.sources import read_slice
 from invad_med.data.transforms import to_unit
+from invad_med.readers.sources import read_slice
 from invad_med.writers.dicom.anonymous import Anonymiser
 from invad_med.writers.dicom.blending import write_blending
 from invad_med.writers.dicom.common import Author, Result, quiet

@@ -16,8 +16,8 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.pixels.utils import pack_bits
 from pydicom.uid import ExplicitVRLittleEndian
 
-from invad_med.data.decoding import reading
-from invad_med.dicom.series import RESEARCH, number_of_frames
+from invad_med.readers.decoding import reading
+from invad_med.readers.dicom.headers import RESEARCH, number_of_frames
 from invad_med.writers.dicom.common import MANUFACTURER, Author, same, save
 from invad_med.writers.dicom.evidence import Refused
 

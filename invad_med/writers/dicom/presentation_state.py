@@ -8,7 +8,7 @@ from typing import Any
 import highdicom as hd
 from pydicom.dataset import Dataset
 
-from invad_med.predict import Prediction
+from invad_med.data.prediction import Prediction
 from invad_med.writers.dicom.common import Author, save
 from invad_med.writers.dicom.contours import contours
 from invad_med.writers.dicom.evidence import Evidence, Refused

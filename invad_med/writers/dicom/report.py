@@ -16,8 +16,8 @@ from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes
 
 import invad_med
-from invad_med.dicom.series import RESEARCH
-from invad_med.predict import Prediction
+from invad_med.data.prediction import Prediction
+from invad_med.readers.dicom.headers import RESEARCH
 from invad_med.writers.dicom.common import MANUFACTURER, Author, save
 from invad_med.writers.dicom.contours import contours
 from invad_med.writers.dicom.evidence import Refused

@@ -14,7 +14,7 @@ from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes
 
 import invad_med
-from invad_med.dicom.series import RESEARCH
+from invad_med.readers.dicom.headers import RESEARCH
 from invad_med.writers.dicom.common import MANUFACTURER, Author, same, save
 from invad_med.writers.dicom.evidence import Refused
 from invad_med.writers.dicom.parametric_map import frame_sources, require_places

@@ -3,7 +3,7 @@
 import pytest
 from dicom_results import named
 
-from invad_med.data.sources import scan
+from invad_med.readers.sources import scan
 
 
 @pytest.fixture

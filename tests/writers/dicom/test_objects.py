@@ -17,8 +17,8 @@ from PIL import Image
 from pydicom.uid import RLELossless
 
 from invad_med.data.datasets import find_dataset
-from invad_med.data.sources import read_slice, scan
 from invad_med.data.transforms import from_image, to_image
+from invad_med.readers.sources import read_slice, scan
 from invad_med.writers.dicom.export import KINDS, DicomWriter
 from invad_med.writers.dicom.secondary_capture import panel
 

@@ -1,0 +1,164 @@
+"""Frozen features are computed once: a cache on disk, one file an image, named by all that makes its content."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from invad_med.data.datasets import DatasetFacts
+from invad_med.data.slices import Source
+from invad_med.data.transforms import to_image
+from invad_med.features.cache import ArrayCache
+from invad_med.networks.checkpoints import round_to_half
+from invad_med.networks.features import FrozenFeatures
+from invad_med.parallel import barrier, processes, rank, together
+from invad_med.readers.sources import read_slice
+from invad_med.training.cohort import Cohort
+
+logger = logging.getLogger(__name__)
+
+
+def cache_key(path: Path, backbone_digest: str, facts: DatasetFacts, size: int) -> str:
+    """Return the name of an image's cached features: a digest of its bytes, the backbone's and the recipe."""
+    recipe = f"{backbone_digest} {facts.intensity} {facts.fit} {size}"
+    return hashlib.sha256(hashlib.sha256(path.read_bytes()).digest() + recipe.encode()).hexdigest()
+
+
+def network_digest(features: FrozenFeatures) -> str:
+    """Return a digest of the backbone's weights and name (not of the channel normalisation)."""
+    digest = hashlib.sha256(features.backbone.encode())
+    for name, tensor in features.body.state_dict().items():
+        digest.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+@torch.no_grad()
+def cached_features(
+    features: FrozenFeatures,
+    images: Sequence[Path],
+    facts: DatasetFacts,
+    cache_dir: str | Path | None = None,
+    size: int = 256,
+    progress: bool = True,
+    workers: int | None = None,
+    limit_gb: float | None = None,
+) -> Tensor:
+    """Return the raw (not normalised) features of images, from the cache where they are in it.
+
+    Each image is computed alone, so that its features are the same whatever else is computed and after any
+    interruption. A file that is truncated or of another shape is computed again. Two runs may share a cache, and of
+    several processes that train together each computes its share.
+
+    Args:
+        features: the frozen backbone, on the device to compute on.
+        images: PNG, JPEG or TIFF files.
+        facts: how they are prepared.
+        cache_dir: folder of the cache, made if need be; None: nothing is kept.
+        size: side of the square image in pixels.
+        progress: show a bar on standard error.
+        workers: images computed at the same time, a thread each; None: as many as torch has threads.
+        limit_gb: size of the cache, in 10^9 bytes, beyond which what was not used for longest is removed.
+
+    Returns:
+        (N, C, h, w) float16 on the CPU.
+
+    Raises:
+        ReadError: an image cannot be read.
+    """
+    shape = (features.out_channels, size // features.reduction, size // features.reduction)
+    result = torch.empty((len(images), *shape), dtype=torch.float16)
+    limit = None if limit_gb is None else int(limit_gb * 1e9)
+    cache = ArrayCache(cache_dir, shape, limit) if cache_dir else None
+    digest = network_digest(features)
+    keys = [cache_key(path, digest, facts, size) for path in images] if cache else []
+
+    def load(i: int) -> bool:
+        array = cache.load(keys[i]) if cache else None
+        if array is not None:
+            result[i] = torch.from_numpy(array)
+        return array is not None
+
+    def compute(i: int) -> None:
+        with torch.no_grad():  # a thread has its own mode
+            result[i] = image_features(features, images[i], facts, size)
+        if cache:
+            cache.store(keys[i], result[i].numpy())
+
+    def fill(missing: Sequence[int]) -> None:
+        bar = tqdm(missing, f"features of {facts.name}", unit="image", disable=not progress or not missing)
+        with one_thread_each(workers) as pool:
+            for _ in zip(bar, pool.map(compute, missing), strict=True):
+                pass
+
+    missing = [i for i in range(len(images)) if not load(i)]
+    if cache and processes() > 1:
+        together(lambda: fill([i for i in missing if i % processes() == rank()]))  # then all of it is in the cache
+        missing_here = [i for i in missing if i % processes() != rank() and not load(i)]
+    else:
+        missing_here = missing
+    fill(missing_here)
+    barrier()  # nobody removes what another still reads
+    if cache and rank() == 0:
+        left, removed = cache.trim()
+        report = "features: %d of %d images were in the cache, which holds %.2f GB; %d old entries removed"
+        logger.info(report, len(images) - len(missing), len(images), left / 1e9, removed)
+    return result
+
+
+def image_features(features: FrozenFeatures, path: Path, facts: DatasetFacts, size: int) -> Tensor:
+    """Return the raw features of one file: (C, h, w) float16 on the CPU."""
+    piece = read_slice(Source("raster", (path,), path.stem, 1), 0)
+    image = to_image(piece, facts, size)[None].to(features.image_mean.device)
+    return features.raw(image)[0].half().cpu()
+
+
+@contextmanager
+def one_thread_each(workers: int | None) -> Iterator[ThreadPoolExecutor]:
+    """Give a pool of threads in which torch computes with one thread each, and restore its number afterwards."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with ThreadPoolExecutor(workers or before) as pool:
+            yield pool
+    finally:
+        torch.set_num_threads(before)
+
+
+@dataclass(frozen=True)
+class CohortFeatures:
+    """Raw features (N, C, h, w) float16 of a cohort's training, held-out normal and abnormal validation images."""
+
+    train: Tensor
+    held_out: Tensor
+    abnormal: Tensor
+
+
+def prepare_features(
+    features: FrozenFeatures,
+    cohort: Cohort,
+    cache_dir: str | Path | None = None,
+    size: int = 256,
+    progress: bool = True,
+    workers: int | None = None,
+    limit_gb: float | None = None,
+) -> CohortFeatures:
+    """Round the backbone as it will be stored, compute a cohort's features, and fit the channel normalisation.
+
+    The arguments are those of `cached_features`.
+    """
+    round_to_half(features)
+    parts = (cohort.train, cohort.held_out, cohort.abnormal)
+    images = [path for part in parts for path in part]
+    found = cached_features(features, images, cohort.facts, cache_dir, size, progress, workers, limit_gb)
+    train, held_out, abnormal = found.split([len(part) for part in parts])
+    features.fit_normalisation(train)
+    return CohortFeatures(train, held_out, abnormal)

@@ -1,0 +1,243 @@
+"""DICOM pixels to slices: what is applied, in this order.
+
+| step | attribute |
+|---|---|
+| decode with the installed codecs; YBR to RGB | (7FE0,0010), (0002,0010), (0028,0004) |
+| PALETTE COLOR to RGB; colour to 8 bit | (0028,1101..1203), (0028,0101) |
+| modality LUT or rescale, per frame in enhanced objects | (0028,3000), (0028,1052/1053), (0028,9145) |
+| first VOI LUT or window: CR, DX and MG only | (0028,3010), (0028,1050/1051) |
+| padding becomes the smallest of the other values | (0028,0120), (0028,0121) |
+| MONOCHROME1 is inverted (low + high of the source - value), so that bright is dense; HU never are | (0028,0004) |
+
+Units: CT with a rescale to Hounsfield units is ``HU``; 8-bit images of other kinds than CT, MR, PET and NM that are
+not rescaled are ``8bit``, as are colours; all else is ``stored``. A Siemens mosaic is read as the 2-D image it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pydicom
+from pydicom.dataset import Dataset
+from pydicom.pixels import apply_color_lut, apply_modality_lut, apply_voi_lut, get_decoder, pixel_array
+from pydicom.uid import UID
+
+from invad_med.data.slices import ReadError, Slice, Source, Unit
+from invad_med.readers.decoding import check_size, grey_or_colour, reading, value_range
+from invad_med.readers.dicom.headers import along_normal, number_of_frames
+
+_VOI_MODALITIES = {"CR", "DX", "MG"}  # their raw detector values mean little; elsewhere the values themselves count
+_MEASURED = {"CT", "MR", "PT", "NM"}  # 8-bit images of these are not in a display range
+_COLOURS = {"RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT"}
+
+
+@dataclass(frozen=True)
+class _Frame:
+    pixels: np.ndarray  # (H, W) float32 or (H, W, 3) uint8
+    unit: Unit
+    spacing: tuple[float, float] | None
+    inverted: bool
+    padding: np.ndarray | None  # (H, W) bool
+
+
+def read(source: Source) -> list[Slice | ReadError]:
+    """Decode all slices of a file or series; a file of a series that cannot be read leaves its reason in its place.
+
+    Raises:
+        ReadError: nothing of the source can be read: truncated pixel data, a codec that is missing or cannot decode
+            it rightly (JPEG Extended with 12 bits), no Transfer Syntax UID, an absurd size.
+    """
+    frames: list[_Frame | ReadError] = []
+    for path in source.paths:
+        try:
+            frames += _decode(path, len(source.paths))
+        except ReadError as error:
+            frames.append(error)
+    good = [f for f in frames if isinstance(f, _Frame)]
+    if not good:
+        raise next(f for f in frames if isinstance(f, ReadError))
+
+    grey = [f.pixels for f in good if f.unit != "8bit" and f.inverted]
+    mirror = float(min(a.min() for a in grey)) + float(max(a.max() for a in grey)) if grey else 0.0
+    for i, frame in enumerate(frames):
+        if isinstance(frame, _Frame) and frame.inverted:
+            pixels = np.float32(255.0 if frame.unit == "8bit" else mirror) - frame.pixels
+            frames[i] = replace(frame, pixels=_fill(pixels, frame.padding))
+
+    values = [f.pixels for f in frames if isinstance(f, _Frame) and f.unit != "8bit"]
+    shared = value_range(values) if values else (0.0, 255.0)
+    return [
+        Slice(f.pixels, source, i, f.unit, (0.0, 255.0) if f.unit == "8bit" else shared, f.spacing)
+        if isinstance(f, _Frame)
+        else f
+        for i, f in enumerate(frames)
+    ]
+
+
+def frame_order(ds: Dataset) -> list[int]:
+    """Return the 0-based stored frame of each slice: by position along the normal where every frame has one.
+
+    Frames of enhanced objects need not be stored in spatial order (Plane Position Sequence (0020,9113) decides).
+    Frames that differ in orientation, or have no position, keep the stored order.
+    """
+    count = number_of_frames(ds)
+    stored = list(range(count))
+    positions: list[float] = []
+    first: np.ndarray | None = None
+    for frame in stored if len(ds.get("PerFrameFunctionalGroupsSequence") or []) == count > 1 else []:
+        place = _group(ds, frame, "PlanePositionSequence")
+        plane = _group(ds, frame, "PlaneOrientationSequence")
+        if place is None or plane is None or "ImagePositionPatient" not in place:
+            return stored
+        orientation = np.asarray(plane.ImageOrientationPatient, dtype=np.float64)
+        first = orientation if first is None else first
+        if not np.allclose(orientation, first, atol=1e-3):
+            return stored
+        positions.append(round(along_normal(orientation, place.ImagePositionPatient), 2))
+    return sorted(stored, key=lambda f: (positions[f], f)) if positions else stored
+
+
+def _decode(path: Path, files: int) -> list[_Frame]:
+    with reading("DICOM file"):
+        ds = pydicom.dcmread(path, force=True)
+        if "Rows" not in ds or "Columns" not in ds:
+            raise ReadError("file is cut off or damaged")  # pydicom drops all elements if the pixel data has no end
+        count = number_of_frames(ds)
+        check_size(int(ds.Rows), int(ds.Columns), count * files, int(ds.get("SamplesPerPixel") or 1))
+        if not any(k in ds for k in ("PixelData", "FloatPixelData", "DoubleFloatPixelData")):
+            raise ReadError("pixel data (7FE0,0010) is missing or cut off")
+        syntax: UID | None = ds.file_meta.get("TransferSyntaxUID")
+        if not syntax:
+            raise ReadError("no Transfer Syntax UID (0002,0010), so the pixel data cannot be decoded")
+        order = frame_order(ds)
+    array = _pixel_array(ds, syntax)
+    raw = [array] if count == 1 else list(array)
+    if len(raw) != count:
+        raise ReadError(f"pixel data holds {len(raw)} frames, the header says {count}")
+    with reading("DICOM image"):
+        return list(_frames(ds, raw, order))
+
+
+def _pixel_array(ds: Dataset, syntax: UID) -> np.ndarray:
+    advice = "; decompress it first, for example with dcmdjpeg or gdcmconv"
+    with reading(f"pixel data ({syntax.name})"):
+        try:
+            if not get_decoder(syntax).is_available:
+                raise ReadError(f"no codec is installed for {syntax.name}{advice}")
+            # Not iter_pixels: its arrays can be read-only, on which pydicom's own sign correction fails.
+            return pixel_array(ds, raw=False)
+        except NotImplementedError:
+            raise ReadError(f"no codec is known for {syntax.name}{advice}") from None
+        except RuntimeError as error:  # pydicom's summary of what each codec said
+            if "does not support" in str(error):
+                bits = int(ds.BitsStored)
+                raise ReadError(f"no codec decodes {syntax.name} with {bits} bits rightly{advice}") from None
+            raise ReadError(f"pixel data ({syntax.name}) is damaged or cut off") from None
+        except BaseException as error:
+            if type(error).__name__ != "PanicException":  # of codecs in Rust: no Exception, and of no importable type
+                raise
+            raise ReadError(f"pixel data ({syntax.name}) is damaged or cut off") from None
+
+
+def _frames(ds: Dataset, raw: list[np.ndarray], order: list[int]) -> Iterator[_Frame]:
+    photometric = str(ds.get("PhotometricInterpretation") or "MONOCHROME2").strip().upper()
+    for frame in order:
+        spacing = _spacing(ds, frame)
+        if photometric in ("MONOCHROME1", "MONOCHROME2") and raw[frame].ndim == 2:
+            pixels, unit, padding = _grey(ds, raw[frame], frame)
+            yield _Frame(pixels, unit, spacing, photometric == "MONOCHROME1" and unit != "HU", padding)
+        elif photometric == "PALETTE COLOR":
+            yield _Frame(grey_or_colour(_palette(ds, raw[frame])), "8bit", spacing, False, None)
+        elif photometric in _COLOURS and raw[frame].shape[2:] == (3,):
+            shift = max(int(ds.BitsStored) - 8, 0)
+            yield _Frame(grey_or_colour((raw[frame] >> shift).astype(np.uint8)), "8bit", spacing, False, None)
+        else:
+            raise ReadError(f"Photometric Interpretation (0028,0004) {photometric!r} is not supported")
+
+
+def _grey(ds: Dataset, stored: np.ndarray, frame: int) -> tuple[np.ndarray, Unit, np.ndarray | None]:
+    padding = _padding(ds, stored)
+    modality = str(ds.get("Modality") or "").strip().upper()
+    item = _group(ds, frame, "PixelValueTransformationSequence") or ds
+    lut = item.get("ModalityLUTSequence")
+    rescaled = item.get("RescaleSlope") is not None and item.get("RescaleIntercept") is not None
+    if lut and 8 < lut[0].LUTDescriptor[2] < 16:
+        lut[0].LUTDescriptor = [*lut[0].LUTDescriptor[:2], 16]  # pydicom wants a NumPy integer size; entries unchanged
+    values = apply_modality_lut(stored, item) if lut or rescaled else stored
+
+    unit: Unit = "stored"
+    changed = bool(lut) or (rescaled and (float(item.RescaleSlope), float(item.RescaleIntercept)) != (1.0, 0.0))
+    if modality == "CT" and rescaled and str(item.get("RescaleType") or "HU").strip().upper() in ("HU", "US"):
+        unit = "HU"  # Rescale Type may be left out if it is HU; "US" is "unspecified"
+    elif int(ds.BitsStored) == 8 and not ds.get("PixelRepresentation") and not changed and modality not in _MEASURED:
+        unit = "8bit"
+    if modality in _VOI_MODALITIES:
+        if ds.get("VOILUTSequence"):
+            values, unit = apply_voi_lut(values, ds), "stored"
+        elif _has_window(ds):
+            values = apply_voi_lut(values, ds)
+
+    pixels = values.astype(np.float32)
+    if not np.isfinite(pixels).all():
+        raise ReadError("pixel values are not finite")
+    return _fill(pixels, padding), unit, padding
+
+
+def _padding(ds: Dataset, stored: np.ndarray) -> np.ndarray | None:
+    value, limit = ds.get("PixelPaddingValue"), ds.get("PixelPaddingRangeLimit")
+    if not isinstance(value, int):
+        return None
+    low, high = sorted((value, limit)) if isinstance(limit, int) else (value, value)
+    mask = (stored >= low) & (stored <= high)
+    return mask if mask.any() and not mask.all() else None
+
+
+def _fill(pixels: np.ndarray, padding: np.ndarray | None) -> np.ndarray:
+    if padding is not None:
+        pixels[padding] = pixels[~padding].min()
+    return pixels
+
+
+def _has_window(ds: Dataset) -> bool:
+    """Return whether the first window can be applied; some radiographs carry an empty or zero one."""
+    try:
+        width = np.atleast_1d(np.asarray(ds.WindowWidth, dtype=np.float64))[0]
+        centre = np.atleast_1d(np.asarray(ds.WindowCenter, dtype=np.float64))[0]
+    except (AttributeError, TypeError, ValueError, IndexError):
+        return False
+    least = 1.0 if str(ds.get("VOILUTFunction") or "LINEAR").upper() == "LINEAR" else 1e-6
+    return bool(np.isfinite(centre) and width >= least)
+
+
+def _palette(ds: Dataset, index: np.ndarray) -> np.ndarray:
+    colours = apply_color_lut(index, ds)[..., :3]
+    if colours.dtype != np.uint8 and colours.max() > 255:  # some writers put 8-bit entries into a 16-bit table
+        colours = colours >> 8
+    return colours.astype(np.uint8)
+
+
+def _group(ds: Dataset, frame: int, name: str) -> Dataset | None:
+    """Return one functional group of a frame (its own, else the shared one), or None."""
+    per_frame = ds.get("PerFrameFunctionalGroupsSequence") or []
+    for groups in (*per_frame[frame : frame + 1], *(ds.get("SharedFunctionalGroupsSequence") or [])[:1]):
+        if groups.get(name):
+            return groups[name][0]
+    return None
+
+
+def _spacing(ds: Dataset, frame: int) -> tuple[float, float] | None:
+    """Return (row, column) spacing in mm: Pixel Spacing, else that at the detector, which magnification enlarges."""
+    places: list[tuple[Any, str]] = [(_group(ds, frame, "PixelMeasuresSequence"), "PixelSpacing")]
+    places += [(ds, k) for k in ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing")]
+    for place, keyword in places:
+        try:
+            row, column = (float(v) for v in place.get(keyword))
+        except (AttributeError, TypeError, ValueError):
+            continue
+        if row > 0 and column > 0:
+            return row, column
+    return None

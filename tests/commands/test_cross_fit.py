@@ -1,0 +1,40 @@
+"""Cross-fitting of thresholds."""
+
+import pytest
+import torch
+
+from invad_med.commands.cross_fit import main
+from invad_med.inference.predictor import load
+from invad_med.training.cohort import read_cohort
+
+
+def test_every_normal_image_becomes_a_reference_once(noise_set, tmp_path, capfd):
+    narrow = "--denoiser#depth 1 --denoiser#hidden_size 32 --batch_size 4 --accumulation_steps 1 --device cpu"
+    command = [str(noise_set), "--output_dir", str(tmp_path), "--folds", "2", "--train", f"{narrow} --steps 4"]
+    assert main(command) == 0
+    cohort = read_cohort(noise_set)
+    count = len(cohort.train) + len(cohort.held_out)
+    assert f"{count} normal images support rates from {1 / (count + 1):.2g} on" in capfd.readouterr().out
+    states = {path.stem: torch.load(path, weights_only=True) for path in tmp_path.glob("*.pt")}
+    pooled = states.pop("brain")
+    assert set(states) == {"whole", "fold-1", "fold-2"}
+    for name in ("calibration.reference", "calibration.map_reference"):
+        expected = sorted(value for state in states.values() for value in state[name].tolist())
+        assert pooled[name].tolist() == expected and len(expected) == count
+    assert all(torch.equal(pooled[k], v) for k, v in states["whole"].items() if k.startswith("denoiser"))
+    assert not torch.equal(states["whole"]["calibration.z_mean"], states["fold-1"]["calibration.z_mean"])
+
+    image = noise_set / "valid" / "good" / "img" / "g0.png"
+    narrow_network = {"denoiser#depth": 1, "denoiser#hidden_size": 32}
+    pooled_score, whole_score = (
+        load("brain", ckpt_path=str(tmp_path / f"{name}.pt"), device="cpu", **narrow_network)(image)[0]
+        for name in ("brain", "whole")
+    )
+    assert pooled_score.score == whole_score.score
+    assert pooled_score.p_value != whole_score.p_value
+
+
+def test_one_fold_is_refused(noise_set, capsys):
+    with pytest.raises(SystemExit):
+        main([str(noise_set), "--folds", "1"])
+    assert "--folds 1 must be at least 2" in capsys.readouterr().err

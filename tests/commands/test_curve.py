@@ -1,0 +1,35 @@
+"""The learning curve command."""
+
+import json
+
+import pytest
+from tests.training.conftest import save
+
+from invad_med.commands.curve import main
+
+
+def test_a_curve_of_all_and_of_half_the_images(noise_set, cache, tmp_path, capsys):
+    root = tmp_path / "brain"
+    root.mkdir()
+    for part in noise_set.iterdir():
+        (root / part.name).symlink_to(part)
+    for i in range(3):
+        save(root / "test" / "good" / "img" / f"g{i}.png", 200 + i)
+    tiny = "--denoiser#depth 1 --denoiser#hidden_size 32 --batch_size 4 --accumulation_steps 1 --device cpu"
+    command = [str(root), "--steps", "10", "--fraction", "0.5", "--cache_dir", str(cache), "--train", tiny]
+    with pytest.raises(ValueError, match="the test split has images of one class only"):
+        main(command)
+    for i in range(3):
+        save(root / "test" / "Ungood" / "img" / f"u{i}.png", 210 + i)
+        save(root / "test" / "Ungood" / "label" / f"u{i}.png", 220 + i)
+    assert main([*command, "--output", str(tmp_path / "curve.json"), "--ckpt_path", str(tmp_path / "brain.pt")]) == 0
+    found = json.loads((tmp_path / "curve.json").read_text())
+    whole, half = found["all"], found["0.5 of the data"]
+    assert half["train_images"] < whole["train_images"] == 9
+    assert [point["step"] for point in whole["curve"]] == [0, 2, 4, 6, 8, 10]
+    along = {point["step"]: point["test_auroc"] for point in whole["curve"]}
+    assert along[whole["selected"]["step"]] == whole["selected"]["test_auroc"]
+    best = max(whole["validation"], key=lambda row: (row["val_auroc"], -row["val_loss"]))
+    assert whole["selected"]["step"] == best["step"]
+    assert (tmp_path / "brain.pt").exists()
+    assert "| brain, step | 9 images |" in capsys.readouterr().out

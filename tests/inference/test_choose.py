@@ -1,0 +1,51 @@
+"""Which model an input goes to."""
+
+from pathlib import Path
+
+import pytest
+
+from invad_med.data.slices import Source
+from invad_med.inference.choose import choose_dataset
+
+
+def source(modality=None, body_part=None, stated=None) -> Source:
+    kind = "dicom" if modality else "raster"
+    return Source(kind, (Path("x"),), "x", 1, modality, body_part, stated)
+
+
+@pytest.mark.parametrize(
+    ("found", "option", "expected", "by"),
+    [
+        # What a file says nothing about goes to the option, the folder, the default, in this order.
+        (source(), None, "brain", "default"),
+        (source(), "chest", "chest", "option"),
+        (source(stated="resc"), None, "resc", "folder"),
+        (source(stated="resc"), "chest", "chest", "option"),
+        # DICOM decides ...
+        (source("CR", "CHEST"), None, "chest", "dicom"),
+        (source("MR", "BRAIN"), None, "brain", "dicom"),
+        # ... against a statement that it contradicts ...
+        (source("CR", "CHEST"), "brain", "chest", "dicom"),
+        (source("CR", "CHEST", "brain"), None, "chest", "dicom"),
+        # ... but leaves room for one that it does not.
+        (source("MR", "BRAIN", "phantom"), None, "phantom", "folder"),
+        (source("MR", None), "brain", "brain", "option"),
+        # Nothing fits: never another model.
+        (source("US", "ABDOMEN"), "brain", None, None),
+        (source("MR", "KNEE"), "brain", None, None),
+        (source("MR", None), None, None, None),
+        (source("CT", "HEAD", "liver"), None, None, None),
+    ],
+)
+def test_an_input_finds_its_model_or_none(found, option, expected, by):
+    choice = choose_dataset(found, option, default="brain")
+    assert (choice.facts.name if choice.facts else None, choice.chosen_by) == (expected, by)
+    assert (choice.reason is None) == (expected is not None)
+
+
+def test_reasons_name_the_tags():
+    assert choose_dataset(source("US", "ABDOMEN")).reason == "no model for DICOM modality US, body part ABDOMEN"
+    assert choose_dataset(source("MR")).reason == "no model for DICOM modality MR, no body part stated"
+    assert choose_dataset(source()).reason == "nothing says what the image shows: give --modality"
+    with pytest.raises(ValueError, match="modality='knee' names no data set: choose one of brain, liver"):
+        choose_dataset(source(), "knee")
