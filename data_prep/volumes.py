@@ -2,7 +2,7 @@
 
 Orientation is the package's own (`invad_med.readers.nifti`): whole-axis flips and swaps to LPS display, rows anterior
 to posterior, columns from the patient's right to left, slices from inferior to superior; nothing is resampled for it.
-What has to be resampled is resampled with SimpleITK: labels that lie on another grid than their image, to the image's grid
+What has to be resampled is, with SimpleITK: labels that lie on another grid than their image, to the image's grid
 (nearest neighbour); slices whose pixels are not square, to the smaller of the two spacings (linear; nearest for masks).
 """
 

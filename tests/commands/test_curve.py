@@ -3,9 +3,9 @@
 import json
 
 import pytest
-from tests.training.conftest import save
 
 from invad_med.commands.curve import main
+from tests.conftest import save
 
 
 def test_a_curve_of_all_and_of_half_the_images(noise_set, cache, tmp_path, capsys):

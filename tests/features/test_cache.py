@@ -6,12 +6,12 @@ import os
 import numpy as np
 import pytest
 import torch
-from tests.training.conftest import save
 
 from invad_med.data.datasets import find_dataset
 from invad_med.features.cache import ArrayCache
 from invad_med.features.cached import cached_features
 from invad_med.networks import FrozenFeatures
+from tests.conftest import save
 
 BRAIN = find_dataset("brain")
 

@@ -5,7 +5,7 @@ import csv
 import pytest
 import torch
 
-from tests.training.conftest import CONFIGS
+from tests.conftest import CONFIGS
 
 BOTH = f"['{CONFIGS / 'train.json'}','{CONFIGS / 'multi_gpu_train.json'}']"
 TWO = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m")

@@ -9,7 +9,7 @@ import subprocess
 import pytest
 import torch
 
-from tests.training.conftest import REPOSITORY, environment
+from tests.conftest import REPOSITORY, environment
 
 
 def kill_at(command, step):

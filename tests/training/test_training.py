@@ -13,7 +13,7 @@ from invad_med.training.cohort import read_cohort
 from invad_med.training.configuration import data_digest
 from invad_med.training.sampling import Draw
 from invad_med.training.steps import FeatureDataset, NoisePredictionInferer, NoisyBatch
-from tests.training.conftest import save
+from tests.conftest import save
 
 BRAIN = find_dataset("brain")
 
