@@ -60,7 +60,7 @@ def make_enhanced_mr(path):
     return path
 
 
-def result_of(source, maps=None, dataset="brain", title="Brain MRI"):
+def result_of(source, maps=None, modality="brain", title="Brain MRI"):
     """Return a result with given maps, or with a square of abnormal pixels in every slice."""
     predictions = []
     for i in range(source.n_slices):
@@ -71,7 +71,7 @@ def result_of(source, maps=None, dataset="brain", title="Brain MRI"):
         else:
             values = maps[i]
         predictions.append(
-            Prediction(source, i, "scored", None, dataset, "dicom", values, 1.5 + i, 0.03, 1.2, LIMIT, 33.0)
+            Prediction(source, i, "scored", None, modality, "dicom", values, 1.5 + i, 0.03, 1.2, LIMIT, 33.0)
         )
     return Result(source, tuple(predictions), {"title": title, "data_digest": "cd15", "versions": {"monai": "1"}})
 

@@ -24,7 +24,7 @@ from tqdm import tqdm
 from invad_med.bundle import root as bundle_root
 from invad_med.data.bmad import BmadDataset, inspect_tree
 from invad_med.detection import AnomalyDetector
-from invad_med.evaluation.dataset import choose_checkpoint, choose_facts, load_detector
+from invad_med.evaluation.dataset import choose_checkpoint, choose_modality, load_detector
 from invad_med.evaluation.truth import read_truth
 from invad_med.features.cached import cached_features
 from invad_med.inferers import InversionInferer
@@ -91,11 +91,11 @@ def measure(
     Raises:
         ValueError: no model for the data set, or a split without both classes.
     """
-    facts = choose_facts(dataset, None, False, None)
-    detector = load_detector(network_def, choose_checkpoint(facts.name, None, models_dir, False), "cpu")
-    cohort, truth = read_cohort(dataset.root, facts.name), read_truth(dataset, "test", facts)
+    modality = choose_modality(dataset, None, False, None)
+    detector = load_detector(network_def, choose_checkpoint(modality.name, None, models_dir, False), "cpu")
+    cohort, truth = read_cohort(dataset.root, modality.name), read_truth(dataset, "test", modality)
     parts = [list(cohort.train), list(cohort.held_out), list(cohort.abnormal), list(truth.images)]
-    raw = [cached_features(detector.features, paths, facts, cache_dir, detector.image_size) for paths in parts]
+    raw = [cached_features(detector.features, paths, modality, cache_dir, detector.image_size) for paths in parts]
     valid_labels = np.repeat([0, 1], [len(cohort.held_out), len(cohort.abnormal)])
     valid_weights = resample_weights(len(valid_labels))
     weights = resample_weights(int(truth.groups.max()) + 1)[:, truth.groups]

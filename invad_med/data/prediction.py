@@ -21,8 +21,8 @@ class Prediction:
         index: the slice's position in the source, 0-based.
         status: ``scored``; ``no model`` (no shipped or given model is for it); ``unreadable``.
         reason: why there is no score, or why the calibrated score is withheld; None where there is nothing to say.
-        dataset: data set of the model that scored it, or that it belongs to; None if unknown.
-        chosen_by: what decided the data set: ``dicom``, ``folder``, ``option`` or ``default``.
+        modality: name of what it shows, by which its model was chosen; None if unknown.
+        chosen_by: what decided the modality: ``dicom``, ``folder``, ``option`` or ``default``.
         map: (H, W) float32 anomaly map on the slice's own grid, >= 0, or None.
         score: calibrated image score, or None if withheld.
         p_value: its conformal p-value among held-out normal images, or None.
@@ -36,7 +36,7 @@ class Prediction:
     index: int
     status: Status
     reason: str | None = None
-    dataset: str | None = None
+    modality: str | None = None
     chosen_by: str | None = None
     map: np.ndarray | None = None
     score: float | None = None

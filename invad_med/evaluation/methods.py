@@ -50,7 +50,7 @@ MapMaker = Callable[[Tensor], Tensor]
 @torch.no_grad()
 def image_features(detector: AnomalyDetector, truth: Truth, chosen: range) -> Tensor:
     """Return the normalised features of some images: (n, C, h, w) float32 on the detector's device."""
-    images = torch.stack([to_image(truth.piece(i), truth.facts, detector.image_size) for i in chosen])
+    images = torch.stack([to_image(truth.piece(i), truth.modality, detector.image_size) for i in chosen])
     return detector.features(images.to(detector.features.image_mean.device))
 
 
@@ -179,7 +179,7 @@ def make_baselines(
     """
     device = detector.features.image_mean.device
     normal = [path for path, label in zip(train.images, train.labels, strict=True) if not label]
-    raw = cached_features(detector.features, normal, train.facts, cache_dir, detector.image_size)
+    raw = cached_features(detector.features, normal, train.modality, cache_dir, detector.image_size)
     normals = torch.cat([detector.features.normalise(part.to(device).float()).half().cpu() for part in raw.split(64)])
     del raw
     gaussian = PositionGaussian(normals)

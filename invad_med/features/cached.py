@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from invad_med.data.datasets import DatasetFacts
+from invad_med.data.modalities import Modality
 from invad_med.data.slices import Source
 from invad_med.data.transforms import to_image
 from invad_med.features.cache import ArrayCache
@@ -27,9 +27,9 @@ from invad_med.training.cohort import Cohort
 logger = logging.getLogger(__name__)
 
 
-def cache_key(path: Path, backbone_digest: str, facts: DatasetFacts, size: int) -> str:
+def cache_key(path: Path, backbone_digest: str, modality: Modality, size: int) -> str:
     """Return the name of an image's cached features: a digest of its bytes, the backbone's and the recipe."""
-    recipe = f"{backbone_digest} {facts.intensity} {facts.fit} {size}"
+    recipe = f"{backbone_digest} {modality.intensity} {modality.fit} {size}"
     return hashlib.sha256(hashlib.sha256(path.read_bytes()).digest() + recipe.encode()).hexdigest()
 
 
@@ -45,7 +45,7 @@ def network_digest(features: FrozenFeatures) -> str:
 def cached_features(
     features: FrozenFeatures,
     images: Sequence[Path],
-    facts: DatasetFacts,
+    modality: Modality,
     cache_dir: str | Path | None = None,
     size: int = 256,
     progress: bool = True,
@@ -61,7 +61,7 @@ def cached_features(
     Args:
         features: the frozen backbone, on the device to compute on.
         images: PNG, JPEG or TIFF files.
-        facts: how they are prepared.
+        modality: how they are prepared.
         cache_dir: folder of the cache, made if need be; None: nothing is kept.
         size: side of the square image in pixels.
         progress: show a bar on standard error.
@@ -79,7 +79,7 @@ def cached_features(
     limit = None if limit_gb is None else int(limit_gb * 1e9)
     cache = ArrayCache(cache_dir, shape, limit) if cache_dir else None
     digest = network_digest(features)
-    keys = [cache_key(path, digest, facts, size) for path in images] if cache else []
+    keys = [cache_key(path, digest, modality, size) for path in images] if cache else []
 
     def load(i: int) -> bool:
         array = cache.load(keys[i]) if cache else None
@@ -89,12 +89,12 @@ def cached_features(
 
     def compute(i: int) -> None:
         with torch.no_grad():  # a thread has its own mode
-            result[i] = image_features(features, images[i], facts, size)
+            result[i] = image_features(features, images[i], modality, size)
         if cache:
             cache.store(keys[i], result[i].numpy())
 
     def fill(missing: Sequence[int]) -> None:
-        bar = tqdm(missing, f"features of {facts.name}", unit="image", disable=not progress or not missing)
+        bar = tqdm(missing, f"features of {modality.name}", unit="image", disable=not progress or not missing)
         with one_thread_each(workers) as pool:
             for _ in zip(bar, pool.map(compute, missing), strict=True):
                 pass
@@ -114,10 +114,10 @@ def cached_features(
     return result
 
 
-def image_features(features: FrozenFeatures, path: Path, facts: DatasetFacts, size: int) -> Tensor:
+def image_features(features: FrozenFeatures, path: Path, modality: Modality, size: int) -> Tensor:
     """Return the raw features of one file: (C, h, w) float16 on the CPU."""
     piece = read_slice(Source("raster", (path,), path.stem, 1), 0)
-    image = to_image(piece, facts, size)[None].to(features.image_mean.device)
+    image = to_image(piece, modality, size)[None].to(features.image_mean.device)
     return features.raw(image)[0].half().cpu()
 
 
@@ -158,7 +158,7 @@ def prepare_features(
     round_to_half(features)
     parts = (cohort.train, cohort.held_out, cohort.abnormal)
     images = [path for part in parts for path in part]
-    found = cached_features(features, images, cohort.facts, cache_dir, size, progress, workers, limit_gb)
+    found = cached_features(features, images, cohort.modality, cache_dir, size, progress, workers, limit_gb)
     train, held_out, abnormal = found.split([len(part) for part in parts])
     features.fit_normalisation(train)
     return CohortFeatures(train, held_out, abnormal)

@@ -23,7 +23,7 @@ def scored(wanted: Input, found: Mapping[str, Any]) -> Prediction:
         wanted.index,
         "scored",
         found["withheld"] or None,
-        wanted.facts.name,
+        wanted.modality.name,
         wanted.chosen_by,
         map=anomaly,
         **numbers,
@@ -32,4 +32,4 @@ def scored(wanted: Input, found: Mapping[str, Any]) -> Prediction:
 
 def unreadable(wanted: Input, reason: str) -> Prediction:
     """Return the prediction for a slice that could not be read."""
-    return Prediction(wanted.source, wanted.index, "unreadable", reason, wanted.facts.name, wanted.chosen_by)
+    return Prediction(wanted.source, wanted.index, "unreadable", reason, wanted.modality.name, wanted.chosen_by)

@@ -85,14 +85,14 @@ class Predictor:
 
         device = next(self.network.parameters()).device
         with torch.no_grad():
-            found = self.network(to_image(piece, wanted.facts)[None].to(device), [wanted.facts.name])
+            found = self.network(to_image(piece, wanted.modality)[None].to(device), [wanted.modality.name])
         row = {key: value[0] for key, value in found.items()}
-        row["pred"] = from_image(row["pred"][0].cpu(), piece, wanted.facts)[None]
+        row["pred"] = from_image(row["pred"][0].cpu(), piece, wanted.modality)[None]
         return scored(wanted, row)
 
     def _from_array(self, image: np.ndarray) -> tuple[Any, Any]:
         from invad_med.data.slices import Slice, Source
-        from invad_med.inference.choose import choose_dataset
+        from invad_med.inference.choose import choose_modality
         from invad_med.inference.inputs import Input
         from invad_med.readers.decoding import value_range
 
@@ -100,12 +100,12 @@ class Predictor:
         if not colour and image.ndim != 2:
             raise ValueError(f"an array must be (H, W), or (H, W, 3) uint8, not {image.shape} {image.dtype}")
         source = Source("raster", (), "array", 1)
-        choice = choose_dataset(source, self.modality, self.network.default)
-        assert choice.facts is not None  # the default model has one
-        if choice.facts.name not in self.network.names:
-            raise ValueError(f"no model for {choice.facts.title}; there are {', '.join(self.network.names)}")
+        choice = choose_modality(source, self.modality, self.network.default)
+        assert choice.modality is not None  # the default model has one
+        if choice.modality.name not in self.network.names:
+            raise ValueError(f"no model for {choice.modality.title}; there are {', '.join(self.network.names)}")
         eight_bit = image.dtype == np.uint8
         pixels = image if colour else image.astype(np.float32)
         shown = (0.0, 255.0) if eight_bit else value_range([pixels])
         piece = Slice(pixels, source, 0, "8bit" if eight_bit else "stored", shown)
-        return Input(source, 0, choice.facts, str(choice.chosen_by)), piece
+        return Input(source, 0, choice.modality, str(choice.chosen_by)), piece

@@ -107,7 +107,7 @@ class WriteResults:
             return
         prediction = scored(wanted, found)
         assert prediction.map is not None
-        unit = to_unit(read_slice(wanted.source, wanted.index), wanted.facts)
+        unit = to_unit(read_slice(wanted.source, wanted.index), wanted.modality)
         picture = draw_heatmap(prediction, unit)
         save_heatmap(prediction, unit, self.output_dir, picture)
         self.overview.add(prediction, picture)
@@ -126,7 +126,7 @@ class WriteResults:
 
     def _export(self, source: Source) -> None:
         predictions = tuple(self._scored[i] for i in sorted(self._scored))
-        result = Result(source, predictions, self.provenance(predictions[0].dataset or ""))
+        result = Result(source, predictions, self.provenance(predictions[0].modality or ""))
         if self.dicom is not None and self.dicom.wanted(result):
             outcome = self.dicom(result)
             self.objects += len(outcome.written)

@@ -19,6 +19,6 @@ class BundleModel(PythonModel):
 
     def predict(self, context: Any, model_input: list[str], params: Any = None) -> pd.DataFrame:
         """Return one row per slice of every file or folder: score, p-value, threshold, data set, reason."""
-        keys = ("dataset", "score", "p_value", "threshold", "paper_score", "status", "reason")
+        keys = ("modality", "score", "p_value", "threshold", "paper_score", "status", "reason")
         found = [prediction for path in model_input for prediction in self.predictor(path)]
         return pd.DataFrame([{key: getattr(prediction, key) for key in keys} for prediction in found])

@@ -59,8 +59,8 @@ def finish_training(
         end_points(detector, features.train), end_points(detector, features.held_out), detector.inferer.timesteps
     )
     detector.provenance = {
-        "dataset": cohort.facts.name,
-        "title": cohort.facts.title,
+        "dataset": cohort.modality.name,
+        "title": cohort.modality.title,
         "backbone": detector.features.backbone,
         "denoiser": type(detector.denoiser).__name__,
         "denoiser_parameters": sum(p.numel() for p in detector.denoiser.parameters()),

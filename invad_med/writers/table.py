@@ -16,7 +16,7 @@ from invad_med.data.slices import Problem
 from invad_med.files import write_atomically
 
 COLUMNS = (
-    "input", "slice", "status", "dataset", "chosen_by",
+    "input", "slice", "status", "modality", "chosen_by",
     "score", "threshold", "abnormal", "p_value", "paper_score", "reason",
 )  # fmt: skip
 
@@ -65,7 +65,7 @@ def _row(p: Prediction) -> dict[str, Any]:
         "input": p.source.name,
         "slice": int(p.index),
         "status": p.status,
-        "dataset": p.dataset,
+        "modality": p.modality,
         "chosen_by": p.chosen_by,
         "score": score,
         "threshold": threshold,

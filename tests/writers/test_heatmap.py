@@ -18,7 +18,7 @@ from invad_med.writers.heatmap import draw_heatmap, save_heatmap
 
 def prediction(map_, slices=1, index=0, name="case/head", **others):
     source = Source("nifti", (Path("/secret/DOE^JANE/head.nii"),), name, slices)
-    values = dict(dataset="brain", score=1.5, p_value=0.02, threshold=1.25, map_threshold=2.0, paper_score=0.3)
+    values = dict(modality="brain", score=1.5, p_value=0.02, threshold=1.25, map_threshold=2.0, paper_score=0.3)
     return Prediction(source, index, "scored", map=np.asarray(map_, np.float32), **(values | others))
 
 

@@ -18,7 +18,7 @@ from invad_med.writers.overview import Overview, draw_overview
 def scored(name="a", index=0, slices=1, score=1.0, p=0.5, threshold=1.25, **others):
     source = Source("nifti", (Path("/secret/DOE/x.nii"),), name, slices)
     return Prediction(
-        source, index, "scored", dataset="brain", chosen_by="option", map=np.zeros((8, 8), np.float32), score=score,
+        source, index, "scored", modality="brain", chosen_by="option", map=np.zeros((8, 8), np.float32), score=score,
         p_value=p, threshold=threshold, map_threshold=2.0, paper_score=others.pop("paper", 0.1), **others,
     )  # fmt: skip
 

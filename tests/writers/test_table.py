@@ -18,7 +18,7 @@ FILM = Source("dicom", (Path("/data/in/film.dcm"),), "chest/film", 1)
 
 def scored(source=HEAD, index=0, **others):
     values = dict(score=1.5, p_value=0.0123456789, threshold=1.25, map_threshold=2.0, paper_score=1 / 3)
-    return Prediction(source, index, "scored", dataset="brain", chosen_by="option", **(values | others))
+    return Prediction(source, index, "scored", modality="brain", chosen_by="option", **(values | others))
 
 
 def rows(path):
@@ -36,7 +36,7 @@ def test_rows_and_columns(tmp_path):
     path = write_table(predictions, problems, tmp_path / "new", "/data/in")
     assert path == tmp_path / "new" / "scores.csv"
     assert rows(path) == [
-        "input,slice,status,dataset,chosen_by,score,threshold,abnormal,p_value,paper_score,reason",
+        "input,slice,status,modality,chosen_by,score,threshold,abnormal,p_value,paper_score,reason",
         "chest/film,0,no model,chest,dicom,,,,,,no model for DICOM modality CR",
         "head,0,scored,brain,option,0.5,1.25,False,0.0123457,0.333333,",
         "head,1,scored,brain,option,1.5,1.25,True,0.0123457,0.333333,",

@@ -94,7 +94,7 @@ class Result:
     @property
     def model(self) -> str:
         """Name of the model, for equipment and text."""
-        return f"InvAD {self.provenance.get('title') or self.predictions[0].dataset or ''}".strip()[:64]
+        return f"InvAD {self.provenance.get('title') or self.predictions[0].modality or ''}".strip()[:64]
 
 
 class Author:
