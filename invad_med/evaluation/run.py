@@ -17,7 +17,7 @@ from invad_med.evaluation.dataset import (
     Evaluation,
     Plan,
     choose_checkpoint,
-    choose_facts,
+    choose_modality,
     evaluate_dataset,
 )
 from invad_med.evaluation.report import write_report
