@@ -200,8 +200,8 @@ def _note(result: Evaluation) -> None:
                 "too few held-out normal images support it"
             )
     trained_on = result.provenance.modality
-    if trained_on and trained_on != truth.facts.name:
-        result.notes.append(f"the model was trained for {trained_on}, the images are prepared as {truth.facts.name}")
+    if trained_on and trained_on != truth.modality.name:
+        result.notes.append(f"the model was trained for {trained_on}, the images are prepared as {truth.modality.name}")
 
 
 def choose_modality(dataset: BmadDataset, named: str | None, alone: bool, ckpt_path: str | None) -> Modality:
@@ -212,14 +212,12 @@ def choose_modality(dataset: BmadDataset, named: str | None, alone: bool, ckpt_p
     Raises:
         ValueError: none of them says.
     """
-    if modality and alone:
-        if facts := find_dataset(modality):
-            return facts
-        raise ValueError(f"modality {modality!r} is none of {', '.join(all_datasets())}")
-    if dataset.facts:
-        return dataset.facts
-    if alone and ckpt_path and (facts := find_dataset(str(read_provenance(ckpt_path).modality))):
-        return facts
+    if named and alone:
+        return require_modality(named)
+    if dataset.modality:
+        return dataset.modality
+    if alone and ckpt_path and (modality := find_modality(read_provenance(ckpt_path).modality or "")):
+        return modality
     raise ValueError(
         f"the folder's name {dataset.root.resolve().name!r} is none of the known data sets: evaluate it alone with "
         f"--modality, one of {', '.join(all_modalities())}"
