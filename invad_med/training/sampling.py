@@ -62,7 +62,7 @@ class StepSampler(DistributedSampler):
         """Leave out the steps before ``step`` (counted from 0 over all epochs)."""
         self.start = step
 
-    def __iter__(self) -> Iterator[Draw]:  # type: ignore[override]
+    def __iter__(self) -> Iterator[Draw]:
         first = max((self.epoch - 1) * self.steps_per_epoch, self.start)  # MONAI counts epochs from 1
         for step in range(first, self.epoch * self.steps_per_epoch):
             block = (step * self.num_replicas + self.rank) * self.batch_size

@@ -7,7 +7,7 @@ from invad_med.data.datasets import all_datasets, dataset_for_dicom, find_datase
 
 def test_names_and_aliases_are_unambiguous():
     names = [n.casefold() for f in all_datasets().values() for n in {f.name, *f.aliases}]
-    assert len(set(n for n in names)) >= len(all_datasets())
+    assert len(set(names)) >= len(all_datasets())
     for facts in all_datasets().values():
         for name in (facts.name, facts.name.upper(), *facts.aliases):
             assert find_dataset(name) is facts
