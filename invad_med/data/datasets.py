@@ -1,4 +1,4 @@
-"""The one table of datasets (`datasets.json`), as frozen records looked up by name or alias."""
+"""The one table of datasets (``datasets.json``), as frozen records looked up by name or alias."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 @dataclass(frozen=True)
 class DatasetFacts:
-    """Every fact about one dataset; see `datasets.json`.
+    """Every fact about one dataset; see ``datasets.json``.
 
     Args:
         name: of the row.

@@ -22,7 +22,7 @@ class StepSampler(DistributedSampler):
 
     Step s of P processes takes the stream's positions ``s P b`` to ``(s + 1) P b``; process r its r-th block of b. So
     every batch is full, two processes see together what one sees with the doubled batch, and a run can begin at any
-    step. MONAI's trainer calls `set_epoch`, as for every `DistributedSampler`.
+    step. MONAI's trainer calls ``set_epoch``, as for every `DistributedSampler`.
 
     Args:
         dataset: what is sampled.
