@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from invad_med.bundle import root
+from invad_med.options import check_parser, literals
 
 if TYPE_CHECKING:
     from invad_med.data.prediction import Prediction
@@ -23,12 +24,14 @@ def load(modality: str | None = None, **overrides: Any) -> Predictor:
 
     Raises:
         FileNotFoundError, ValueError: the checkpoint is missing or does not fit.
+        OptionError: no such key, or a value that its key does not take.
     """
     from monai.bundle import ConfigParser
 
     parser = ConfigParser()
     parser.read_config(Path(root()) / "configs" / "inference.json")
-    parser.update({"modality": modality, **overrides})
+    parser.update(literals({"modality": modality, **overrides}))
+    check_parser(parser, "inference.json")
     return Predictor(parser.get_parsed_content("network"), modality)
 
 
