@@ -7,21 +7,24 @@ ours to be asked first. So `check_options` looks for them where they are: on the
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import sys
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from invad_med.bundle import root
-from invad_med.options.keys import OF_MONAI, nearest, option_keys, unknown_keys
+from invad_med.options.keys import OF_MONAI, nearest, option_keys, references, unknown_keys
 from invad_med.options.kinds import KINDS, Kind, find_kind, may_be_nothing
 from invad_med.options.values import OptionError, as_expression, from_value, from_word, is_syntax
 from invad_med.options.words import Word, words
 
 if TYPE_CHECKING:
-    from monai.bundle import ConfigParser, ConfigWorkflow
+    from monai.bundle import ConfigParser
 
 WRONG = 2  # exit status of a command line that cannot be meant
 _CHECKED: weakref.WeakSet[ConfigParser] = weakref.WeakSet()
@@ -37,14 +40,16 @@ def check_options(config: str) -> None:
         SystemExit: status 2, after a sentence on standard error, if a command line cannot be meant.
         OptionError: a call from Python cannot.
     """
-    parser, workflow, arguments = _running()
-    if parser is None:
+    from monai.bundle import ConfigParser
+
+    run = _running()
+    if run is None:
         return
     try:
-        steps = () if workflow is None else (workflow.run_id, workflow.init_id, workflow.final_id)
-        check_parser(parser, config, words(arguments or ()), steps)
+        used = references([ConfigParser.load_config_file(file) for file in run.files])
+        check_parser(run.parser, config, words(run.arguments or ()), run.steps, used)
     except OptionError as error:
-        if arguments is None:
+        if run.arguments is None:
             raise
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(WRONG) from None
@@ -57,16 +62,20 @@ def checked(config: str, value: Any) -> Any:
         config: as in `check_options`.
         value: what ``@dataset_dir`` is.
     """
-    parser = _running()[0]
-    if parser is None:
+    run = _running()
+    if run is None:
         return value
-    if parser not in _CHECKED:
+    if run.parser not in _CHECKED:
         check_options(config)
-    return parser.ref_resolver.resolved_content.get("dataset_dir", value)
+    return run.parser.ref_resolver.resolved_content.get("dataset_dir", value)
 
 
 def check_parser(
-    parser: ConfigParser, config: str, given: Mapping[str, Word] | None = None, steps: Sequence[str] = ()
+    parser: ConfigParser,
+    config: str,
+    given: Mapping[str, Word] | None = None,
+    steps: Sequence[str] = (),
+    used: Collection[str] = (),
 ) -> None:
     """Check what a parser holds against the bundle's file, and put in what the words of a command line mean.
 
@@ -75,6 +84,7 @@ def check_parser(
         config: name of the bundle's file.
         given: words of the command line by key, as `words` pairs them.
         steps: ids that are run by name, the first of them must exist.
+        used: ids that the files refer to, whatever was overridden.
 
     Raises:
         OptionError: a key that does not exist, or a value that its key does not take.
@@ -84,7 +94,9 @@ def check_parser(
     given = {key: word for key, word in (given or {}).items() if key not in OF_MONAI}
     # MONAI drops a key that is given None
     absent = [key for key in given if "::" not in key and key not in content]
-    unknown = list(dict.fromkeys([*absent, *unknown_keys(content, own, steps)]))
+    unknown = list(
+        dict.fromkeys([*absent, *unknown_keys(content, own, {*steps, *used, *references(list(given.values()))})])
+    )
     if unknown:
         raise OptionError(" ".join(_unknown(key, config, own) for key in unknown))
     if steps and steps[0] not in parser:
@@ -142,27 +154,48 @@ def _replace(parser: ConfigParser, identity: str, value: Any) -> None:
     resolver.resolved_content[identity] = value
 
 
-def _running() -> tuple[ConfigParser | None, ConfigWorkflow | None, list[str] | None]:
-    """Return parser and workflow that evaluate the caller, and the arguments of the command line if that runs them."""
+@dataclass
+class _Run:
+    """A run as the stack shows it.
+
+    Args:
+        parser: evaluates the caller's expression.
+        steps: ids of run, initialisation and end.
+        files: of the configuration.
+        arguments: of the command line, if that is what runs it.
+    """
+
+    parser: ConfigParser
+    steps: tuple[str, ...] = ()
+    files: tuple[str | os.PathLike[str], ...] = ()
+    arguments: list[str] | None = None
+
+
+def _running() -> _Run | None:
     from monai.bundle import ConfigParser, ConfigWorkflow
 
-    parser: ConfigParser | None = None
-    workflow: ConfigWorkflow | None = None
-    arguments: list[str] | None = None
-    by_fire, callee = False, ""
-    frame = sys._getframe(1)
+    run, by_fire, callee = None, False, ""
+    frame: FrameType | None = sys._getframe(1)
     while frame is not None:
-        me, module = frame.f_locals.get("self"), str(frame.f_globals.get("__name__"))
-        if parser is None and isinstance(me, ConfigParser):
-            parser = me
-        if workflow is None and isinstance(me, ConfigWorkflow):
-            workflow = me
-        by_fire = by_fire or (module == "fire.core" and callee.startswith("monai.bundle"))
-        if by_fire and module == "fire.core" and frame.f_code.co_name == "Fire":
-            command = frame.f_locals.get("command")
-            line = sys.argv[1:] if command is None else command
-            line = shlex.split(line) if isinstance(line, str) else list(line)
-            arguments = line[1:] if line[:1] in (["run"], ["run_workflow"]) else None
-            break
-        callee, frame = module, frame.f_back  # type: ignore[assignment]
-    return parser, workflow, arguments
+        me, module, name = frame.f_locals.get("self"), str(frame.f_globals.get("__name__")), frame.f_code.co_name
+        if isinstance(me, ConfigParser):
+            run = run or _Run(me)
+        elif run is None:
+            pass
+        elif isinstance(me, ConfigWorkflow):
+            run.steps = (me.run_id, me.init_id, me.final_id)
+        elif module == "monai.bundle.scripts":
+            files = frame.f_locals.get("config_file")  # a parameter of `run` and `create_workflow`
+            run.files = run.files or ((files,) if isinstance(files, str | os.PathLike) else tuple(files or ()))
+        elif module == "fire.core":
+            by_fire = by_fire or callee.startswith("monai.bundle")
+            if by_fire and name == "Fire":
+                run.arguments = _arguments(frame.f_locals.get("command"))
+                break
+        callee, frame = module, frame.f_back
+    return run
+
+
+def _arguments(command: str | Sequence[str] | None) -> list[str] | None:
+    line = sys.argv[1:] if command is None else shlex.split(command) if isinstance(command, str) else list(command)
+    return line[1:] if line[:1] in (["run"], ["run_workflow"]) else None

@@ -21,10 +21,10 @@ OF_MONAI = frozenset(
 _OF_TRACKING = frozenset(
     ("experiment_name", "is_not_rank0", "output_dir", "run_name", "save_execute_config", "tracking_uri")
 )
-_REFERENCE = re.compile(r"@(\w+(?:(?:::|#)\w+)*)")
+_REFERENCE = re.compile(r"[@%](\w+(?:(?:::|#)\w+)*)")
 
 
-def unknown_keys(config: Mapping[str, Any], own: Mapping[str, Any], steps: Collection[str] = ()) -> Iterator[str]:
+def unknown_keys(config: Mapping[str, Any], own: Mapping[str, Any], used: Collection[str] = ()) -> Iterator[str]:
     """Yield ids that the bundle's file does not have and nothing refers to; those that begin with _ are notes.
 
     Arguments of a component are looked up in what it constructs.
@@ -32,9 +32,9 @@ def unknown_keys(config: Mapping[str, Any], own: Mapping[str, Any], steps: Colle
     Args:
         config: what is run: the bundle's file, other files, what was given.
         own: the bundle's file.
-        steps: ids that are run by name.
+        used: ids that are run by name, or referred to by what was overridden.
     """
-    known = references(config) | set(steps) | (_OF_TRACKING if "is_not_rank0" in config else set())
+    known = references(config) | set(used) | (_OF_TRACKING if "is_not_rank0" in config else set())
     yield from _unknown(config, own, known, "")
 
 
@@ -44,7 +44,7 @@ def _unknown(config: Mapping[str, Any], own: Mapping[str, Any], known: Collectio
         theirs = own.get(key, {})
         if key.startswith("_"):
             continue
-        if key not in own and not any(f"{used}::".startswith(f"{identity}::") for used in known):
+        if key not in own and not any(f"{k}::".startswith(f"{identity}::") for k in known):
             yield identity
         elif isinstance(value, Mapping) and "_target_" in value:
             yield from (f"{identity}::{argument}" for argument in _unknown_arguments(value, theirs))
@@ -75,7 +75,7 @@ def references(config: Any) -> set[str]:
         return set().union(*(references(value) for value in config.values()))
     if isinstance(config, list | tuple):
         return set().union(*(references(value) for value in config))
-    if not isinstance(config, str) or not is_syntax(config) or config.startswith("%"):
+    if not isinstance(config, str) or not is_syntax(config):
         return set()
     return {match.replace("#", "::") for match in _REFERENCE.findall(config)}
 

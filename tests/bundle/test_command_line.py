@@ -204,6 +204,11 @@ def test_keys_of_other_files_are_known_where_something_uses_them(seen, capsys, t
     overlay = seen("mine", mine="$@inner + 1", inner=2, _note_="free")
     run_words("--inner", "4", overlay=overlay)
     assert said(capsys) == {"mine": 5}
+    overlay = seen(
+        "preset", "batch_size", preset="$'m' + @letter", letter="x", batch_size="%sizes#small", sizes={"small": 2}
+    )
+    run_words("--preset", "cpu", overlay=overlay)  # which was all that used the letter
+    assert said(capsys) == {"preset": "cpu", "batch_size": 2}
     with pytest.raises(SystemExit):
         run_words(overlay=seen("dataset_dir", datset_dir="x"))
     assert "did you mean --dataset_dir?" in capsys.readouterr().err
@@ -306,21 +311,23 @@ def test_the_nearest_key_is_one_that_exists():
     assert near["lr"] == "optimizer#lr"
 
 
-@pytest.mark.parametrize(
-    ("config", "launcher"), [("inference.json", ()), ("train.json", ("-m", "torch.distributed.run", "--standalone"))]
-)
-def test_the_command_itself(config, launcher, tmp_path):
-    files = [str(CONFIGS / config)] + ([str(CONFIGS / f"multi_gpu_{config}")] if launcher else [])
-    if launcher:  # two processes, two files, a folder called study#1 beside study
-        save(tmp_path / "study" / "train" / "good" / "0.png", 0)
-    else:
-        for name in ("study", "study#1"):
-            save(tmp_path / name / f"in {name}.png", 0)
-    command = [sys.executable, *launcher, "-m", "monai.bundle", "run", "--config_file", repr(files), "--dataset_dir"]
+@pytest.mark.parametrize("launcher", [(), ("torch.distributed.run", "--standalone", "-m")])
+def test_the_command_itself(launcher, tmp_path):
+    for name in ("study", "study#1"):
+        save(tmp_path / name / f"in {name}.png", 0)
+    files = [str(CONFIGS / name) for name in ("inference.json", "multi_gpu_inference.json")[: 2 if launcher else 1]]
+    command = [sys.executable, "-m", *launcher, "monai.bundle", "run", "--config_file", repr(files), "--dataset_dir"]
     command += ["study#1", "--output_dir", "2024_02_03", "--device", "cpu", "--modality", "phantom"]
     done = subprocess.run(command, cwd=tmp_path, env=environment(), capture_output=True, text=True)
-    if launcher:
-        assert done.returncode and "study#1" in done.stderr
-    else:
-        assert done.returncode == 0, done.stderr[-2000:]
-        assert "in study#1.png" in (tmp_path / "2024_02_03" / "scores.csv").read_text()
+    assert done.returncode == 0, done.stderr[-2000:]
+    (table,) = (tmp_path / "2024_02_03").rglob("scores.csv")
+    assert "\nin study#1,0,scored" in table.read_text()
+    assert {path.name for path in tmp_path.iterdir()} == {"study", "study#1", "2024_02_03"}
+
+
+def test_a_wrong_key_costs_one_line_and_status_2(tmp_path):
+    command = [sys.executable, "-m", "monai.bundle", "run", "--config_file", str(CONFIGS / "inference.json")]
+    command += ["--datset_dir", "x", "--output_dir", "y"]
+    done = subprocess.run(command, cwd=tmp_path, env=environment(), capture_output=True, text=True)
+    assert done.returncode == 2 and "Traceback" not in done.stderr and not list(tmp_path.iterdir())
+    assert done.stderr.splitlines()[-1] == "error: inference.json has no key datset_dir: did you mean --dataset_dir?"
