@@ -14,8 +14,8 @@ passes ``false`` on as a word, which is true. The three configurations call `che
 For users: docs/command_line.md.
 """
 
-from invad_med.options.check import check_options, check_parser, checked
+from invad_med.options.check import check_options, check_parser, checked, read_overrides
 from invad_med.options.values import OptionError, literals, switch
 from invad_med.options.words import words
 
-__all__ = ["OptionError", "check_options", "check_parser", "checked", "literals", "switch", "words"]
+__all__ = ["OptionError", "check_options", "check_parser", "checked", "literals", "read_overrides", "switch", "words"]

@@ -21,7 +21,7 @@ from invad_med.bundle import root
 from invad_med.options.keys import OF_MONAI, nearest, option_keys, references, unknown_keys
 from invad_med.options.kinds import KINDS, Kind, find_kind, may_be_nothing
 from invad_med.options.values import OptionError, as_expression, from_value, from_word, is_syntax
-from invad_med.options.words import Word, words
+from invad_med.options.words import Word, pair, words
 
 if TYPE_CHECKING:
     from monai.bundle import ConfigParser
@@ -115,7 +115,27 @@ def check_parser(
     _CHECKED.add(parser)
 
 
-def _own(config: str, bundle_root: Any) -> dict[str, Any]:
+def read_overrides(arguments: Sequence[str], config: str) -> dict[str, Any]:
+    """Return what words mean to a configuration that is to be run, by key.
+
+    Args:
+        arguments: keys and words, as of its command line.
+        config: name of the bundle's file.
+
+    Raises:
+        OptionError: a key that it does not have, a word that its key does not take, or one that stands alone.
+    """
+    given, alone = pair(arguments)
+    own = _own(config)
+    if alone:
+        raise OptionError(f"{alone[0]!r} stands alone: keys begin with --, and words with spaces go in quotes")
+    for key in given:
+        if key.partition("::")[0] not in own:
+            raise OptionError(_unknown(key, config, own))
+    return {key: from_word(key, word, may_be_nothing(key, own)) for key, word in given.items()}
+
+
+def _own(config: str, bundle_root: Any = None) -> dict[str, Any]:
     try:
         folder = root()
     except FileNotFoundError:

@@ -11,6 +11,11 @@ Word = str | bool
 
 
 def words(arguments: Sequence[str]) -> dict[str, Word]:
+    """Return the words of a command line by key, see `pair`."""
+    return pair(arguments)[0]
+
+
+def pair(arguments: Sequence[str]) -> tuple[dict[str, Word], list[str]]:
     """Pair keys and words: ``--key word``, ``--key=word``, ``-key word``; the last of several wins.
 
     Args:
@@ -18,6 +23,7 @@ def words(arguments: Sequence[str]) -> dict[str, Word]:
 
     Returns:
         id of the key, with ``::`` between its parts -> its word; True for a key without one, False for ``--nokey``.
+        Words that stand alone, which Fire gives to the parameters of MONAI's ``run`` by their position.
 
     Raises:
         OptionError: a lone ``-`` or ``--``: Fire leaves out what follows it.
@@ -26,11 +32,13 @@ def words(arguments: Sequence[str]) -> dict[str, Word]:
         if separator in arguments:
             raise OptionError(f"a lone {separator} ends the keys: what follows would not be read; write ./- for a name")
     pairs: dict[str, Word] = {}
+    alone: list[str] = []
     rest = list(arguments)
     while rest:
         flag = rest.pop(0)
         if not _is_flag(flag):
-            continue  # stands alone: Fire gives it to a parameter of MONAI's `run` by position
+            alone.append(flag)
+            continue
         key, equals, word = flag.lstrip("-").partition("=")
         key = key.replace("-", "_").replace("#", "::")
         if equals:
@@ -41,7 +49,7 @@ def words(arguments: Sequence[str]) -> dict[str, Word]:
             pairs[key[2:]] = False
         else:
             pairs[key] = True
-    return pairs
+    return pairs, alone
 
 
 def _is_flag(argument: str) -> bool:
