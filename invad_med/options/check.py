@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from invad_med.bundle import root
 from invad_med.options.keys import OF_MONAI, nearest, option_keys, references, unknown_keys
 from invad_med.options.kinds import KINDS, Kind, find_kind, may_be_nothing
-from invad_med.options.values import OptionError, as_expression, from_value, from_word, is_syntax
+from invad_med.options.values import OptionError, as_expression, from_value, from_word, is_for_monai, is_syntax
 from invad_med.options.words import Word, pair, words
 
 if TYPE_CHECKING:
@@ -106,11 +106,12 @@ def check_parser(
     for key in KINDS:
         if key in content and key not in given:
             value = content[key]
-            if key not in own or value != own[key] or type(value) is not type(own[key]):
+            changed = key not in own or value != own[key] or type(value) is not type(own[key])
+            if changed and not is_syntax(value):
                 _replace(parser, key, from_value(key, value, may_be_nothing(key, own)))
     for key, word in given.items():
         value = from_word(key, word, may_be_nothing(key, own))
-        if find_kind(key) is not Kind.PART:
+        if find_kind(key) is not Kind.PART and not is_for_monai(key, word):
             _replace(parser, key, value)
     _CHECKED.add(parser)
 
@@ -160,7 +161,7 @@ def _replace(parser: ConfigParser, identity: str, value: Any) -> None:
     from monai.bundle import ConfigExpression, ConfigItem
 
     before = parser.get(identity)
-    if is_syntax(value) or (value == before and type(value) is type(before)):
+    if value == before and type(value) is type(before) and not is_syntax(value):
         return
     content = as_expression(value) if isinstance(value, str) else value
     inside, _, last = identity.rpartition("::")

@@ -39,6 +39,11 @@ def is_syntax(word: object) -> bool:
     return isinstance(word, str) and word.startswith(("$", "@", "%"))
 
 
+def is_for_monai(key: str, word: str | bool) -> bool:
+    """Return whether a word of the command line is MONAI's syntax, not a folder or file that is there."""
+    return is_syntax(word) and not (find_kind(key) is Kind.PATH and os.path.exists(str(word)))
+
+
 def from_word(key: str, word: str | bool, nothing: bool = False) -> Any:
     """Return what a word of the command line means.
 
@@ -57,7 +62,7 @@ def from_word(key: str, word: str | bool, nothing: bool = False) -> Any:
             return word
         hint = f": a word that begins with - is written --{shown}=-WORD" if word else ""
         raise OptionError(f"--{shown} needs {kind}{hint}")
-    if is_syntax(word):
+    if is_for_monai(key, word):
         return word
     if nothing and word.lower() in _NOTHING:
         return None

@@ -13,7 +13,7 @@ from invad_med.options import OptionError, literals, switch, words
 from invad_med.options.keys import nearest
 from invad_med.options.kinds import KINDS, Kind
 from invad_med.options.values import from_value, from_word
-from tests.conftest import CONFIGS, environment, save
+from tests.conftest import CONFIGS, REPOSITORY, environment, save
 
 FILES = [path.name for path in CONFIGS.glob("*.json") if path.name != "metadata.json"]
 SINGLE = ("inference.json", "train.json", "evaluate.json")
@@ -33,7 +33,7 @@ NAMES = (
         "True",
         "null",
     ),
-    *("a,b", "m#2.pt", "(a)", "[a]", "{a}", "{a: b}", "a b", " a", "1/5", "-1", "a@b", "a%b", "a::b", "$a"[1:] + "$"),
+    *("a,b", "m#2.pt", "(a)", "[a]", "{a}", "{a: b}", "a b", " a", "1/5", "-1", "a@b", "a%b", "a::b", "a$"),
     *("it's", 'a"b', "'a' 'b'", "1+2", "b'a'", "1_0", "1j", "...", "é#ü", "a\\#b", "https://host/a#b", "#", "a\tb"),
 )
 
@@ -110,6 +110,18 @@ def test_a_folder_in_quotes_is_found_by_its_name(tmp_path, monkeypatch):
     (tmp_path / "a").mkdir()
     with pytest.raises(OptionError, match=r"both exist; write \./'a' or \./a"):
         from_word("dataset_dir", "'a'")
+
+
+@pytest.mark.filterwarnings("ignore:parsing config_file")
+def test_a_folder_that_looks_like_syntax_is_found_by_its_name(tmp_path, monkeypatch, seen, capsys):
+    monkeypatch.chdir(tmp_path)
+    overlay = seen("dataset_dir", "output_dir")
+    run_words("--dataset_dir", "@output_dir", "--output_dir", "x", overlay=overlay)
+    assert said(capsys) == {"dataset_dir": "x", "output_dir": "x"}
+    for name in ("@output_dir", "$x#1"):
+        (tmp_path / name).mkdir()
+        run_words("--dataset_dir", name, "--output_dir", "x", overlay=overlay)
+        assert said(capsys) == {"dataset_dir": name, "output_dir": "x"}
 
 
 def test_nothing_is_nothing_where_it_may_be():
@@ -298,6 +310,12 @@ def test_every_key_says_what_it_takes():
             elif not isinstance(value, dict | list) and not str(value).startswith("%"):
                 assert key in KINDS, f"{file}: say in KINDS what {key} takes"
     assert set(KINDS) <= held, "KINDS holds keys that no configuration has"
+
+
+def test_the_document_names_every_key():
+    text = (REPOSITORY / "docs" / "command_line.md").read_text()
+    for key, kind in KINDS.items():
+        assert f"`{key}`" in text or kind in (Kind.NUMBER, Kind.PART), key
 
 
 def test_the_nearest_key_is_one_that_exists():
