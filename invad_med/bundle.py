@@ -26,18 +26,11 @@ def run_config(config: str, given: Mapping[str, Path], overrides: Sequence[str])
     configs = Path(root()) / "configs"
     command = [sys.executable, "-m", "monai.bundle", "run", "--config_file", str(configs / config)]
     command += ["--logging_file", str(configs / "logging.conf"), "--meta_file", str(configs / "metadata.json")]
-    for key, value in given.items():
-        command += [f"--{key}", str(value)]
+    command += [f"--{key}={_as_word(value)}" for key, value in given.items()]
     return subprocess.run([*command, *overrides], check=False).returncode
 
 
-def flag(value: bool | str) -> bool:
-    """Return a switch as given in a configuration or on the command line, where ``false`` arrives as a word.
-
-    Raises:
-        ValueError: it is neither true nor false.
-    """
-    word = str(value).lower()
-    if word not in ("true", "false"):
-        raise ValueError(f"{value!r} is neither true nor false")
-    return word == "true"
+def _as_word(path: Path) -> str:
+    return (
+        str(path) if path.is_absolute() or str(path)[0].isalnum() else f"./{path}"
+    )  # not $, @, % or quotes of MONAI's

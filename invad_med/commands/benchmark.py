@@ -1,11 +1,15 @@
-"""Cost of each denoiser preset on this machine: ``python -m invad_med.commands.benchmark``; the table is Markdown."""
+"""Cost of each denoiser preset on this machine, as a table in Markdown.
+
+Seconds of one image through backbone, denoiser and a training step, and how near that comes to a plain matrix product.
+On a CPU these are core-seconds; random weights cost the same as trained ones, and nothing is read or fetched.
+"""
 
 from __future__ import annotations
 
 import argparse
 import platform
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +22,10 @@ from invad_med.networks import FrozenFeatures, create_denoiser
 from invad_med.networks.presets import DIT_PRESETS, MLP_PRESETS, VELOCITY_PRESETS
 from invad_med.training.recipes import find_recipe
 
+EXAMPLES = """\
+  OMP_NUM_THREADS=1 python -m invad_med benchmark --presets cpu tiny small
+  python -m invad_med benchmark --device cuda --dtype bfloat16 --batch_size 64 --max_train_gb 60
+"""
 PRESETS = (*VELOCITY_PRESETS, *DIT_PRESETS, *MLP_PRESETS)
 
 
@@ -117,21 +125,30 @@ def measure_backbone(backbone: str, device: torch.device, repeats: int) -> float
         return seconds(lambda: features(image), repeats, device.type == "cuda")
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Command line of ``python -m invad_med.commands.benchmark``."""
-    parser = argparse.ArgumentParser(
-        prog="python -m invad_med.commands.benchmark", description=(__doc__ or "").split(":")[0]
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Take what to measure, and on what."""
+    parser.add_argument(
+        "--presets",
+        nargs="+",
+        choices=PRESETS,
+        default=PRESETS,
+        metavar="PRESET",
+        help=f"of {', '.join(PRESETS)} (all)",
     )
-    parser.add_argument("--presets", nargs="+", choices=PRESETS, default=PRESETS, help="default: all")
-    parser.add_argument("--backbone", help="default: each preset's own")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="%(default)s")
-    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="%(default)s")
+    parser.add_argument("--backbone", help="timm's name (each preset's own)")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="(%(default)s)")
+    parser.add_argument(
+        "--dtype", choices=("float32", "bfloat16"), default="float32", help="to compute in (%(default)s)"
+    )
     parser.add_argument("--compiled", action="store_true", help="with torch.compile, transformers only")
-    parser.add_argument("--batch_size", type=int, default=4, help="%(default)s")
-    parser.add_argument("--repeats", type=int, default=3, help="%(default)s")
+    parser.add_argument("--batch_size", type=int, default=4, help="images at a time (%(default)s)")
+    parser.add_argument("--repeats", type=int, default=3, help="of which the median counts (%(default)s)")
     parser.add_argument("--max_train_gb", type=float, default=4.0, help="train no network whose weights, gradients and "
                         "AdamW state together take more (%(default)s)")  # fmt: skip
-    options = parser.parse_args(argv)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Measure, and print a row for each preset."""
     device, dtype = torch.device(options.device), getattr(torch, options.dtype)
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{platform.machine()} CPU"
     print(f"{name}, {torch.get_num_threads()} threads, torch {torch.__version__}, {options.dtype}, "
@@ -163,7 +180,3 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"| {preset} | {backbone} | {cost.parameters / 1e6:.1f} M | {backbone_cost:.3g} | {cost.score:.3g} | "
               f"{' | '.join(trained)} | {memory} | {cost.parameters * 4 / 1e9:.2f} |", flush=True)  # fmt: skip
     return 0
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

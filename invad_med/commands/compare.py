@@ -1,9 +1,12 @@
-"""Compare two runs on the same images, paired: ``python -m invad_med.commands.compare RUN_A RUN_B``."""
+"""Compare two evaluations of the same images: RUN_A - RUN_B of every figure, with a paired interval and a verdict.
+
+Both are output folders of evaluate.json with the same data, split, resamples and seed; what differs is the model.
+"""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +14,11 @@ import pandas as pd
 
 from invad_med.evaluation.tables import verdict
 from invad_med.metrics.bootstrap import Figure, paired_difference
+
+EXAMPLES = """\
+  python -m invad_med compare output/a output/b
+  python -m invad_med compare output/a output/b --score paper
+"""
 
 
 def compare_runs(run_a: str | Path, run_b: str | Path, score: str = "calibrated") -> pd.DataFrame:
@@ -45,16 +53,19 @@ def compare_runs(run_a: str | Path, run_b: str | Path, score: str = "calibrated"
     return pd.DataFrame(rows, columns=["dataset", "figure", "difference", "low", "high", "verdict"])
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Command line."""
-    parser = argparse.ArgumentParser(prog="python -m invad_med.commands.compare", description="Compare two runs.")
-    parser.add_argument("run_a", type=Path, help="output folder of configs/evaluate.json")
-    parser.add_argument("run_b", type=Path, help="another, on the same images")
-    parser.add_argument("--score", default="calibrated", help="default: %(default)s")
-    options = parser.parse_args(argv)
-    print(compare_runs(options.run_a, options.run_b, options.score).to_string(index=False, float_format="%.4f"))
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Take two runs and a score."""
+    parser.add_argument("run_a", metavar="RUN_A", type=Path, help="output folder of evaluate.json")
+    parser.add_argument("run_b", metavar="RUN_B", type=Path, help="another, on the same images")
+    parser.add_argument("--score", default="calibrated", help="which score of both (%(default)s)")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Print the differences."""
+    try:
+        table = compare_runs(options.run_a, options.run_b, options.score)
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print(table.to_string(index=False, float_format="%.4f"))
     return 0
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

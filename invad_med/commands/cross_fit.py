@@ -1,10 +1,10 @@
-"""A larger reference for thresholds by cross-fitting: ``python -m invad_med.commands.cross_fit DATASET_DIR``.
+"""Train a model whose thresholds rest on all normal images of a data set, by K more trainings.
 
-Trains as ``configs/train.json`` does, then once more for each of K parts of the images learnt from, without that part
+Trains as train.json does, then once more for each of K parts of the images learnt from, without that part
 (whole groups). The model is the first; every normal image, scored by the network that did not learn from it, is a
 reference of its p-values and thresholds. The scores of K + 1 networks are comparable, each standardised on its own
-training images, but not exactly exchangeable: docs/training.md measures the difference. A run that was cut goes on with
-the same command.
+training images, but not exactly exchangeable. A run that was cut goes on with the same command; a training that is
+there with other keys is refused, and the differences are named.
 """
 
 from __future__ import annotations
@@ -17,8 +17,14 @@ from typing import Any
 import torch
 
 from invad_med.bundle import run_config
+from invad_med.commands.overrides import overrides as keys_of
 from invad_med.files import whole_file
 from invad_med.networks.checkpoints import read_checkpoint
+
+EXAMPLES = """\
+  python -m invad_med cross-fit BMAD/Brain --output_dir output/brain --folds 5
+  python -m invad_med cross-fit BMAD/Brain --train "--steps 500 --cache_dir 'my cache'"
+"""
 
 
 def cross_fit(dataset_dir: Path, output_dir: Path, folds: int, overrides: Sequence[str]) -> int:
@@ -64,21 +70,33 @@ def pool_references(whole: dict[str, Any], others: Sequence[dict[str, Any]]) -> 
     return pooled
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Command line of ``python -m invad_med.commands.cross_fit``."""
-    parser = argparse.ArgumentParser(
-        prog="python -m invad_med.commands.cross_fit",
-        description="Train a model whose thresholds rest on all normal images, by K more trainings.",
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Take the data set, where models go, K, and keys of the trainings."""
+    parser.add_argument("dataset_dir", metavar="DATASET", type=Path, help="one data set in BMAD's layout")
+    parser.add_argument(
+        "--output_dir",
+        metavar="DIR",
+        type=Path,
+        default=Path("output/cross_fit"),
+        help="for models (%(default)s)",
     )
-    parser.add_argument("dataset_dir", type=Path, help="one data set in BMAD's layout")
-    parser.add_argument("--output_dir", type=Path, default=Path("output/cross_fit"), help="default: %(default)s")
-    parser.add_argument("--folds", type=int, default=5, help="K, trainings without a part each (%(default)s)")
-    parser.add_argument("--train", default="", help='keys of train.json in one word: --train "--steps 500"')
-    options = parser.parse_args(argv)
-    if options.folds < 2:
-        parser.error(f"--folds {options.folds} must be at least 2")
-    return cross_fit(options.dataset_dir, options.output_dir, options.folds, options.train.split())
+    parser.add_argument("--folds", metavar="K", type=_folds, default=5, help="trainings without a part (%(default)s)")
+    parser.add_argument(
+        "--train",
+        type=keys_of("train.json", "dataset_dir", "output_dir", "ckpt_path", "fold"),
+        default="",
+        metavar='"KEYS"',
+        help='keys of train.json in one word: --train "--steps 500"',
+    )
 
 
-if __name__ == "__main__":
-    raise SystemExit(main())
+def run(options: argparse.Namespace) -> int:
+    """Train K + 1 models and pool their references."""
+    return cross_fit(options.dataset_dir, options.output_dir, options.folds, options.train)
+
+
+def _folds(word: str) -> int:
+    folds = int(word)
+    if folds < 2:
+        raise argparse.ArgumentTypeError(f"{folds} must be at least 2")
+    return folds

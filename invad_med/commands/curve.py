@@ -1,7 +1,7 @@
-"""Learning curve of a data set: ``python -m invad_med.commands.curve DATASET_DIR``.
+"""Learning curve of a data set: what more steps and more images bring.
 
-Trains as ``configs/train.json`` does, once on all training images and once on a tenth of them, and measures image AUROC
-on the test split along the way. The test split chooses nothing here.
+Trains as train.json does, once on all training images and once on a tenth of them, and measures image AUROC on the test
+split along the way. The test split chooses nothing here.
 """
 
 from __future__ import annotations
@@ -17,15 +17,21 @@ from typing import Any
 
 import numpy as np
 import torch
-from fire.parser import DefaultParseValue
 from ignite.engine import Engine, Events
 from monai.bundle import ConfigParser
 
 from invad_med.bundle import root
+from invad_med.commands.overrides import overrides as keys_of
 from invad_med.data.bmad import datalist
 from invad_med.features.cached import CohortFeatures, cached_features
 from invad_med.files import write_atomically
+from invad_med.options import check_parser, literals, read_overrides
 from invad_med.training.selection import CalibratedAuroc
+
+EXAMPLES = """\
+  python -m invad_med curve BMAD/Brain --steps 500
+  python -m invad_med curve scans --modality chest --fraction 0.5 --output curve.json --train "--preset small"
+"""
 
 
 def learning_curve(
@@ -51,6 +57,7 @@ def learning_curve(
 
     Raises:
         ValueError: the test split has images of one class only.
+        OptionError: an override that train.json does not take.
     """
     judged = datalist(dataset_dir, "test")
     if len({item["label"] for item in judged}) < 2:
@@ -58,8 +65,10 @@ def learning_curve(
     with tempfile.TemporaryDirectory() as folder:
         parser = ConfigParser()
         parser.read_config(Path(root()) / "configs" / "train.json")
-        parser.update({"dataset_dir": str(dataset_dir), "output_dir": folder, **overrides})
-        parser["cache_dir"] = str(cache_dir) if cache_dir else folder + "/features"
+        cache_dir = str(cache_dir or Path(folder) / "features")
+        given = {"dataset_dir": str(dataset_dir), "output_dir": folder, "cache_dir": cache_dir, **overrides}
+        parser.update(literals(given))
+        check_parser(parser, "train.json")
         parser.get_parsed_content("initialize")
         trainer, selection = parser.get_parsed_content("train#trainer"), parser.get_parsed_content("selection")
         cohort, detector = parser.get_parsed_content("cohort"), parser.get_parsed_content("network")
@@ -69,7 +78,7 @@ def learning_curve(
                 detector.host,
                 [Path(item["image"]) for item in judged if item["label"] == label],
                 cohort.modality,
-                parser["cache_dir"],
+                cache_dir,
             )
             for label in (0, 1)
         )
@@ -95,7 +104,7 @@ def learning_curve(
         selection.network.load_state_dict(selection.load_best())
         chosen = {"step": selection.best["step"], "test_auroc": auroc(selection.network)}
         if ckpt_path:
-            parser["ckpt_path"] = str(ckpt_path)
+            parser.update(literals({"ckpt_path": str(ckpt_path)}))
             finish = parser.get_parsed_content("finish")
             finish(weights=selection.load_best(), validation=selection.best)
     return {
@@ -115,26 +124,30 @@ def clocks() -> np.ndarray:
     return np.array([time.perf_counter(), time.process_time()])
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Command line of ``python -m invad_med.commands.curve``."""
-    parser = argparse.ArgumentParser(
-        prog="python -m invad_med.commands.curve", description=(__doc__ or "").split(":")[0]
-    )
-    parser.add_argument("dataset_dir", type=Path, help="one data set in BMAD's layout")
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Take the data set, the length and share of the trainings, and what to keep."""
+    parser.add_argument("dataset_dir", metavar="DATASET", type=Path, help="one data set in BMAD's layout")
     parser.add_argument("--modality", help="its kind, if the folder's name does not say it")
     parser.add_argument("--steps", type=int, default=500, help="optimiser steps of each training (%(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="%(default)s")
+    parser.add_argument("--seed", type=int, default=0, help="of both trainings (%(default)s)")
     parser.add_argument("--fraction", type=float, default=0.1, help="of the data in the second training (%(default)s)")
-    parser.add_argument("--cache_dir", type=Path, help="keep features here")
-    parser.add_argument("--ckpt_path", type=Path, help="keep the model trained on all images here")
-    parser.add_argument("--output", type=Path, help="also write the result to this JSON file")
-    parser.add_argument("--train", default="", help='more keys of train.json in one word: --train "--preset small"')
-    options = parser.parse_args(argv)
+    parser.add_argument("--cache_dir", metavar="DIR", type=Path, help="keep features here")
+    parser.add_argument("--ckpt_path", metavar="FILE", type=Path, help="keep the model of all images here")
+    parser.add_argument("--output", metavar="FILE", type=Path, help="also write the result to this JSON file")
+    taken = ("dataset_dir", "output_dir", "cache_dir", "ckpt_path", "modality", "steps", "seed", "train_fraction")
+    parser.add_argument(
+        "--train",
+        type=keys_of("train.json", *taken),
+        default="",
+        metavar='"KEYS"',
+        help='more keys of train.json in one word: --train "--preset small"',
+    )
+
+
+def run(options: argparse.Namespace) -> int:
+    """Train on all images and on a part of them, and print both curves."""
     logging.basicConfig(level=logging.WARNING)
-    words = options.train.split()
-    overrides = {
-        key.removeprefix("--"): DefaultParseValue(word) for key, word in zip(words[::2], words[1::2], strict=True)
-    }
+    overrides = read_overrides(options.train, "train.json")
     overrides |= {"modality": options.modality, "steps": options.steps, "seed": options.seed}
     results = [
         learning_curve(options.dataset_dir, 5, options.cache_dir, path, train_fraction=fraction, **overrides)
@@ -159,7 +172,3 @@ def table(results: Sequence[dict[str, Any]]) -> str:
     lines.append("| chosen by validation | " + " | ".join(chosen) + " |")
     lines.append("| seconds of training | " + " | ".join(f"{r['seconds']:.0f}" for r in results) + " |")
     return "\n".join(lines)
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

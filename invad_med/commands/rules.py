@@ -1,4 +1,4 @@
-"""Which rule makes an image's score of an end point: ``python -m invad_med.commands.rules ROOT --models_dir DIR``.
+"""Which rule makes an image's score of an end point best, on trained models.
 
 Statistics of the end point, as logarithms standardised over the normal training images, alone and in pairs, on the
 timesteps the models are for and on the paper's. A rule is to be chosen by ``valid`` (its abnormal images against the
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import argparse
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -35,6 +35,10 @@ from invad_med.scoring.scores import top_mean
 from invad_med.training.artefact import end_points
 from invad_med.training.cohort import read_cohort
 
+EXAMPLES = """\
+  python -m invad_med rules BMAD --models_dir output/all/models
+  python -m invad_med rules BMAD --models_dir models --cache_dir features --rows 5
+"""
 Rule = Callable[[Tensor], Tensor]
 PAIRS: dict[str, Rule] = {
     "sum": lambda deviations: deviations.sum(1),
@@ -156,23 +160,19 @@ def table(rules: dict[tuple[str, str], Measured], rows: int) -> str:
     return "\n".join(lines)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Command line of ``python -m invad_med.commands.rules``."""
-    parser = argparse.ArgumentParser(
-        prog="python -m invad_med.commands.rules", description=(__doc__ or "").split(":")[0]
-    )
-    parser.add_argument("dataset_dir", type=Path, help="folder of data sets in BMAD's layout")
-    parser.add_argument("--models_dir", type=Path, required=True, help="folder of <data set>.pt")
-    parser.add_argument("--cache_dir", type=Path, help="keep features here")
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Take data sets and models."""
+    parser.add_argument("dataset_dir", metavar="ROOT", type=Path, help="folder of data sets in BMAD's layout")
+    parser.add_argument("--models_dir", metavar="DIR", type=Path, required=True, help="folder of <data set>.pt")
+    parser.add_argument("--cache_dir", metavar="DIR", type=Path, help="keep features here")
     parser.add_argument("--rows", type=int, default=20, help="pairs to show (%(default)s)")
-    options = parser.parse_args(argv)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Measure every rule on every data set, and print the best."""
     rules: dict[tuple[str, str], Measured] = {}
     for dataset in tqdm(inspect_tree(options.dataset_dir), unit="data set"):
         for key, (parts, found) in measure(dataset, options.models_dir, options.cache_dir).items():
             rules.setdefault(key, Measured(parts)).found[dataset.root.name] = found
     print(table(rules, options.rows))
     return 0
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

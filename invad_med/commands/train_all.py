@@ -1,24 +1,32 @@
-"""Train, calibrate and evaluate every data set under a folder: ``python -m invad_med.commands.train_all ROOT``.
+"""Train, calibrate and evaluate every data set under a folder.
 
-One after the other, each as ``configs/train.json`` trains it, then all in one evaluation: one table, one report, one
-MLflow parent run. A run that was cut goes on with the same command; a data set that cannot be trained is named at the
-end and the others are done.
+One after the other, each as train.json trains it, then all in one evaluation: one table, one report, one MLflow parent
+run. A run that was cut goes on with the same command: models that are there are kept, and it is said. A data set that
+cannot be trained is named at the end, the others are done, and the exit status is 3.
 """
 
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from invad_med.bundle import run_config
+from invad_med.commands.overrides import overrides as keys_of
 from invad_med.data.bmad import inspect_tree
 from invad_med.evaluation.run import INCOMPLETE
+from invad_med.options.check import WRONG
+
+EXAMPLES = """\
+  python -m invad_med train-all BMAD --output_dir output/all
+  python -m invad_med train-all BMAD --train "--preset small --steps 20000" --evaluate "--baselines no"
+"""
 
 
 def train_and_evaluate(dataset_dir: Path, output_dir: Path, overrides: Sequence[str], evaluate: Sequence[str]) -> int:
-    """Run all, and return the exit status: 0, or 3 if some data set could not be trained or evaluated.
+    """Run all, and return the exit status: 0, 3 if some data set could not be trained or evaluated, 2 for wrong keys.
 
     Args:
         dataset_dir: folder of data sets, each named as the table of data sets knows it.
@@ -34,10 +42,17 @@ def train_and_evaluate(dataset_dir: Path, output_dir: Path, overrides: Sequence[
             continue
         model = output_dir / "models" / f"{tree.modality.name}.pt"
         if model.exists():
-            print(f"{name}: {model} is there already, not trained again", flush=True)
+            print(
+                f"{name}: {model} is there already, not trained again"
+                + (f", whatever --train says now ({shlex.join(overrides)})" if overrides else "")
+                + ": delete it or give another --output_dir to train anew",
+                flush=True,
+            )
             continue
         given = {"dataset_dir": tree.root, "output_dir": output_dir / "train" / tree.modality.name, "ckpt_path": model}
         status = run_config("train.json", {**given, "cache_dir": output_dir / "features"}, overrides)
+        if status == WRONG:
+            return status  # the same words are as wrong for the next one
         if status:
             failed[name] = f"training ended with status {status}"
     given = {"dataset_dir": dataset_dir, "output_dir": output_dir / "evaluate", "models_dir": output_dir / "models"}
@@ -47,19 +62,32 @@ def train_and_evaluate(dataset_dir: Path, output_dir: Path, overrides: Sequence[
     return status or (INCOMPLETE if failed else 0)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Command line; what follows ``--train`` or ``--evaluate`` overrides keys of that configuration."""
-    parser = argparse.ArgumentParser(
-        prog="python -m invad_med.commands.train_all",
-        description="Train, calibrate and evaluate every data set under a folder, into one table and one report.",
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Take the folder, where results go, and keys of both configurations."""
+    parser.add_argument("dataset_dir", metavar="ROOT", type=Path, help="folder of data sets in any of BMAD's layouts")
+    parser.add_argument(
+        "--output_dir",
+        metavar="DIR",
+        type=Path,
+        default=Path("output/all"),
+        help="for models and report (%(default)s)",
     )
-    parser.add_argument("dataset_dir", type=Path, help="folder of data sets in any of BMAD's layouts")
-    parser.add_argument("--output_dir", type=Path, default=Path("output/all"), help="default: %(default)s")
-    parser.add_argument("--train", default="", help='keys of train.json in one word: --train "--steps 500"')
-    parser.add_argument("--evaluate", default="--baselines True", help='of evaluate.json; default: "%(default)s"')
-    options = parser.parse_args(argv)
-    return train_and_evaluate(options.dataset_dir, options.output_dir, options.train.split(), options.evaluate.split())
+    parser.add_argument(
+        "--train",
+        type=keys_of("train.json", "dataset_dir", "output_dir", "ckpt_path"),
+        default="",
+        metavar='"KEYS"',
+        help='keys of train.json in one word: --train "--steps 500"',
+    )
+    parser.add_argument(
+        "--evaluate",
+        type=keys_of("evaluate.json", "dataset_dir", "output_dir", "models_dir"),
+        default="--baselines True",
+        metavar='"KEYS"',
+        help='keys of evaluate.json in one word ("%(default)s")',
+    )
 
 
-if __name__ == "__main__":
-    raise SystemExit(main())
+def run(options: argparse.Namespace) -> int:
+    """Train and measure."""
+    return train_and_evaluate(options.dataset_dir, options.output_dir, options.train, options.evaluate)

@@ -24,7 +24,7 @@ from invad_med.readers.sources import read_slice
 def load(
     modality: str | None = None,
     ckpt_path: str | Path | None = None,
-    device: torch.device | str = "cpu",
+    device: torch.device | str | None = None,
     false_positive_rate: float = 0.05,
     grid: Grid | None = None,
     engine: str = "eager",
@@ -35,7 +35,7 @@ def load(
     Args:
         modality: what images show that do not say so themselves; the default model's if None.
         ckpt_path: the default model; the bundle's if None.
-        device: to compute on.
+        device: to compute on; the GPU if there is one, where None.
         false_positive_rate: share of normal images that may exceed the threshold, 0 < rate < 1.
         grid: timesteps instead of those that the models are calibrated for; scores are then withheld.
         engine: what computes end points, see `invad_med.detection.engine.ENGINES`.
@@ -45,6 +45,7 @@ def load(
         FileNotFoundError, ValueError: the checkpoint is missing or does not fit.
     """
     models = Path(bundle_root or root()) / "models"
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     files = model_files(ckpt_path or models / "model.pt", models, modality)
     return Predictor(Detectors(files, None, grid, engine, device, false_positive_rate), modality)
 

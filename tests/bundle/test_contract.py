@@ -10,7 +10,7 @@ import pytest
 import torch
 from monai.bundle import ConfigParser, ckpt_export, create_workflow, verify_metadata, verify_net_in_out
 
-from invad_med.bundle import flag, root
+from invad_med.bundle import root
 
 BUNDLE = Path(root())
 CONFIGS = BUNDLE / "configs"
@@ -78,9 +78,3 @@ def test_onnx_export(network, tmp_path):
     image = torch.rand(1, 3, 256, 256)
     (ours,) = onnxruntime.InferenceSession(str(path)).run(None, {"image": image.numpy()})
     np.testing.assert_allclose(ours, network(image).numpy(), rtol=1e-4, atol=1e-4)
-
-
-def test_switches_on_the_command_line_may_be_words():
-    assert [flag(v) for v in (True, "true", "False", "false", False)] == [True, True, False, False, False]
-    with pytest.raises(ValueError, match="'no' is neither true nor false"):
-        flag("no")

@@ -3,14 +3,23 @@
 import pytest
 import torch
 
-from invad_med.commands.cross_fit import main
+from invad_med.__main__ import main
 from invad_med.inference.predictor import load
 from invad_med.training.cohort import read_cohort
 
 
 def test_every_normal_image_becomes_a_reference_once(noise_set, tmp_path, capfd):
     narrow = "--denoiser#depth 1 --denoiser#hidden_size 32 --batch_size 4 --accumulation_steps 1 --device cpu"
-    command = [str(noise_set), "--output_dir", str(tmp_path), "--folds", "2", "--train", f"{narrow} --steps 4"]
+    command = [
+        "cross-fit",
+        str(noise_set),
+        "--output_dir",
+        str(tmp_path),
+        "--folds",
+        "2",
+        "--train",
+        f"{narrow} --steps 4",
+    ]
     assert main(command) == 0
     cohort = read_cohort(noise_set)
     count = len(cohort.train) + len(cohort.held_out)
@@ -35,5 +44,5 @@ def test_every_normal_image_becomes_a_reference_once(noise_set, tmp_path, capfd)
 
 def test_one_fold_is_refused(noise_set, capsys):
     with pytest.raises(SystemExit):
-        main([str(noise_set), "--folds", "1"])
-    assert "--folds 1 must be at least 2" in capsys.readouterr().err
+        main(["cross-fit", str(noise_set), "--folds", "1"])
+    assert "--folds: 1 must be at least 2" in capsys.readouterr().err

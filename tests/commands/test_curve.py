@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from invad_med.commands.curve import main
+from invad_med.__main__ import main
 from tests.conftest import save
 
 
@@ -16,7 +16,7 @@ def test_a_curve_of_all_and_of_half_the_images(noise_set, cache, tmp_path, capsy
     for i in range(3):
         save(root / "test" / "good" / "img" / f"g{i}.png", 200 + i)
     tiny = "--denoiser#depth 1 --denoiser#hidden_size 32 --batch_size 4 --accumulation_steps 1 --device cpu"
-    command = [str(root), "--steps", "10", "--fraction", "0.5", "--cache_dir", str(cache), "--train", tiny]
+    command = ["curve", str(root), "--steps", "10", "--fraction", "0.5", "--cache_dir", str(cache), "--train", tiny]
     with pytest.raises(ValueError, match="the test split has images of one class only"):
         main(command)
     for i in range(3):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from invad_med.commands.train_all import main
+from invad_med.__main__ import main
 
 
 @pytest.mark.slow
@@ -22,7 +22,14 @@ def test_one_command_trains_and_measures_all_that_is_there(tmp_path, capfd):
                 image[20:40, 20:40] += np.uint8(bright)
                 Image.fromarray(image).save(path)
     tiny = "--denoiser#hidden_size 32 --denoiser#depth 1"
-    arguments = [str(tmp_path / "root"), "--output_dir", str(tmp_path / "out"), "--train", f"{tiny} --steps 2"]
+    arguments = [
+        "train-all",
+        str(tmp_path / "root"),
+        "--output_dir",
+        str(tmp_path / "out"),
+        "--train",
+        f"{tiny} --steps 2",
+    ]
     arguments += ["--evaluate", f"{tiny} --resamples 20"]
     assert main(arguments) == 3  # one data set is none of the table
     said = capfd.readouterr()
@@ -36,4 +43,6 @@ def test_one_command_trains_and_measures_all_that_is_there(tmp_path, capfd):
         parents = {v for (v,) in database.execute("select value from tags where key = 'mlflow.parentRunId'").fetchall()}
     assert len(runs) == 3 and len(parents) == 1  # a parent and one run a data set
     main(arguments)
-    assert "brain.pt is there already, not trained again" in capfd.readouterr().out
+    said = capfd.readouterr().out
+    assert "brain.pt is there already, not trained again, whatever --train says now (--denoiser#hidden_size 32" in said
+    assert "delete it or give another --output_dir to train anew" in said

@@ -1,0 +1,62 @@
+"""Train, measure and compare: commands around the bundle's configurations.
+
+Single runs have no command of their own here: scoring images, training on one data set and measuring models are
+`python -m monai.bundle run` with a configuration of the bundle, as the README shows.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+
+from invad_med.options import OptionError
+
+# Command -> one line of help. Its module in invad_med.commands has EXAMPLES, add_arguments(parser) and run(options) ->
+# exit status; it is imported only when asked for, so that the list of commands is there at once.
+COMMANDS = {
+    "train-all": "train, calibrate and measure every data set under a folder, into one report",
+    "curve": "what more steps and more images bring: a learning curve of one data set",
+    "cross-fit": "train one model whose thresholds rest on all normal images, by K more trainings",
+    "compare": "say which of two evaluations is better, paired on the same images",
+    "rules": "compare ways to make one score of an end point, on trained models",
+    "benchmark": "what each preset costs on this machine, as a table",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; return its exit status (2 for wrong arguments)."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    listed = "\n".join(f"  {name:<12}{text}" for name, text in COMMANDS.items())
+    parser = argparse.ArgumentParser(
+        prog="python -m invad_med",
+        description=(__doc__ or "").replace("`", "") + "\ncommands:\n" + listed,
+        epilog="Arguments and examples of a command: python -m invad_med COMMAND --help",
+        formatter_class=_formatter,
+        allow_abbrev=False,
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", help="one of these")
+    for name in COMMANDS:
+        command = commands.add_parser(name, formatter_class=_formatter, allow_abbrev=False)
+        if name in argv[:1]:
+            module = importlib.import_module(f"invad_med.commands.{name.replace('-', '_')}")
+            command.description = (module.__doc__ or "").replace("`", "")
+            command.epilog = f"examples:\n{module.EXAMPLES}"
+            module.add_arguments(command)
+            command.set_defaults(run=module.run)
+    options = parser.parse_args(argv)
+    try:
+        status: int = options.run(options)
+    except (OptionError, FileNotFoundError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return status
+
+
+def _formatter(prog: str) -> argparse.HelpFormatter:
+    return argparse.RawDescriptionHelpFormatter(prog, max_help_position=30)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
