@@ -51,7 +51,7 @@ MapMaker = Callable[[Tensor], Tensor]
 @torch.no_grad()
 def image_features(detector: AnomalyDetector, truth: Truth, chosen: range) -> Tensor:
     """Return the normalised features of some images: (n, C, h, w) float32 on the detector's device."""
-    images = torch.stack([to_image(truth.piece(i), truth.facts, detector.host.image_size) for i in chosen])
+    images = torch.stack([to_image(truth.piece(i), truth.modality, detector.host.image_size) for i in chosen])
     return detector.host.encode(images.to(detector.host.device))
 
 
@@ -182,7 +182,7 @@ def make_baselines(
     """
     host = detector.host
     normal = [path for path, label in zip(train.images, train.labels, strict=True) if not label]
-    raw = cached_features(host, normal, train.facts, cache_dir)
+    raw = cached_features(host, normal, train.modality, cache_dir)
     normals = torch.cat([host.normalise(part.to(host.device).float()).half().cpu() for part in raw.split(64)])
     del raw
     gaussian = PositionGaussian(normals)

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from invad_med.data.bmad import BmadDataset, read_mask
-from invad_med.data.datasets import DatasetFacts
+from invad_med.data.modalities import Modality
 from invad_med.data.slices import Slice, Source
 from invad_med.data.transforms import mask_on_grid
 from invad_med.readers.sources import read_slice
@@ -22,7 +22,7 @@ class Truth:
 
     Args:
         root: folder of the data set.
-        facts: how its images are prepared.
+        modality: how its images are prepared.
         images: N files.
         masks: N files or None.
         labels: (N,) int, 0 good, 1 Ungood.
@@ -31,7 +31,7 @@ class Truth:
     """
 
     root: Path
-    facts: DatasetFacts
+    modality: Modality
     images: tuple[Path, ...]
     masks: tuple[Path | None, ...]
     labels: np.ndarray
@@ -57,10 +57,10 @@ class Truth:
         """Return (mask, inside), each (256, 256) bool; an image without a mask file has no abnormal pixel."""
         piece, path = self.piece(i), self.masks[i]
         mask = read_mask(path) if path else np.zeros(piece.pixels.shape[:2], dtype=bool)
-        return mask_on_grid(mask, piece, self.facts, SIZE)
+        return mask_on_grid(mask, piece, self.modality, SIZE)
 
 
-def read_truth(dataset: BmadDataset, split: str, facts: DatasetFacts) -> Truth:
+def read_truth(dataset: BmadDataset, split: str, modality: Modality) -> Truth:
     """Return what is known of a split.
 
     Raises:
@@ -74,7 +74,7 @@ def read_truth(dataset: BmadDataset, split: str, facts: DatasetFacts) -> Truth:
     place = {name: i for i, name in enumerate(dict.fromkeys(names))}
     return Truth(
         dataset.root,
-        facts,
+        modality,
         tuple(item.image for item in items),
         tuple(item.mask for item in items),
         np.array([item.label for item in items]),
