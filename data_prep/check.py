@@ -78,8 +78,11 @@ def _opened(dataset: BmadDataset, workers: int, progress: bool) -> BmadDataset:
         if isinstance(result, str)
     )
     notes = []
-    for label, wanted, text in ((1, False, "Ungood images have an empty mask"), (0, True, "good images have a mask")):
-        odd = [i.mask for i in dataset.items if i.mask and i.label == label and marked[i.mask] is wanted]
+    for label, is_marked, text in (
+        (1, False, "Ungood images have an empty mask"),
+        (0, True, "good images have a mask"),
+    ):
+        odd = [i.mask for i in dataset.items if i.mask and i.label == label and marked[i.mask] is is_marked]
         if odd:
             notes.append(f"{len(odd)} {text}, the first: {odd[0]}")
     return replace(dataset, problems=dataset.problems + broken, notes=dataset.notes + tuple(notes))
@@ -108,9 +111,9 @@ def _text(dataset: BmadDataset) -> str:
     if keys:
         lines.append(f"  {'split':6} {'class':7} {'images':>7} {'masks':>7} {'published':>10}")
     for split, kind in keys:
-        found = rows.get((split, kind), {"images": 0, "masks": 0})
+        counts = rows.get((split, kind), {"images": 0, "masks": 0})
         stated = published.get(split, {}).get(kind, "-")
-        lines.append(f"  {split:6} {kind:7} {found['images']:>7} {found['masks']:>7} {stated:>10}")
+        lines.append(f"  {split:6} {kind:7} {counts['images']:>7} {counts['masks']:>7} {stated:>10}")
     lines += [f"  note: {note}" for note in dataset.notes]
     for problem in dataset.problems:
         lines += [f"  problem: {problem.reason}", *(f"    {path}" for path in problem.paths)]

@@ -277,12 +277,12 @@ def _refuse_twice(rows: list[dict[str, Any]]) -> None:
         seen.add(path)
 
 
-def _sweep(output: Path, wanted: set[str]) -> None:
+def _sweep(output: Path, belonging: set[str]) -> None:
     """Remove images of earlier builds and what a killed one left half written."""
     for split in SPLITS:
         for path in sorted((output / split).rglob("*")):
             stale = path.name.endswith(".partial") or (
-                path.suffix == ".png" and path.relative_to(output).as_posix() not in wanted
+                path.suffix == ".png" and path.relative_to(output).as_posix() not in belonging
             )
             if stale and path.is_file():
                 path.unlink()

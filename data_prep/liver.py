@@ -64,9 +64,9 @@ def prepare(
     Raises:
         PrepError: no volume found.
     """
-    found, problems = find(source)
+    volumes, problems = find(source)
     areas: dict[str, dict[str, Any]] = {}
-    jobs = [(name, *paths, recipe) for name, paths in sorted(found.items())]
+    jobs = [(name, *paths, recipe) for name, paths in sorted(volumes.items())]
     for (name, *_), result in run_all(_areas, jobs, workers, progress, "look for livers"):
         if isinstance(result, Exception):
             problems.append(f"{name}: {result}")
@@ -77,7 +77,7 @@ def prepare(
     cases = [
         Case(
             name,
-            {f"{name}_image": found[name][0], f"{name}_label": found[name][1]},
+            {f"{name}_image": volumes[name][0], f"{name}_label": volumes[name][1]},
             _make_bmad if recipe == "bmad" else _make_clean,
             {"slices": slices, "volume": name},
         )
@@ -99,7 +99,7 @@ def prepare(
 def find(source: Path) -> tuple[dict[str, tuple[Path, Path]], list[str]]:
     """Find volumes: ``btcv0001`` or ``lits000`` -> (image, label), and what is missing."""
     files = {stem(path): path for path in find_niftis(source)}
-    found, problems = {}, []
+    volumes, problems = {}, []
     for name in sorted(files):
         for pattern, partner, label in (
             (r"img(\d+)", "btcv{:04d}", "label{}"),
@@ -110,10 +110,10 @@ def find(source: Path) -> tuple[dict[str, tuple[Path, Path]], list[str]]:
                 if other is None:
                     problems.append(f"{files[name]} has no {label.format(match[1])}.nii.gz")
                 else:
-                    found[partner.format(int(match[1]))] = (files[name], other)
-    if not found:
+                    volumes[partner.format(int(match[1]))] = (files[name], other)
+    if not volumes:
         raise PrepError(f"neither img<N>/label<N> (BTCV) nor volume-<N>/segmentation-<N> (LiTS) volumes below {source}")
-    return found, problems
+    return volumes, problems
 
 
 def _organs(name: str, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

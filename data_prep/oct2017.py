@@ -50,14 +50,14 @@ def prepare(
     Raises:
         PrepError: no picture found.
     """
-    found = find(source)
+    pictures = find(source)
     if recipe == "clean":
-        patients = {s: {patient for _, split, _, patient in found if split == s} for s in ("valid", "test")}
+        patients = {s: {patient for _, split, _, patient in pictures if split == s} for s in ("valid", "test")}
         taken = {"train": patients["valid"] | patients["test"], "valid": patients["test"], "test": set()}
-        found = [item for item in found if item[3] not in taken[item[1]]]
+        pictures = [item for item in pictures if item[3] not in taken[item[1]]]
     cases = []
-    for i in range(0, len(found), _BATCH):
-        batch = found[i : i + _BATCH]
+    for i in range(0, len(pictures), _BATCH):
+        batch = pictures[i : i + _BATCH]
         inputs = {f"{split}/{finding}/{path.name}": path for path, split, finding, _ in batch}
         rows = [[f"{split}/{finding}/{path.name}", split, finding, patient] for path, split, finding, patient in batch]
         cases.append(Case(f"pictures {i}", inputs, _make, {"pictures": rows}))
@@ -66,17 +66,17 @@ def prepare(
 
 def find(source: Path) -> list[tuple[Path, str, str, str]]:
     """Find pictures: (path, split, finding, patient), sorted by split, finding and name."""
-    found = []
+    pictures = []
     for path in find_pictures(source):
         parts = [part.casefold() for part in path.relative_to(source).parts]
         split = _SPLITS.get(parts[-3]) if len(parts) > 2 else _SPLITS.get(source.name.casefold())
         finding = path.parent.name.upper()
         match = re.match(r"[A-Za-z]+-(\d+)-\d+$", path.stem)
         if split and finding in _CLASSES and not (split == "train" and finding != "NORMAL"):
-            found.append((path, split, finding, match[1] if match else path.stem))
-    if not found:
+            pictures.append((path, split, finding, match[1] if match else path.stem))
+    if not pictures:
         raise PrepError(f"no {{train,val,test}}/{{NORMAL,CNV,DME,DRUSEN}} folder with images below {source}")
-    return sorted(found, key=lambda f: (f[1], f[2], f[0].name, f[0]))
+    return sorted(pictures, key=lambda f: (f[1], f[2], f[0].name, f[0]))
 
 
 def _make(case: Case) -> Iterator[Picture]:

@@ -107,11 +107,11 @@ def _make(case: Case) -> Iterator[Picture]:
 
 
 def _stated(piece: PhantomSlice) -> dict[str, str]:
-    found = piece.lesions
+    lesions = piece.lesions
     return {
         "z_mm": f"{piece.z:.2f}",
-        "lesion_centre_ras_mm": ";".join(" ".join(f"{v:.2f}" for v in k.centre) for k in found),
-        "lesion_centre_px": ";".join(" ".join(f"{v:.2f}" for v in to_pixel(k.centre)) for k in found),
-        "lesion_radius_mm": ";".join(f"{k.radius:.2f}" for k in found),
-        "lesion_contrast": ";".join(f"{k.contrast:+.3f}" for k in found),
+        "lesion_centre_ras_mm": ";".join(" ".join(f"{v:.2f}" for v in k.centre) for k in lesions),
+        "lesion_centre_px": ";".join(" ".join(f"{v:.2f}" for v in to_pixel(k.centre)) for k in lesions),
+        "lesion_radius_mm": ";".join(f"{k.radius:.2f}" for k in lesions),
+        "lesion_contrast": ";".join(f"{k.contrast:+.3f}" for k in lesions),
     }

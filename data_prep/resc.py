@@ -78,7 +78,7 @@ def prepare(
 
 def find(source: Path) -> tuple[dict[str, dict[int, dict[str, Path]]], list[str]]:
     """Find slices: ``train_<volume>`` or ``valid_<volume>`` -> number -> image and label; and what is missing."""
-    found: dict[str, dict[int, dict[str, Path]]] = {}
+    volumes: dict[str, dict[int, dict[str, Path]]] = {}
     for path in find_pictures(source):
         parts = path.relative_to(source).parts
         kinds = {"original_images": "image", "label_images": "label"}
@@ -86,17 +86,17 @@ def find(source: Path) -> tuple[dict[str, dict[int, dict[str, Path]]], list[str]
         top = "/".join(parts).casefold()
         split = "train" if "train" in top else "valid" if "valid" in top else None
         if kind and split and path.stem.isdigit():
-            volume = found.setdefault(f"{split}_{_ENDINGS.sub('', path.parent.name)}", {})
+            volume = volumes.setdefault(f"{split}_{_ENDINGS.sub('', path.parent.name)}", {})
             volume.setdefault(int(path.stem), {})[kind] = path
     problems = []
-    for _, volume in sorted(found.items()):
+    for _, volume in sorted(volumes.items()):
         for number, files in sorted(volume.items()):
             if set(files) != {"image", "label"}:
                 problems.append(f"{next(iter(files.values()))} has no {'label' if 'image' in files else 'image'}")
                 del volume[number]
-    if not any(found.values()):
+    if not any(volumes.values()):
         raise PrepError(f"no train or valid folder with original_images and label_images below {source}")
-    return {name: dict(sorted(volume.items())) for name, volume in found.items()}, problems
+    return {name: dict(sorted(volume.items())) for name, volume in volumes.items()}, problems
 
 
 def _areas(job: tuple[str, dict[int, dict[str, Path]]]) -> dict[int, int]:

@@ -94,7 +94,7 @@ def grid_tiles(job: tuple[str, Path, Path | None]) -> dict[str, list[tuple[int, 
     """
     _, path, annotation = job
     outlines = read_outlines(annotation) if annotation else []
-    found: dict[str, list[tuple[int, int]]] = {"good": [], "Ungood": []}
+    centres: dict[str, list[tuple[int, int]]] = {"good": [], "Ungood": []}
     with Slide(path) as slide:
         for x, y, step, cells in slide.blocks():
             tissue = _per_tile(saturation(cells) >= _MIN_SATURATION)
@@ -105,8 +105,8 @@ def grid_tiles(job: tuple[str, Path, Path | None]) -> dict[str, list[tuple[int, 
                     continue  # partly beyond the slide
                 share = lesion[row, column]
                 if share == 0 or share >= _MIN_LESION:
-                    found["Ungood" if share else "good"].append(centre)
-    return found
+                    centres["Ungood" if share else "good"].append(centre)
+    return centres
 
 
 def saturation(pixels: np.ndarray) -> np.ndarray:

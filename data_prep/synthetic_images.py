@@ -77,8 +77,8 @@ def slices(patient: Patient, count: int = 12) -> list[PhantomSlice]:
         if grazed:
             continue
         mask = patient.mask(x, y[:, None], here).astype(np.uint8) * 255
-        found = tuple(lesion for lesion, area in areas.items() if area)
-        result.append(PhantomSlice(to_square(images[index]), mask, index, float(z), found))
+        visible = tuple(lesion for lesion, area in areas.items() if area)
+        result.append(PhantomSlice(to_square(images[index]), mask, index, float(z), visible))
     return result
 
 

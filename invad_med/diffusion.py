@@ -1,6 +1,7 @@
 """The diffusion mathematics of InvAD (arXiv 2504.05662) as pure functions over tensors.
 
-Notation: ``abar[t]`` is the cumulative product of ``1 - beta``; ``x_t = sqrt(abar[t]) x_0 + sqrt(1 - abar[t]) eps``.
+Notation: ``abar[t]`` is the cumulative product of ``1 - beta``; ``x_t = sqrt(abar[t]) x_0 + sqrt(1 - abar[t]) eps``
+(DDPM: Ho et al., arXiv 2006.11239, Eq. 4). A step is that of DDIM (Song et al., arXiv 2010.02502).
 Schedules are float64; a network computes in whatever dtype it has; the walk itself never drops below float32.
 """
 
@@ -19,7 +20,7 @@ Timesteps = Sequence[tuple[int, int | None]]
 
 
 def linear_alphas_cumprod(num_train_timesteps: int = 1000) -> Tensor:
-    """Return ``abar`` of the linear schedule, beta from 1e-4 to 2e-2: (num_train_timesteps,) float64, decreasing."""
+    """Return ``abar`` of DDPM's linear schedule, beta from 1e-4 to 2e-2: (num_train_timesteps,) float64, decreasing."""
     betas = torch.linspace(1e-4, 2e-2, num_train_timesteps, dtype=torch.float64)
     return torch.cumprod(1.0 - betas, dim=0)
 
@@ -201,7 +202,7 @@ def _ddim_step(
     if eps.shape != x.shape:
         raise ValueError(f"the network returned shape {tuple(eps.shape)} for input {tuple(x.shape)}: not a noise")
     eps = eps.to(x.dtype)
-    x0 = (x - (1.0 - abar) ** 0.5 * eps) / abar**0.5
+    x0 = (x - (1.0 - abar) ** 0.5 * eps) / abar**0.5  # DDIM, Eq. 12 with sigma = 0, walked either way
     return abar_next**0.5 * x0 + (1.0 - abar_next) ** 0.5 * eps
 
 

@@ -32,6 +32,7 @@ autodoc_default_options = {
     "ignore-module-all": True,  # a name stands where it is defined, not also where it is handed on
 }
 autodoc_use_type_comments = False
+napoleon_use_ivar = True  # attributes that a class annotates have one entry
 html_theme = "alabaster"
 html_theme_options = {"description": invad_med.__doc__, "page_width": "1100px", "fixed_sidebar": True}
 

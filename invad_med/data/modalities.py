@@ -1,16 +1,16 @@
-"""What images show, and so how they are prepared and which model is for them: the table `modalities.json`.
+"""What images show, and so how they are prepared and which model is for them: the table ``modalities.json``.
 
-==================  =================================================================================================
-key of a row        meaning
-==================  =================================================================================================
-``title``           for people
-``words``           folder names that state it, beside its own name; compared without case
-``dicom_modalities``  values of DICOM Modality (0008,0060)
-``body_parts``      values of Body Part Examined (0018,0015), upper case; empty: any
-``colour``          whether colour matters; where not, it is averaged away
-``fit``             how a slice becomes a square: ``pad`` with black, or ``stretch``
-``intensity``       ``{"window": [low, high]}`` in Hounsfield units, or ``{"percentile": [0.5, 99.5]}``
-==================  =================================================================================================
+=====================  ================================================================================================
+key of a row           meaning
+=====================  ================================================================================================
+``title``              for people
+``words``              folder names that state it, beside its own name; compared without case
+``dicom_modalities``   values of DICOM Modality (0008,0060)
+``body_parts``         values of Body Part Examined (0018,0015), upper case; empty: any
+``colour``             whether colour matters; where not, it is averaged away
+``fit``                how a slice becomes a square: ``pad`` with black, or ``stretch``
+``intensity``          ``{"window": [low, high]}`` in Hounsfield units, or ``{"percentile": [0.5, 99.5]}``
+=====================  ================================================================================================
 
 Where DICOM values fit several rows, the order of the table decides. What was published of such images is another
 table, `invad_med.data.published_sets`.

@@ -1,4 +1,4 @@
-"""What was published of some data sets, to compare a folder with: the table `published_sets.json`, BMAD's six sets.
+"""What was published of some data sets, to compare a folder with: the table ``published_sets.json``, BMAD's six sets.
 
 How their images are prepared is another matter, `invad_med.data.modalities`; every row names its modality.
 """

@@ -60,7 +60,7 @@ def list_inputs(
         dataset_dir: folder (searched below), one file, or DICOMweb address: see `invad_med.archive.dicomweb.fetch`.
         models: names of the modalities there is a model for.
         default: modality whose model scores files that say nothing of what they show.
-        modality: what the user states they show; see `choose_modality`.
+        modality: what the user states they show; see `invad_med.inference.choose.choose_modality`.
 
     Raises:
         FileNotFoundError, ValueError: nothing is there, or nothing that a model is for; says what was found.

@@ -45,8 +45,8 @@ def figure(value: float | None, replicates: np.ndarray, groups: int) -> Figure |
     """Return a value with its interval, None for no value; one group alone gives no interval."""
     if value is None:
         return None
-    found = interval(replicates) if groups > 1 else None
-    return Figure(value, *(found or (None, None)))
+    bounds = interval(replicates) if groups > 1 else None
+    return Figure(value, *(bounds or (None, None)))
 
 
 def paired_difference(a: Figure, b: Figure, replicates_a: np.ndarray, replicates_b: np.ndarray) -> Figure:
@@ -61,5 +61,5 @@ def paired_difference(a: Figure, b: Figure, replicates_a: np.ndarray, replicates
     """
     if replicates_a.shape != replicates_b.shape:
         raise ValueError(f"{len(replicates_a)} and {len(replicates_b)} replicates are not of one draw")
-    found = interval(replicates_a - replicates_b)
-    return Figure(a.value - b.value, *(found or (None, None)))
+    bounds = interval(replicates_a - replicates_b)
+    return Figure(a.value - b.value, *(bounds or (None, None)))

@@ -136,11 +136,11 @@ class PixelCounts:
     def figures(self, limit: float = FPR_LIMIT) -> dict[str, float | None]:
         """Return ``auroc``, ``ap``, ``f1max``, ``f1max_threshold`` and ``aupro``; None where a class is absent."""
         values, positive, negative, regional = self.curves()
-        found = {
+        figures = {
             name: ranking.value_or_none(f) for name, f in pixel_figures(positive, negative, regional, limit).items()
         }
-        best = int(np.argmax(ranking.f1_scores(positive, negative))) if found["f1max"] is not None else None
-        return found | {"f1max_threshold": None if best is None else float(values[best])}
+        best = int(np.argmax(ranking.f1_scores(positive, negative))) if figures["f1max"] is not None else None
+        return figures | {"f1max_threshold": None if best is None else float(values[best])}
 
     def error_bounds(self, limit: float = FPR_LIMIT) -> dict[str, float]:
         """Return how far each figure can be from that of the unrounded values, by name; empty if a class is absent."""

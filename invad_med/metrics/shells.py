@@ -34,10 +34,9 @@ class ImageMetric(CumulativeIterationMetric):
         """Return the figure over all that was seen, in all processes; None if one class is absent."""
         seen = torch.stack(list(self._buffers[0])) if self._buffers else torch.zeros(0, 2, dtype=torch.float64)
         scores, labels = gathered(seen).numpy().T
-        found = {"auroc": image.auroc, "ap": image.average_precision, "f1max": image.f1_max}[self.metric](
-            labels, scores
-        )
-        return found[0] if isinstance(found, tuple) else found
+        compute = {"auroc": image.auroc, "ap": image.average_precision, "f1max": image.f1_max}[self.metric]
+        figure = compute(labels, scores)
+        return figure[0] if isinstance(figure, tuple) else figure  # F1 comes with its threshold
 
 
 class PixelMetric(CumulativeIterationMetric):

@@ -28,8 +28,8 @@ def bmad9(figures: Mapping[str, Mapping[str, float]]) -> float | None:
     Args:
         figures: name of the data set's row in the table -> its figures.
     """
-    wanted = [(name, "image_auroc") for name in BMAD_IMAGE] + [(name, "pixel_auroc") for name in BMAD_PIXEL]
-    values = [figures.get(name, {}).get(key) for name, key in wanted]
+    nine = [(name, "image_auroc") for name in BMAD_IMAGE] + [(name, "pixel_auroc") for name in BMAD_PIXEL]
+    values = [figures.get(name, {}).get(key) for name, key in nine]
     return float(np.mean([v for v in values if v is not None])) if None not in values else None
 
 

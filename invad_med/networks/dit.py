@@ -1,4 +1,7 @@
-"""Diffusion transformer with adaLN-Zero (DiT), its state-dict names those of the published checkpoints."""
+"""Diffusion transformer with adaLN-Zero (DiT; Peebles and Xie, arXiv 2212.09748), state-dict names as published.
+
+In shapes: B images, N tokens, D = ``hidden_size``, p = ``patch_size``, (C, h, w) the feature map.
+"""
 
 from __future__ import annotations
 
@@ -28,8 +31,8 @@ class TimestepEmbedder(nn.Module):
         self.register_buffer("rates", rates, persistent=False)
 
     def forward(self, timesteps: Tensor) -> Tensor:
-        angles = timesteps.float()[:, None] * self.rates
-        sinusoids = torch.cat([angles.cos(), angles.sin()], dim=-1)
+        angles = timesteps.float()[:, None] * self.rates  # (B, frequencies / 2)
+        sinusoids = torch.cat([angles.cos(), angles.sin()], dim=-1)  # (B, frequencies)
         return self.mlp(sinusoids.to(next(self.mlp.parameters()).dtype))
 
 
@@ -43,9 +46,11 @@ class Attention(nn.Module):
         self.proj = nn.Linear(hidden_size, hidden_size)
 
     def forward(self, x: Tensor) -> Tensor:
-        b, n, d = x.shape
-        q, k, v = self.qkv(x).reshape(b, n, 3, self.num_heads, d // self.num_heads).permute(2, 0, 3, 1, 4).unbind(0)
-        return self.proj(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(b, n, d))
+        B, N, D = x.shape
+        qkv = self.qkv(x).reshape(B, N, 3, self.num_heads, D // self.num_heads)  # (B, N, 3, heads, d), d = D / heads
+        q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # each (B, heads, N, d)
+        mixed = F.scaled_dot_product_attention(q, k, v)  # (B, heads, N, d)
+        return self.proj(mixed.transpose(1, 2).reshape(B, N, D))  # heads side by side again: (B, N, D)
 
 
 class MLP(nn.Module):
@@ -72,7 +77,7 @@ class DiTBlock(nn.Module):
         self.adaLN_modulation = nn.Sequential(nn.SiLU(), nn.Linear(hidden_size, 6 * hidden_size))
 
     def forward(self, x: Tensor, c: Tensor) -> Tensor:
-        shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = self.adaLN_modulation(c).chunk(6, dim=1)
+        shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = self.adaLN_modulation(c).chunk(6, dim=1)  # each (B, D)
         x = x + gate_a.unsqueeze(1) * self.attn(modulate(self.norm1(x), shift_a, scale_a))
         return x + gate_m.unsqueeze(1) * self.mlp(modulate(self.norm2(x), shift_m, scale_m))
 
@@ -99,7 +104,7 @@ class PatchEmbed(nn.Module):
         self.proj = nn.Conv2d(in_channels, hidden_size, kernel_size=patch_size, stride=patch_size)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.proj(x).flatten(2).transpose(1, 2)
+        return self.proj(x).flatten(2).transpose(1, 2)  # (B, D, h/p, w/p) -> (B, D, N) -> (B, N, D)
 
 
 class DiT(nn.Module):
@@ -157,15 +162,16 @@ class DiT(nn.Module):
             raise ValueError(
                 f"DiT expects (B, {self.in_channels}, {self.input_size}, {self.input_size}), not {tuple(x.shape)}"
             )
-        c = self.t_embedder(timesteps)
-        tokens = self.x_embedder(x) + self.pos_embed
+        c = self.t_embedder(timesteps)  # (B, D)
+        tokens = self.x_embedder(x) + self.pos_embed  # (B, N, D), N = (h/p)^2
         recompute = self.activation_checkpointing and self.training
         for block in self.blocks:
             tokens = checkpoint(block, tokens, c, use_reentrant=False) if recompute else block(tokens, c)
         patches = self.final_layer(tokens, c)  # (B, N, p*p*C)
         side, p = self.input_size // self.patch_size, self.patch_size
-        grid = patches.reshape(-1, side, side, p, p, self.in_channels)
-        return grid.permute(0, 5, 1, 3, 2, 4).reshape(-1, self.in_channels, side * p, side * p)
+        grid = patches.reshape(-1, side, side, p, p, self.in_channels)  # (B, h/p, w/p, p, p, C)
+        grid = grid.permute(0, 5, 1, 3, 2, 4)  # (B, C, h/p, p, w/p, p)
+        return grid.reshape(-1, self.in_channels, side * p, side * p)  # (B, C, h, w)
 
 
 def sincos_position_table(hidden_size: int, side: int) -> Tensor:
@@ -175,6 +181,6 @@ def sincos_position_table(hidden_size: int, side: int) -> Tensor:
     rows, columns = torch.meshgrid(torch.arange(side), torch.arange(side), indexing="ij")
     halves = []
     for position in (columns, rows):
-        angles = position.reshape(-1, 1).double() * rates
+        angles = position.reshape(-1, 1).double() * rates  # (side^2, D / 4)
         halves.append(torch.cat([angles.sin(), angles.cos()], dim=1))
     return torch.cat(halves, dim=1)[None].float()

@@ -60,7 +60,7 @@ class TokenMLP(nn.Module):
         if x.ndim != 4 or x.shape[1] != self.in_channels:
             raise ValueError(f"TokenMLP expects (B, {self.in_channels}, h, w), not {tuple(x.shape)}")
         c = self.time_embed(timesteps)
-        tokens = self.input_proj(x.flatten(2).transpose(1, 2))
+        tokens = self.input_proj(x.flatten(2).transpose(1, 2))  # (B, C, h, w) -> (B, h w, C) -> (B, h w, D)
         for block in self.res_blocks:
             tokens = block(tokens, c)
-        return self.final_layer(tokens, c).transpose(1, 2).reshape(x.shape)
+        return self.final_layer(tokens, c).transpose(1, 2).reshape(x.shape)  # (B, h w, C) -> (B, C, h, w)

@@ -8,7 +8,6 @@ import fire
 import monai.bundle
 import pytest
 
-from invad_med.inference.predictor import load
 from invad_med.options import OptionError, literals, switch, words
 from invad_med.options.keys import nearest
 from invad_med.options.kinds import KINDS, Kind
@@ -166,7 +165,7 @@ def test_switches_of_all_configurations_arrive(seen, capsys):
         (["-Modality", "chest"], "did you mean --modality?"),
         (["--steps", "3"], "did you mean --inferer#steps?"),
         (["--inferer#stps", "3"], "no key inferer#stps: did you mean --inferer#steps?"),
-        (["--network::modeldir", "x"], "did you mean --network#models_dir?"),
+        (["--models::modeldir", "x"], "did you mean --models#models_dir?"),
         (["--zzz", "x"], "no key zzz: It has --anonymize, --batch_size, "),
         (["--noanonymise"], "did you mean --anonymize?"),
         (["--dataset_dir", "--output_dir", "x"], "--dataset_dir needs a path"),
@@ -266,11 +265,6 @@ def test_a_call_from_python_may_say_false(seen, capsys):
     files = [str(CONFIGS / "inference.json"), str(overlay)]
     monai.bundle.run(config_file=files, anonymize="false", **literals({"dataset_dir": "study#1"}))
     assert said(capsys) == {"anonymize": False, "dataset_dir": "study#1"}
-
-
-def test_load_refuses_what_it_does_not_know():
-    with pytest.raises(OptionError, match="did you mean --ckpt_path"):
-        load("phantom", ckpt_pth="x.pt")
 
 
 def test_words_are_paired_as_fire_pairs_them():
