@@ -16,7 +16,8 @@ from typing import Any
 from PIL import Image
 from tqdm import tqdm
 
-from invad_med.data.bmad import BmadDataset, TreeProblem, inspect_tree, read_mask
+from invad_med.data.bmad import BmadDataset, TreeProblem, inspect_tree
+from invad_med.data.masks import read_mask
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 
 def cache_key(path: Path, backbone_digest: str, modality: Modality, size: int) -> str:
     """Return the name of an image's cached features: a digest of its bytes, the backbone's and the recipe."""
-    recipe = f"{backbone_digest} {modality.intensity} {modality.fit} {size}"
+    recipe = f"{backbone_digest} {modality.intensity} {modality.fit} {modality.colour} {size}"
     return hashlib.sha256(hashlib.sha256(path.read_bytes()).digest() + recipe.encode()).hexdigest()
 
 

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from invad_med.data.bmad import TreeError, datalist, inspect_tree, read_mask, read_tree
+from invad_med.data.bmad import TreeError, datalist, inspect_tree, read_tree
+from invad_med.data.masks import read_mask
 from invad_med.data.published_sets import all_published_sets
 
 BRAIN = {

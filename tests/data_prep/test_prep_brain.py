@@ -5,7 +5,7 @@ import pytest
 
 from data_prep import brain
 from data_prep.layout import PrepError
-from invad_med.data.bmad import read_mask
+from invad_med.data.masks import read_mask
 
 FIRST, LAST, DEPTH = 6, 17, 24
 

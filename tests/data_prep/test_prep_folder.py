@@ -12,7 +12,8 @@ from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 from data_prep import folder
 from data_prep.layout import PrepError
 from data_prep.splits import anonymous
-from invad_med.data.bmad import datalist, read_mask, read_tree
+from invad_med.data.bmad import datalist, read_tree
+from invad_med.data.masks import read_mask
 from invad_med.data.modalities import Window, find_modality
 from invad_med.data.transforms import to_image
 from invad_med.readers.sources import read_slice, scan
@@ -84,7 +85,7 @@ def where_of(found):
 def test_dicom_with_masks(proven, ct, pixels):
     options = {"masks": ct / "masks", "every_mm": 5, "slices": 4}
     found = proven(folder.prepare, ct / "normal", ct / "abnormal", **options)
-    assert found.name == "liver"  # which CT of the abdomen is
+    assert found.name == "custom" and found.modality.name == "liver"  # which CT of the abdomen is
     where = where_of(found)
     assert len(where) == 13 and all(len(splits) == 1 for splits in where.values())
     assert all(len(group) == 12 for group in where)
@@ -116,7 +117,7 @@ def test_niftis_without_masks_and_pictures(proven, tmp_path, save_nifti, pixels)
     Image.fromarray(rng.integers(0, 255, (9, 9, 3), np.uint8)).save(tmp_path / "abnormal/photo.png")
     (tmp_path / "normal/README.txt").write_text("mine")
     found = proven(folder.prepare, tmp_path / "normal", tmp_path / "abnormal", slices=3)
-    assert found.name == "custom"
+    assert (found.name, found.modality) == ("custom", None)
     assert found.splits["train"] == {"good": {"images": 9, "masks": 0}}
     assert sum(item.label for item in found.items) == 3 * 3 + 1
     assert all(pixels(i.image).shape == (16, 16) for i in found.items if "photo" not in i.image.name)
@@ -143,12 +144,12 @@ def test_masks_that_do_not_fit_are_named(tmp_path, ct, save_nifti):
 def test_refusals(ct):
     with pytest.raises(PrepError, match="no such file or folder"):
         folder.prepare(ct / "nowhere", ct / "abnormal", ct / "out", progress=False)
-    with pytest.raises(PrepError, match="--dataset knee is none of brain, liver"):
-        folder.prepare(ct / "normal", ct / "abnormal", ct / "out", dataset="knee", progress=False)
+    with pytest.raises(PrepError, match="modality 'knee' is none of brain, liver"):
+        folder.prepare(ct / "normal", ct / "abnormal", ct / "out", modality="knee", progress=False)
     with pytest.raises(PrepError, match="must be the higher one"):
         folder.prepare(ct / "normal", ct / "abnormal", ct / "out", window=(5, 5), progress=False)
     save_series(ct / "normal/head", hounsfield(5), "H", body_part="HEAD")
-    with pytest.raises(PrepError, match=r"several data sets \(liver, none\): name one by --dataset"):
+    with pytest.raises(PrepError, match=r"several modalities \(liver, none\): name one by --modality"):
         folder.prepare(ct / "normal", ct / "abnormal", ct / "out", progress=False)
     save_series(ct / "out/train/good", hounsfield(5), "H")
     Image.new("L", (4, 4)).save(ct / "out/train/good/mine.png")
@@ -173,7 +174,7 @@ def test_one_ct_slice_through_png_nifti_and_dicom_is_one_tensor(tmp_path, save_n
     (tmp_path / "nifti/liver").mkdir(parents=True)
     nib.save(nib.Nifti1Image(np.ascontiguousarray(voxels), affine), tmp_path / "nifti/liver/a.nii.gz")
     report = folder.prepare(
-        tmp_path / "dicom/normal", tmp_path / "dicom/abnormal", tmp_path / "out", dataset="liver", window=window,
+        tmp_path / "dicom/normal", tmp_path / "dicom/abnormal", tmp_path / "out", modality="liver", window=window,
         every_mm=0, slices=99, progress=False,
     )  # fmt: skip
     assert not report.problems

@@ -5,7 +5,7 @@ import pytest
 
 from data_prep import liver
 from data_prep.layout import PrepError
-from invad_med.data.bmad import read_mask
+from invad_med.data.masks import read_mask
 
 DEPTH = 12
 
