@@ -1,4 +1,4 @@
-"""What a data set is: called and showing what its ``manifest.json`` states, else what its folder is called.
+"""What a data set is: called and showing what its ``manifest.json`` states, else what its folder or a link to it is.
 
 ``manifest.json`` beside the splits may state ``modality`` (what the images show, `invad_med.data.modalities`) and
 ``dataset`` (a published set of `invad_med.data.published_sets`, or any other name); `data_prep` writes both.
@@ -32,7 +32,8 @@ def identify(place: Path, root: Path) -> Identity:
     """
     manifest = _manifest(place)
     folders = [place, *place.parents]
-    names = [folder.resolve().name for folder in folders[: folders.index(root) + 1]]
+    within = folders[: folders.index(root) + 1]
+    names = [name for folder in within for name in (folder.name, folder.resolve().name)]  # of a link, then its target
     if isinstance(manifest.get("dataset"), str):
         names = [manifest["dataset"]]
     name = next((name for name in names if modality_of_folder(name)), "")
