@@ -70,7 +70,7 @@ def test_folds_hold_out_every_image_learnt_from_once_and_patients_whole(brain):
 def test_bad_wishes_are_named(brain, tmp_path):
     with pytest.raises(ValueError, match=r"held_out_fraction=1\.0 must be at least 0 and below 1"):
         read_cohort(brain, held_out_fraction=1.0)
-    with pytest.raises(ValueError, match="knee is none of the known data sets: give --modality one of brain, liver"):
+    with pytest.raises(ValueError, match="modality 'knee' is none of brain, liver"):
         read_cohort(brain, modality="knee")
 
 
