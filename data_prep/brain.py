@@ -75,8 +75,12 @@ def prepare(
             problems.append(f"{name}: {result}")
         else:
             areas[name] = result
+    for name in [name for name, area in areas.items() if not any(area)]:
+        problems.append(f"{patients[name][1]} marks nothing: which of its slices are normal is not known")
+        del areas[name]
     areas = {name: areas[name] for name in sorted(areas)}
     plan = (_plan_bmad if recipe == "bmad" else _plan_clean)(areas, first, last, seed)
+    problems += [f"{name} gives no slice: none of {first}..{last} is of use" for name in areas if not plan.get(name)]
     cases = [
         Case(
             name,
@@ -117,7 +121,7 @@ def _areas(job: tuple[str, Path, Path, str]) -> list[int]:
     """Tumour pixels per slice."""
     _, flair, seg, recipe = job
     labels = stored_volume(seg).transpose(2, 0, 1) if recipe == "bmad" else read_labels(seg, flair)
-    return [int((piece > 0).sum()) for piece in labels]
+    return [int((piece != 0).sum()) for piece in labels]
 
 
 def _plan_bmad(areas: dict[str, list[int]], first: int, last: int, seed: int) -> dict[str, list[list[Any]]]:

@@ -16,7 +16,8 @@ from typing import Any
 from PIL import Image
 from tqdm import tqdm
 
-from invad_med.data.bmad import BmadDataset, TreeProblem, inspect_tree, read_mask
+from invad_med.data.bmad import BmadDataset, TreeProblem, inspect_tree
+from invad_med.data.masks import read_mask
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -56,6 +57,7 @@ def describe(dataset: BmadDataset) -> dict[str, Any]:
     """Return a data set as JSON values."""
     return {
         "dataset": dataset.name,
+        "modality": dataset.modality.name if dataset.modality else None,
         "root": str(dataset.root),
         "dialect": dataset.dialect,
         "splits": dataset.splits,
@@ -104,7 +106,8 @@ def _open(file: tuple[Path, bool]) -> bool | str:
 
 
 def _text(dataset: BmadDataset) -> str:
-    lines = [f"{dataset.name}   dialect {dataset.dialect}   {dataset.root}"]
+    modality = dataset.modality.name if dataset.modality else "not stated"
+    lines = [f"{dataset.name}   modality {modality}   dialect {dataset.dialect}   {dataset.root}"]
     published = dataset.published.counts if dataset.published else {}
     rows = {(s, c): n for s, classes in dataset.splits.items() for c, n in classes.items()}
     keys = list(rows) + [(s, c) for s, classes in published.items() for c in classes if (s, c) not in rows]

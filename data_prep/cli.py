@@ -11,6 +11,7 @@ from typing import Any
 from data_prep.layout import Report
 
 RECIPES = ("bmad", "clean")
+INCOMPLETE = 3  # exit status of a build that had to leave something out, as of a run that did
 
 
 def add_common(parser: argparse.ArgumentParser, recipes: bool, source: bool = True) -> None:
@@ -47,10 +48,10 @@ def common(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def tell(report: Report, arguments: argparse.Namespace) -> int:
-    """Print what was built; return the exit status: 1 if something could not be."""
+    """Print what was built; return the exit status: 3 (incomplete) if something could not be."""
     for split, classes in report.counts.items():
         print(f"{split}: " + ", ".join(f"{n} {kind}" for kind, n in classes.items()))
     print(f"{arguments.output}: {report.made} cases made, {report.kept} already there")
     for problem in report.problems:
         print(f"problem: {problem}", file=sys.stderr)
-    return 1 if report.problems else 0
+    return INCOMPLETE if report.problems else 0

@@ -10,15 +10,21 @@ Slices     of a volume: those of which at least 5 % is brighter than a tenth of 
            and other slices of abnormal studies are left out; without, every slice of an abnormal study is Ungood.
 Masks      NIfTI for volumes, an image for an image, named as what they belong to, below --masks as that is below
            --abnormal: ``a/b.nii.gz`` or ``a/b_{mask,seg,label}.nii.gz`` for ``a/b.nii.gz`` or the DICOM folder ``a/b``.
-Intensity  as inference will see it: by --window for CT; else as the data set named by --dataset; else as the one all
-           DICOM files agree on; else 0.5 to 99.5 percentile of the volume. Pixels are made square.
+           Marked is what is not 0 in the file, whatever its type (1, 255, 65535, -1, 0.5); of a JPEG, at least 128.
+Intensity  and colour as inference will see them: by --modality; else by the one modality that all DICOM files are of;
+           else 0.5 to 99.5 percentile of the volume, colour kept. --window takes the place of that modality's range:
+           for images that you will score as they are written, since inference windows CT by the modality's own.
+           Pixels are made square.
+
+What the images show is written into manifest.json, where training and evaluation read it. A study that gives no slice
+is named, with the reason, and the exit status is then 3.
 """
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator
-from dataclasses import asdict, replace
+from dataclasses import astuple, replace
 from pathlib import Path
 
 import numpy as np
@@ -26,11 +32,19 @@ import pydicom
 
 from data_prep import cli
 from data_prep.layout import Case, Picture, PrepError, Report, build
+from data_prep.pictures import read_marks
 from data_prep.splits import anonymous, apart, assign, spread
 from data_prep.volumes import mask_volume, slice_distance, to_8bit
-from invad_med.data.bmad import read_mask
-from invad_med.data.modalities import Modality, Percentile, Window, all_modalities, find_modality, modality_for_dicom
-from invad_med.data.slices import PERCENTILES, ReadError, Slice, Source
+from invad_med.data.bmad_folders import composed
+from invad_med.data.modalities import (
+    Modality,
+    Percentile,
+    Window,
+    all_modalities,
+    modality_for_dicom,
+    require_modality,
+)
+from invad_med.data.slices import ReadError, Slice, Source
 from invad_med.readers.sources import read_slice, scan
 
 NORMAL_SHARES = {"train": 0.7, "valid": 0.1, "test": 0.2}  # of patients
@@ -46,7 +60,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--abnormal", type=Path, required=True, metavar="DIR", help="studies with a finding")
     parser.add_argument("--masks", type=Path, metavar="DIR", help="masks of the abnormal studies")
     cli.add_common(parser, recipes=False, source=False)
-    parser.add_argument("--dataset", metavar="NAME", help="data set whose intensity recipe applies (brain, liver, ...)")
+    parser.add_argument(
+        "--modality", "--dataset", metavar="NAME", help="what the images show: brain, liver, chest, histopathology, ..."
+    )
     parser.add_argument("--window", type=float, nargs=2, metavar=("LOW", "HIGH"), help="Hounsfield units shown (CT)")
     parser.add_argument("--every-mm", type=float, default=5.0, metavar="MM", help="between slices (%(default)s)")
     parser.add_argument("--slices", type=int, default=20, metavar="N", help="at most so many per volume (%(default)s)")
@@ -55,7 +71,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Build what parsed arguments ask for."""
-    names = ("normal", "abnormal", "masks", "dataset", "window", "every_mm", "slices", "salt")
+    names = ("normal", "abnormal", "masks", "modality", "window", "every_mm", "slices", "salt")
     own = {name: getattr(arguments, name) for name in names}
     return cli.tell(prepare(**own, **cli.common(arguments)), arguments)
 
@@ -66,7 +82,7 @@ def prepare(
     output: Path,
     *,
     masks: Path | None = None,
-    dataset: str | None = None,
+    modality: str | None = None,
     window: tuple[float, float] | None = None,
     every_mm: float = 5.0,
     slices: int = 20,
@@ -81,7 +97,7 @@ def prepare(
         normal, abnormal: folders of studies.
         output: folder of the set.
         masks: folder of masks of the abnormal studies, or None.
-        dataset: name whose intensity recipe applies, or None.
+        modality: name of what the images show, or None.
         window: lowest and highest Hounsfield unit shown, or None.
         every_mm: smallest distance of two slices of a volume, where it is known.
         slices: at most so many per volume.
@@ -90,7 +106,7 @@ def prepare(
         workers, progress: see `data_prep.layout.build`.
 
     Raises:
-        PrepError: a folder without images; an unknown data set; DICOM files of several data sets and none named.
+        PrepError: a folder without images; an unknown modality; DICOM files of several modalities and none named.
     """
     found, problems = {}, []
     for kind, folder in (("good", normal), ("Ungood", abnormal)):
@@ -100,7 +116,8 @@ def prepare(
             raise PrepError(str(error)) from None
         found[kind] = [(source, _patient(source, salt)) for source in result.sources]
         problems += [f"{problem.path}: {problem.reason}" for problem in result.problems]
-    modality = _modality([s for pairs in found.values() for s, _ in pairs], dataset, window)
+    shown = _shown([s for pairs in found.values() for s, _ in pairs], modality, window)
+    recipe = {"colour": shown.colour, "intensity": _written(shown.intensity)}
     where = assign({patient for _, patient in found["good"]}, NORMAL_SHARES, seed)
     where |= assign({patient for _, patient in found["Ungood"]}, ABNORMAL_SHARES, seed)  # wins where a patient is both
     available = _mask_files(masks) if masks else {}
@@ -119,14 +136,15 @@ def prepare(
                 name = f"{patient}_{anonymous(source.name, salt)[:6]}"
             parameters = {
                 "kind": source.kind, "n_slices": source.n_slices, "dicom_modality": source.modality, "patient": patient,
-                "split": where[patient], "class": kind, "name": name, "intensity": asdict(modality.intensity),
+                "split": where[patient], "class": kind, "name": name, **recipe,
                 "every_mm": every_mm, "slices": slices,
             }  # fmt: skip
             cases.append(Case(f"{kind} {name}", inputs, _make, parameters))
     return build(
-        output, sorted(cases, key=lambda case: case.name), dataset=modality.name, recipe="folder",
+        output, sorted(cases, key=lambda case: case.name), dataset="custom", recipe="folder",
+        modality=shown.name if shown.name in all_modalities() else None,
         parameters={
-            "seed": seed, "every_mm": every_mm, "slices": slices, "intensity": asdict(modality.intensity),
+            "seed": seed, "every_mm": every_mm, "slices": slices, **recipe,
             "shares": {"good": NORMAL_SHARES, "Ungood": ABNORMAL_SHARES},
             "min_pixels": MIN_PIXELS, "min_foreground": MIN_FOREGROUND,
         },
@@ -144,25 +162,30 @@ def _patient(source: Source, salt: str) -> str:
     return anonymous(str(header.get("PatientID") or header.get("StudyInstanceUID") or source.name), salt)
 
 
-def _modality(found: list[Source], dataset: str | None, window: tuple[float, float] | None) -> Modality:
-    if dataset is not None:
-        named = find_modality(dataset)
-        if named is None:
-            raise PrepError(f"--dataset {dataset} is none of {', '.join(all_modalities())}")
-        modality = named
+def _shown(found: list[Source], modality: str | None, window: tuple[float, float] | None) -> Modality:
+    """Return how the images are prepared; a modality called ``custom`` where nothing says what they show."""
+    if modality is not None:
+        try:
+            shown = require_modality(modality)
+        except ValueError as error:
+            raise PrepError(str(error)) from None
     else:
         chosen = [modality_for_dicom(s.modality, s.body_part) for s in found if s.kind == "dicom"]
-        names = sorted({f.name if f else "none" for f in chosen})
+        names = sorted({m.name if m else "none" for m in chosen})
         if len(names) > 1 and window is None:
-            raise PrepError(f"the DICOM files belong to several data sets ({', '.join(names)}): name one by --dataset")
+            raise PrepError(f"the DICOM files show several modalities ({', '.join(names)}): name one by --modality")
         agreed = chosen[0] if len(names) == 1 else None
-        modality = agreed or Modality("custom", "custom")
+        shown = agreed or Modality("custom", "custom", colour=True)
     if window is not None:
-        low, high = window
-        if high <= low:
-            raise PrepError(f"--window {low:g} {high:g}: the second must be the higher one")
-        modality = replace(modality, intensity=Window(float(low), float(high)))
-    return modality
+        try:
+            shown = replace(shown, intensity=Window(float(window[0]), float(window[1])))
+        except ValueError as error:
+            raise PrepError(f"--window: {error}") from None
+    return shown
+
+
+def _written(intensity: Window | Percentile) -> dict[str, list[float]]:
+    return {type(intensity).__name__.lower(): list(astuple(intensity))}
 
 
 def _inputs(source: Source, patient: str) -> dict[str, Path]:
@@ -173,7 +196,7 @@ def _inputs(source: Source, patient: str) -> dict[str, Path]:
 
 
 def _without_ending(path: Path) -> str:
-    name = path.as_posix()
+    name = composed(path.as_posix())
     ending = next((e for e in _ENDINGS if name.casefold().endswith(e)), "")
     return name[: len(name) - len(ending)] if ending else name
 
@@ -198,7 +221,7 @@ def _mask_of(source: Source, folder: Path, available: dict[str, Path]) -> Path |
     path = source.paths[0].relative_to(folder.absolute())
     keys = [_without_ending(path)]
     if source.kind == "dicom":
-        keys = [_without_ending(path).removesuffix(path.suffix), path.parent.as_posix()]
+        keys = [_without_ending(path).removesuffix(path.suffix), composed(path.parent.as_posix())]
     return next((available[key] for key in keys if key in available), None)
 
 
@@ -206,44 +229,51 @@ def _make(case: Case) -> Iterator[Picture]:
     p = case.parameters
     files = [path for key, path in case.inputs.items() if key != "mask"]
     source = Source(p["kind"], tuple(files), p["name"], p["n_slices"], p["dicom_modality"])
-    low, high = p["intensity"].values()
-    modality = Modality("custom", "custom", intensity=Percentile() if (low, high) == PERCENTILES else Window(low, high))
+    ((kind, (low, high)),) = p["intensity"].items()
+    intensity = Window(low, high) if kind == "window" else Percentile(low, high)
+    shown = Modality("custom", "custom", colour=p["colour"], intensity=intensity)
     try:
         pieces = [read_slice(source, i) for i in range(source.n_slices)]
     except ReadError as error:
         raise PrepError(f"{files[0]}: {error}") from None
     labels = _labels(source, pieces, case.inputs["mask"]) if "mask" in case.inputs else None
     first = next(iter(case.inputs)) if p["kind"] != "dicom" else p["patient"]
-    for i in _choose(source, pieces, labels, p["every_mm"], p["slices"]):
-        image, mask = to_8bit(pieces[i], modality, None if labels is None else labels[i])
+    for i in _choose(case, source, pieces, labels):
+        image, mask = to_8bit(pieces[i], shown, None if labels is None else labels[i])
         name = p["name"] if source.n_slices == 1 else f"{p['name']}_{i:04d}"
         yield Picture(p["split"], p["class"], name, image, mask, p["patient"], first, i)
 
 
-def _choose(source: Source, pieces: list[Slice], labels: np.ndarray | None, every_mm: float, count: int) -> list[int]:
-    """Apply the rule of the module's docstring."""
+def _choose(case: Case, source: Source, pieces: list[Slice], labels: np.ndarray | None) -> list[int]:
+    """Apply the rule of the module's docstring; raise PrepError where it leaves nothing."""
     if labels is not None:
-        wanted = [i for i, label in enumerate(labels) if (label > 0).sum() >= MIN_PIXELS]
+        areas = [int(label.sum()) for label in labels]
+        chosen = [i for i, area in enumerate(areas) if area >= MIN_PIXELS]
+        if not any(areas):
+            raise PrepError(f"{case.inputs['mask']} marks nothing")
+        if not chosen:
+            most = f"marks at most {max(areas)} pixels of a slice, {MIN_PIXELS} are needed"
+            raise PrepError(f"{case.inputs['mask']} {most}")
     elif len(pieces) == 1:
         return [0]
     else:
         low, high = pieces[0].value_range
         bright = [float((piece.pixels > low + 0.1 * (high - low)).mean()) for piece in pieces]
-        wanted = [i for i, share in enumerate(bright) if share >= MIN_FOREGROUND]
+        chosen = [i for i, share in enumerate(bright) if share >= MIN_FOREGROUND]
+        if not chosen:
+            raise PrepError(f"no slice has {MIN_FOREGROUND:.0%} brighter than a tenth of the range")
     distance = slice_distance(source)
-    return spread(apart(wanted, distance, every_mm) if distance else wanted, count)
+    if distance:
+        chosen = apart(chosen, distance, case.parameters["every_mm"])
+    return spread(chosen, case.parameters["slices"])
 
 
 def _labels(source: Source, pieces: list[Slice], mask: Path) -> np.ndarray:
-    """Read a mask on the grid of its image, (N, H, W), or say why it does not fit."""
+    """Read a mask on the grid of its image, (N, H, W) bool, or say why it does not fit."""
     shape = (len(pieces), *pieces[0].pixels.shape[:2])
-    if source.kind == "raster":
-        try:
-            labels = read_mask(mask)[None]
-        except (OSError, SyntaxError, ValueError) as error:
-            raise PrepError(f"{mask} cannot be read: {error}") from None
-    else:
-        labels = mask_volume(source, mask)
+    labels = read_marks(mask)[None] if source.kind == "raster" else mask_volume(source, mask)
     if labels.shape != shape:
         raise PrepError(f"{mask} is of {labels.shape}, its image {source.paths[0]} of {shape} (slices, rows, columns)")
+    if source.n_slices > 1 and labels.all():
+        raise PrepError(f"{mask} marks everything: what is not marked must be 0 in it")
     return labels

@@ -6,8 +6,8 @@ whose inputs, parameters and outputs are what they were is not made again, so a 
 and a second build writes nothing. The same inputs and parameters give the same bytes, however many workers there are::
 
     train/good/*.png   {valid,test}/{good,Ungood}/img/*.png   {valid,test}/Ungood/label/*.png (0 or 255)
-    manifest.json      dataset, recipe, parameters; per case sha256 of inputs and outputs
-    manifest.csv       one row per image (COLUMNS, then those of the source)
+    manifest.json      dataset, modality, recipe, parameters; per case sha256 of inputs and outputs
+    manifest.csv       one row per image (`COLUMNS`, then those of the source)
     datalist.json      the same as lists of image, mask, label and group, paths relative to the folder
 """
 
@@ -29,6 +29,8 @@ from typing import Any, TypeVar
 import numpy as np
 from PIL import Image
 from tqdm import tqdm
+
+from invad_med.data.published_sets import modality_of_folder
 
 COLUMNS = (
     "split", "class", "name", "group", "finding", "source", "slice", "mask_px", "image_sha256", "mask_sha256",
@@ -52,7 +54,7 @@ class Picture:
         kind: ``good`` or ``Ungood``.
         name: of the file, without extension; unique within split and class.
         pixels: (H, W), (H, W, 3) or (H, W, 4) uint8.
-        mask: (H, W), anything above 0 is anomalous; (H, W, 4) for a mask drawn in colours; or None. Not written for
+        mask: (H, W), anything but 0 is anomalous; (H, W, 4) for a mask drawn in colours; or None. Not written for
             good images.
         group: patient, slide or other unit that must not be in two splits.
         source: input it was made from, as the manifest names it.
@@ -107,6 +109,7 @@ def build(
     dataset: str,
     recipe: str,
     parameters: dict[str, Any],
+    modality: str | None = None,
     workers: int = 1,
     progress: bool = True,
     problems: Iterable[str] = (),
@@ -116,9 +119,10 @@ def build(
     Args:
         output: its folder, made if need be. Images in it that belong to no case are from an earlier build: removed.
         cases: in the order of the manifest.
-        dataset: name of the table of data sets, or ``custom``.
+        dataset: name of a published set, ``phantom`` or ``custom``.
         recipe: ``bmad``, ``clean``, or another name.
         parameters: of the whole build, as JSON values; part of every case's identity.
+        modality: name of what the images show; None: what the data set's name says, if it says any.
         workers: processes; 1 stays in this one.
         progress: show a bar on standard error.
         problems: found while planning, to be reported with those found while writing.
@@ -131,6 +135,8 @@ def build(
     if len({case.name for case in cases}) != len(cases):
         raise PrepError("two inputs of the same name; put one of them elsewhere")
     identity = {"dataset": dataset, "recipe": recipe, "parameters": parameters}
+    by_name = modality_of_folder(dataset)
+    stated = {"dataset": dataset, "modality": modality or (by_name.name if by_name else None)}
     known = _remembered(output)
     jobs = [(case, known.get(case.name), output, identity) for case in cases]
     done: dict[str, dict[str, Any]] = {}
@@ -158,7 +164,7 @@ def build(
         classes[row["class"]] = classes.get(row["class"], 0) + 1
     write_if_changed(output / "manifest.csv", _csv(rows))
     write_if_changed(output / "datalist.json", _json(_datalist(rows)))
-    write_if_changed(output / _MANIFEST, _json({**identity, "counts": counts, "cases": records}))
+    write_if_changed(output / _MANIFEST, _json({**stated, **identity, "counts": counts, "cases": records}))
     (output / _JOURNAL).unlink(missing_ok=True)
     return Report(counts, made, len(done) - made, tuple(failed))
 
@@ -213,7 +219,7 @@ def _write(output: Path, picture: Picture) -> dict[str, Any]:
         "finding": picture.finding,
         "source": picture.source,
         "slice": "" if picture.slice is None else picture.slice,
-        "mask_px": "" if mask is None else int((_grey(mask) > 0).sum()),
+        "mask_px": "" if mask is None else int((_grey(mask) != 0).sum()),
         "image_sha256": "",
         "mask_sha256": "",
         **picture.facts,
@@ -221,7 +227,7 @@ def _write(output: Path, picture: Picture) -> dict[str, Any]:
     written = {"image": picture.pixels}
     if mask is not None:
         row["mask_sha256"] = "-"  # so that _paths names it
-        written["mask"] = mask if mask.ndim == 3 else (mask > 0).astype(np.uint8) * 255
+        written["mask"] = mask if mask.ndim == 3 else (mask != 0).astype(np.uint8) * 255
     for (what, pixels), path in zip(written.items(), _paths(row), strict=True):
         content = png_bytes(pixels)
         write_atomically(output / path, content)
@@ -252,7 +258,7 @@ def _remembered(output: Path) -> dict[str, dict[str, Any]]:
     """Finished cases of earlier builds; the last line of a journal may be torn."""
     known: dict[str, dict[str, Any]] = {}
     if (output / _MANIFEST).is_file():
-        known |= json.loads((output / _MANIFEST).read_text(encoding="utf-8")).get("cases", {})
+        known |= _cases(output / _MANIFEST)
     if (output / _JOURNAL).is_file():
         for line in (output / _JOURNAL).read_text(encoding="utf-8").splitlines():
             try:
@@ -262,8 +268,16 @@ def _remembered(output: Path) -> dict[str, dict[str, Any]]:
     return known
 
 
+def _cases(manifest: Path) -> dict[str, dict[str, Any]]:
+    try:
+        content = json.loads(manifest.read_text(encoding="utf-8"))
+        return dict(content["cases"])
+    except (ValueError, KeyError, TypeError):
+        return {}  # not written by a build
+
+
 def _refuse_foreign(output: Path) -> None:
-    ours = any((output / name).exists() for name in (_MANIFEST, _JOURNAL))
+    ours = (output / _JOURNAL).exists() or bool(_remembered(output))  # a manifest.json alone may be the user's own
     if not ours and any(next((output / split).rglob("*.png"), None) for split in SPLITS):
         raise PrepError(f"{output} holds images that were not written by this command; choose another --output")
 

@@ -72,8 +72,12 @@ def prepare(
             problems.append(f"{name}: {result}")
         else:
             areas[name] = result
+    for name in [name for name, area in areas.items() if not any(area["liver"])]:
+        problems.append(f"{found[name][1]} marks no liver")
+        del areas[name]
     areas = {name: areas[name] for name in sorted(areas)}
     plan = (_plan_bmad if recipe == "bmad" else _plan_clean)(areas, seed)
+    problems += [f"{name} gives no slice: too little liver" for name in areas if not plan.get(name)]
     cases = [
         Case(
             name,
@@ -118,6 +122,7 @@ def find(source: Path) -> tuple[dict[str, tuple[Path, Path]], list[str]]:
 
 def _organs(name: str, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return liver (lesions included) and lesion, bool, of a label volume."""
+    labels = np.rint(labels)
     if name.startswith("btcv"):
         return labels == _BTCV_LIVER, np.zeros(labels.shape, dtype=bool)
     return labels > 0, labels == 2

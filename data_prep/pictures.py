@@ -9,11 +9,11 @@ from PIL import Image
 
 from data_prep.layout import PrepError
 from invad_med.data.bmad_folders import is_stray
-from invad_med.data.slices import ReadError, Slice
+from invad_med.data.masks import read_mask
+from invad_med.data.slices import RASTER_SUFFIXES, ReadError, Slice
 from invad_med.readers import sources
-from invad_med.readers.rasters import SUFFIXES
 
-_SUFFIXES = SUFFIXES | {".bmp"}  # as RESC is released
+_SUFFIXES = RASTER_SUFFIXES | {".bmp"}  # as RESC is released
 
 
 def find_pictures(source: Path) -> list[Path]:
@@ -36,6 +36,18 @@ def read_grey(path: Path) -> np.ndarray:
     try:
         with Image.open(path) as image:
             return np.asarray(image.convert("L"))
+    except (OSError, SyntaxError, ValueError) as error:
+        raise PrepError(f"{path} cannot be read: {error}") from None
+
+
+def read_marks(path: Path) -> np.ndarray:
+    """Read an image's mask: (H, W) bool, by the rule of `invad_med.data.masks`.
+
+    Raises:
+        PrepError: it cannot be read.
+    """
+    try:
+        return read_mask(path)
     except (OSError, SyntaxError, ValueError) as error:
         raise PrepError(f"{path} cannot be read: {error}") from None
 

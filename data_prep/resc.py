@@ -2,7 +2,7 @@
 
 ``--source`` holds the training and the validation set (folders with "train" and "valid" in their names), each with
 ``original_images/<volume>/<n>.bmp`` and ``label_images/<volume>/<n>.bmp``; endings as ``.img`` and ``_labelMark`` of
-the volumes' folders are ignored. Every label above 0 (oedema, fluid, detachment) is anomalous.
+the volumes' folders are ignored. Every label but 0 (oedema, fluid, detachment) is anomalous.
 
 ``bmad``   Train: slices of the training set without label. Valid and test: all slices of the validation set, 115 in
            1,920 to valid, drawn by slice within good and Ungood, so that patients are in both.
@@ -20,7 +20,7 @@ from typing import Any
 
 from data_prep import cli
 from data_prep.layout import Case, Picture, PrepError, Report, build, run_all
-from data_prep.pictures import find_pictures, read_grey
+from data_prep.pictures import find_pictures, read_grey, read_marks
 from data_prep.splits import assign, portion, shuffled
 
 SHARES = {"valid": 0.2, "test": 0.8}  # of patients, recipe clean
@@ -101,7 +101,7 @@ def find(source: Path) -> tuple[dict[str, dict[int, dict[str, Path]]], list[str]
 
 def _areas(job: tuple[str, dict[int, dict[str, Path]]]) -> dict[int, int]:
     """Labelled pixels per slice."""
-    return {number: int((read_grey(files["label"]) > 0).sum()) for number, files in job[1].items()}
+    return {number: int(read_marks(files["label"]).sum()) for number, files in job[1].items()}
 
 
 def _plan_bmad(areas: dict[str, dict[int, int]], seed: int) -> dict[str, list[list[Any]]]:
@@ -138,7 +138,8 @@ def _plan_clean(areas: dict[str, dict[int, int]], seed: int) -> dict[str, list[l
 def _make(case: Case) -> Iterator[Picture]:
     name = case.parameters["volume"]
     for split, kind, number in case.parameters["slices"]:
-        image, label = (read_grey(case.inputs[f"{name}/{number} {what}"]) for what in ("image", "label"))
+        image = read_grey(case.inputs[f"{name}/{number} image"])
+        label = read_marks(case.inputs[f"{name}/{number} label"])
         if image.shape != label.shape:
             raise PrepError(f"{case.inputs[f'{name}/{number} label']} has another size than its image")
         yield Picture(split, kind, f"{name}_{number:03d}", image, label, name, f"{name}/{number}", number)

@@ -48,37 +48,40 @@ def read_volume(image: Path, label: Path | None = None) -> Volume:
 
 
 def read_labels(label: Path, image: Path) -> np.ndarray:
-    """Read a label volume on the grid of its image: (N, H, W) int16, slices as `read_volume` gives them.
+    """Read a label volume on the grid of its image: (N, H, W) float32, unrounded, slices as `read_volume` gives them.
 
     Raises:
-        PrepError: it cannot be read, or has nothing where the image is.
+        PrepError: it cannot be read, holds values that are not finite, or has nothing where the image is.
     """
     (affine, shape), (own, own_shape) = _grid(image), _grid(label)
     if shape == own_shape and np.allclose(affine, own, atol=1e-2):
-        return np.stack([piece.pixels for piece in _read(label)]).round().astype(np.int16)
+        return _values(label)
+    _refuse_not_finite(label)
     try:
         moving = sitk.ReadImage(str(label), sitk.sitkFloat32)
         still = sitk.Resample(moving, sitk.ReadImage(str(image)), sitk.Transform(), sitk.sitkNearestNeighbor, 0.0)
     except RuntimeError as error:
         raise PrepError(f"{label} cannot be put on the grid of {image}: {str(error).splitlines()[-1]}") from None
-    voxels = sitk.GetArrayFromImage(still).transpose(2, 1, 0).round().astype(np.int16)
+    voxels = sitk.GetArrayFromImage(still).transpose(2, 1, 0)
     if not voxels.any() and sitk.GetArrayViewFromImage(moving).any():
         raise PrepError(f"{label} marks nothing where {image} is: their positions in space do not match")
     return apply_orientation(voxels, _lps(affine)).transpose(2, 1, 0)
 
 
 def mask_volume(source: Source, mask: Path) -> np.ndarray:
-    """Read the NIfTI mask of a NIfTI or DICOM volume: (N, H, W) int16, slices as the reader gives the volume's.
+    """Read the NIfTI mask of a NIfTI or DICOM volume: (N, H, W) bool, slices as the reader gives the volume's.
+
+    Marked is what is not 0 in the file, whatever its type: 1, 255, 65535, -1, 0.5.
 
     Raises:
         PrepError: it cannot be read; the volume is DICOM and not axial, so that its slices are no NIfTI's slices.
     """
     if source.kind == "nifti":
-        return read_labels(mask, source.paths[0])
+        return read_labels(mask, source.paths[0]) != 0
     headers = [read_header(path) for path in (source.paths[0], source.paths[-1])]
     if any(h is None or h.orientation is None or not np.allclose(h.orientation, _AXIAL, atol=0.02) for h in headers):
         raise PrepError(f"{source.paths[0].parent} is not an axial series: its mask cannot be told slice by slice")
-    return np.stack([piece.pixels for piece in _read(mask)]).round().astype(np.int16)
+    return _values(mask) != 0
 
 
 def slice_distance(source: Source) -> float | None:
@@ -114,16 +117,17 @@ def to_8bit(piece: Slice, modality: Modality, mask: np.ndarray | None) -> tuple[
     Args:
         piece: from any reader.
         modality: whose intensity recipe applies.
-        mask: (H, W) or None.
+        mask: (H, W), marked where it is not 0, or None.
 
     Returns:
         (H, W) or (H, W, 3) uint8; bool mask or None.
     """
     unit = to_unit(piece, modality)
-    if piece.spacing and unit.ndim == 2 and abs(piece.spacing[0] / piece.spacing[1] - 1) > 0.01:
+    if piece.spacing and abs(piece.spacing[0] / piece.spacing[1] - 1) > 0.01:
         unit = _square(unit, piece.spacing, sitk.sitkLinear)
-        mask = None if mask is None else _square((mask > 0).astype(np.float32), piece.spacing, sitk.sitkNearestNeighbor)
-    return np.round(unit * 255).astype(np.uint8), None if mask is None else mask > 0
+        if mask is not None:
+            mask = _square((mask != 0).astype(np.float32), piece.spacing, sitk.sitkNearestNeighbor)
+    return np.round(unit * 255).astype(np.uint8), None if mask is None else mask != 0
 
 
 def stem(path: Path) -> str:
@@ -151,6 +155,22 @@ def _read(path: Path) -> list[Slice]:
     return [piece for piece in pieces if isinstance(piece, Slice)]
 
 
+def _values(path: Path) -> np.ndarray:
+    """Read a label or mask volume as the reader's slices: (N, H, W) float32, nothing rounded."""
+    _refuse_not_finite(path)
+    return np.stack([piece.pixels for piece in _read(path)])
+
+
+def _refuse_not_finite(path: Path) -> None:
+    """Raise for NaN and infinite values, which the reader replaces by the smallest: that may be a label."""
+    try:
+        image = nifti.load(path)
+        if image.get_data_dtype().kind == "f" and not np.isfinite(np.asanyarray(image.dataobj)).all():
+            raise PrepError(f"{path} holds NaN or infinite values, which do not say what is marked: set them to 0")
+    except (ReadError, OSError) as error:
+        raise PrepError(f"{path}: {error}") from None
+
+
 def _grid(path: Path) -> tuple[np.ndarray, tuple[int, ...]]:
     try:
         image = nifti.load(path)
@@ -166,7 +186,7 @@ def _lps(affine: np.ndarray) -> np.ndarray:
 
 
 def _square(pixels: np.ndarray, spacing: tuple[float, float], interpolator: int) -> np.ndarray:
-    image = sitk.GetImageFromArray(pixels)
+    image = sitk.GetImageFromArray(pixels, isVector=pixels.ndim == 3)
     image.SetSpacing((spacing[1], spacing[0]))
     step = min(spacing)
     size = [max(1, round(n * s / step)) for n, s in zip(image.GetSize(), image.GetSpacing(), strict=True)]

@@ -10,12 +10,14 @@ from __future__ import annotations
 import argparse
 import shlex
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
 from invad_med.bundle import run_config
 from invad_med.commands.overrides import overrides as keys_of
 from invad_med.data.bmad import inspect_tree
+from invad_med.data.modalities import how_to_state
 from invad_med.evaluation.run import INCOMPLETE
 from invad_med.options.check import WRONG
 
@@ -29,16 +31,21 @@ def train_and_evaluate(dataset_dir: Path, output_dir: Path, overrides: Sequence[
     """Run all, and return the exit status: 0, 3 if some data set could not be trained or evaluated, 2 for wrong keys.
 
     Args:
-        dataset_dir: folder of data sets, each named as the table of data sets knows it.
-        output_dir: ``models/<data set>.pt``, ``train/<data set>``, ``features`` and ``evaluate`` are made in it.
+        dataset_dir: folder of data sets, each of another modality, stated by its manifest or its name.
+        output_dir: ``models/<modality>.pt``, ``train/<modality>``, ``features`` and ``evaluate`` are made in it.
         overrides: of ``train.json``, such as ``["--steps", "500"]``.
         evaluate: of ``evaluate.json``.
     """
     failed: dict[str, str] = {}
-    for tree in inspect_tree(dataset_dir):
+    trees = inspect_tree(dataset_dir)
+    shown = Counter(tree.modality.name for tree in trees if tree.modality)
+    for tree in trees:
         name = tree.root.resolve().name if tree.root != dataset_dir else tree.name
         if tree.problems or tree.modality is None:
-            failed[name] = str(tree.problems[0]) if tree.problems else "its name is none of the table of data sets"
+            failed[name] = str(tree.problems[0]) if tree.problems else f"nothing says what it shows: {how_to_state()}"
+            continue
+        if shown[tree.modality.name] > 1:
+            failed[name] = f"several data sets show {tree.modality.name}, which has one model: train each alone"
             continue
         model = output_dir / "models" / f"{tree.modality.name}.pt"
         if model.exists():

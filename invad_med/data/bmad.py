@@ -10,19 +10,20 @@ dialect        folders of a data set (``valid`` or ``val``, ``Ungood`` or ``ungo
 =============  =====================================================================================================
 
 Whatever can be read in only one way is read; anything else is refused with the paths. A mask folder is never read as
-images. Counts that differ from the published ones, or an unknown name (then ``custom``), are notes, not refusals.
+images. Counts that differ from the published ones, or an unknown name (then ``custom``), are notes, not refusals. Names
+of files are compared in Unicode's composed form: a mask saved on a Mac is its image's, saved elsewhere.
+
+What a data set shows is said by ``manifest.json`` beside its splits, ``{"modality": "brain"}``, else by its name.
 """
 
 from __future__ import annotations
 
 import csv
-import json
 from collections import defaultdict
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 from PIL import Image
 
 from invad_med.data.bmad_folders import (
@@ -32,6 +33,7 @@ from invad_med.data.bmad_folders import (
     GroupKey,
     Split,
     children,
+    composed,
     find_roots,
     group_of,
     image_files,
@@ -40,8 +42,10 @@ from invad_med.data.bmad_folders import (
     subfolders,
     unread_files,
 )
-from invad_med.data.modalities import Modality, find_modality
-from invad_med.data.published_sets import PublishedSet, find_published_set, modality_of_folder
+from invad_med.data.identity import Identity, identify
+from invad_med.data.masks import is_lossy
+from invad_med.data.modalities import Modality, how_to_state
+from invad_med.data.published_sets import PublishedSet
 
 LAYOUTS = "train/good[/img], {valid,val,test}/{good,Ungood}[/{img,label,anomaly_mask}] (docs/data.md lists every form)"
 
@@ -79,12 +83,14 @@ class BmadDataset:
     """One data set on disk.
 
     Args:
-        name: of the table of data sets, or ``custom``.
+        name: of the published set or modality that its manifest or folder names, or ``custom``.
         root: folder that holds the splits.
         dialect: ``readme``, ``config`` or ``anomalib``; ``unknown`` where there are problems with the layout.
         items: images in the order of split, class and name.
         problems: why the set is refused; empty for one that `read_tree` returns.
         notes: what a user should know, but no reason to refuse.
+        published: what was published of the set it is named as, or None.
+        modality: what its images show, or None where nothing says so.
     """
 
     name: str
@@ -93,16 +99,8 @@ class BmadDataset:
     items: tuple[BmadItem, ...]
     problems: tuple[TreeProblem, ...] = ()
     notes: tuple[str, ...] = ()
-
-    @property
-    def published(self) -> PublishedSet | None:
-        """What was published of a set of this name, or None."""
-        return find_published_set(self.name)
-
-    @property
-    def modality(self) -> Modality | None:
-        """How its images are prepared, None where nothing says what they show."""
-        return find_modality(self.name)
+    published: PublishedSet | None = None
+    modality: Modality | None = None
 
     @property
     def splits(self) -> dict[str, dict[str, dict[str, int]]]:
@@ -114,6 +112,11 @@ class BmadDataset:
             counts["images"] += 1
             counts["masks"] += item.mask is not None
         return found
+
+    def is_as_published(self, split: str) -> bool:
+        """Whether a split holds as many images of each class as were published; a name alone proves nothing."""
+        counts = {kind: n["images"] for kind, n in self.splits.get(split, {}).items()}
+        return self.published is not None and bool(counts) and counts == self.published.counts.get(split)
 
 
 def read_tree(root: Path | str) -> list[BmadDataset]:
@@ -141,7 +144,7 @@ def inspect_tree(root: Path | str) -> list[BmadDataset]:
     if not roots:
         reason = "neither train nor test folder found"
         return [BmadDataset("custom", root, "unknown", (), (TreeProblem(reason, (root,)),))]
-    datasets = [_Reader(place, _name(place, root)).read() for place in roots]
+    datasets = [_Reader(place, identify(place, root)).read() for place in roots]
     for name in sorted({d.name for d in datasets} - {"custom"}):
         same = [d for d in datasets if d.name == name]
         if len(same) > 1:
@@ -186,41 +189,12 @@ def datalist(root: Path | str, split: str, good_only: bool = False) -> list[dict
     ]
 
 
-def read_mask(path: Path | str) -> np.ndarray:
-    """Read a mask as (H, W) bool: every value above 0 is anomalous, in any channel but alpha.
-
-    BMAD's masks are 0/255, 0/1, or BraTS labels through the ``bone`` colour map, whose greys differ by label; a
-    threshold at 127 would lose some of them.
-    """
-    with Image.open(path) as image:
-        shown = image.convert("RGB") if image.mode in ("P", "PA") else image
-        values, bands = np.asarray(shown), shown.getbands()
-    if values.ndim == 3:
-        values = values[..., [i for i, band in enumerate(bands) if band not in ("A", "a")]].max(axis=-1)
-    return values > 0
-
-
-def _name(place: Path, root: Path) -> str:
-    """Name of the table that its manifest states, or that the folder, or one between it and the root, goes by."""
-    try:
-        stated = json.loads((place / "manifest.json").read_text(encoding="utf-8"))["dataset"]
-        return modality.name if (modality := modality_of_folder(stated)) else "custom"
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        pass  # not made by data_prep
-    folders = [place, *place.parents]
-    for folder in folders[: folders.index(root) + 1]:
-        modality = modality_of_folder(folder.resolve().name)
-        if modality:
-            return modality.name
-    return "custom"
-
-
 @dataclass
 class _Reader:
     """Reads one data set: folders, then pairs, then what to note."""
 
     root: Path
-    name: str
+    identity: Identity
     problems: list[TreeProblem] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
@@ -240,9 +214,12 @@ class _Reader:
                 items += self._pair(images, masks, split, label, has_masks, groups)
         if not any(item.split in ("train", "test") for item in items):
             self._refuse("neither train nor test images found", self.root)
-        dataset = BmadDataset(self.name, self.root, dialect, tuple(items), tuple(self.problems))
+        if self.identity.problem:
+            self._refuse(self.identity.problem, self.root / "manifest.json")
+        it = self.identity
+        dataset = BmadDataset(it.name, self.root, dialect, tuple(items), published=it.published, modality=it.modality)
         self._note_counts(dataset, has_masks)
-        return BmadDataset(self.name, self.root, dialect, tuple(items), tuple(self.problems), tuple(self.notes))
+        return replace(dataset, problems=tuple(self.problems), notes=tuple(self.notes))
 
     def _refuse(self, reason: str, *paths: Path) -> None:
         self.problems.append(TreeProblem(reason, paths))
@@ -305,30 +282,39 @@ class _Reader:
         has_masks: bool,
         groups: dict[GroupKey, str],
     ) -> list[BmadItem]:
-        by_stem = {mask.stem: mask for mask in masks}
+        by_stem = {composed(mask.stem): mask for mask in masks}
         for files in (images, masks):
             stems: dict[str, list[Path]] = defaultdict(list)
             for path in files:
-                stems[path.stem].append(path)
+                stems[composed(path.stem)].append(path)
             for same in stems.values():
                 if len(same) > 1:
                     self._refuse("one name, several files", *same)
-        stray = sorted(set(by_stem) - {image.stem for image in images})
+        stray = sorted(set(by_stem) - {composed(image.stem) for image in images})
         if stray:
             self._refuse("mask without image", *(by_stem[stem] for stem in stray))
-        missing = [image for image in images if image.stem not in by_stem]
+        missing = [image for image in images if composed(image.stem) not in by_stem]
         if missing and ((label and has_masks and split != "train") or (masks and label == 0)):
             self._refuse("image without its mask", *missing)
+        lossy = []
+        items = []
         for image in images:
-            mask = by_stem.get(image.stem)
-            sizes = _size(image), _size(mask) if mask else None
-            if all(sizes) and sizes[0] != sizes[1]:
-                assert mask is not None
-                self._refuse(f"mask of another size ({_by(sizes[1])}) than its image ({_by(sizes[0])})", image, mask)
-        return [
-            BmadItem(image, by_stem.get(image.stem), split, label, group_of(groups, split, label, image.stem))
-            for image in images
-        ]
+            stem = composed(image.stem)
+            mask = by_stem.get(stem)
+            items.append(BmadItem(image, mask, split, label, group_of(groups, split, label, stem)))
+            if mask is None:
+                continue
+            size, (mask_size, is_jpeg) = _header(image)[0], _header(mask)
+            if size and mask_size and size != mask_size:
+                self._refuse(f"mask of another size ({_by(mask_size)}) than its image ({_by(size)})", image, mask)
+            if is_jpeg:
+                lossy.append(mask)
+        if lossy:
+            self.notes.append(
+                f"{len(lossy)} masks of {split} are JPEG, which is lossy: anomalous is what reaches half of the range, "
+                f"edges may be off, the first: {lossy[0]}"
+            )
+        return items
 
     def _note_counts(self, dataset: BmadDataset, has_masks: bool) -> None:
         published = dataset.published
@@ -338,7 +324,7 @@ class _Reader:
                 if found != count:
                     self.notes.append(f"{split} {kind}: {found} images, published: {count}")
         if dataset.modality is None:
-            self.notes.append("a name that is not in the table of data sets: taken as custom")
+            self.notes.append(f"a name that is not in the table of data sets: taken as custom; {how_to_state()}")
         elif published and published.pixel_masks and not has_masks:
             self.notes.append("no masks, although published with them: pixel metrics cannot be computed")
         elif published and has_masks and not published.pixel_masks:
@@ -355,14 +341,14 @@ class _Reader:
             self.notes.append(f"{len(shared)} groups (patients) are in more than one split")
 
 
-def _size(path: Path) -> tuple[int, int] | None:
-    """(width, height) from the header, None if unreadable, which is for `python -m data_prep check` to say."""
+def _header(path: Path) -> tuple[tuple[int, int] | None, bool]:
+    """(width, height), and whether it is lossy; None if unreadable, which is for `python -m data_prep check` to say."""
     try:
         with Image.open(path) as image:
-            return image.size
+            return image.size, is_lossy(image)
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
-        return None
+        return None, False
 
 
-def _by(size: tuple[int, int] | None) -> str:
-    return "x".join(str(n) for n in size or ())
+def _by(size: tuple[int, int]) -> str:
+    return "x".join(str(n) for n in size)

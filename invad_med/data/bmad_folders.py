@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import csv
+import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from invad_med.readers.rasters import SUFFIXES
+from invad_med.data.slices import RASTER_SUFFIXES
 
 Split = Literal["train", "valid", "test"]
 SPLITS: dict[str, Split] = {"train": "train", "valid": "valid", "val": "valid", "test": "test"}
@@ -17,7 +18,17 @@ GROUP_COLUMNS = ("group", "patient", "patient_id", "subject_group", "series_run"
 
 _CLASSES = ("good", "ungood")
 _WITHIN = {"tile_cluster": "tissue"}  # group columns that are numbered anew in each value of another
-_UNREAD = {".bmp", ".gif", ".webp", ".dcm", ".nii", ".gz", ".npy", ".mha", ".nrrd"}  # images, but none of `SUFFIXES`
+_UNREAD = {
+    ".bmp",
+    ".gif",
+    ".webp",
+    ".dcm",
+    ".nii",
+    ".gz",
+    ".npy",
+    ".mha",
+    ".nrrd",
+}  # images, but none of `RASTER_SUFFIXES`
 _ROOT_DEPTH = 4  # folders between a root and a data set: Brain_AD/BraTS2021_slice and room for more
 _DEPTH = 6  # folders below a split; a link back up must not lead round and round
 
@@ -87,9 +98,14 @@ def find_roots(folder: Path, depth: int = _ROOT_DEPTH) -> Iterator[Path]:
             yield from find_roots(child, depth - 1)
 
 
+def composed(name: str) -> str:
+    """Return a name in Unicode's composed form (NFC): macOS and some archives write an umlaut as two characters."""
+    return unicodedata.normalize("NFC", name)
+
+
 def image_files(folder: Path) -> list[Path]:
     """The images in a folder, by the endings that the package reads, in any case."""
-    return [p for p in children(folder) if p.suffix.casefold() in SUFFIXES and p.is_file()]
+    return [p for p in children(folder) if p.suffix.casefold() in RASTER_SUFFIXES and p.is_file()]
 
 
 def unread_files(folder: Path) -> list[Path]:
@@ -111,15 +127,17 @@ def read_groups(root: Path) -> dict[GroupKey, str]:
             return {}
         for row in rows:
             name = Path(row["name"] or "")
-            stem = name.stem if name.suffix.casefold() in SUFFIXES else name.name
+            stem = name.stem if name.suffix.casefold() in RASTER_SUFFIXES else name.name
             if row[column]:
                 within = row.get(_WITHIN.get(column, ""))
-                found[(row.get("split"), row.get("class"), stem)] = f"{within}/{row[column]}" if within else row[column]
+                found[(row.get("split"), row.get("class"), composed(stem))] = (
+                    f"{within}/{row[column]}" if within else row[column]
+                )
     return found
 
 
 def group_of(groups: dict[GroupKey, str], split: str, label: int, stem: str) -> str | None:
-    """Group of an image, by as many of split, class and name as the manifest has."""
+    """Group of an image, by as many of split, class and composed name as the manifest has."""
     kind = "Ungood" if label else "good"
     for key in ((split, kind, stem), (split, None, stem), (None, None, stem)):
         if key in groups:

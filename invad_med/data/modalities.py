@@ -118,6 +118,12 @@ def require_modality(name: str) -> Modality:
     return modality
 
 
+def how_to_state() -> str:
+    """Return what a user does about a data set that does not say what it shows."""
+    names = ", ".join(all_modalities())
+    return f'give it alone with --modality NAME, or write {{"modality": "NAME"}} into its manifest.json; NAME: {names}'
+
+
 def modality_for_dicom(
     dicom_modality: str | None, body_part: str | None, available: Collection[str] | None = None
 ) -> Modality | None:

@@ -10,6 +10,7 @@ import numpy as np
 
 Kind = Literal["raster", "nifti", "dicom"]
 Unit = Literal["8bit", "HU", "stored"]
+RASTER_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff"})
 PERCENTILES = (0.5, 99.5)  # of a source's values: `Slice.value_range`
 
 

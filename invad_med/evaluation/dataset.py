@@ -13,7 +13,7 @@ import numpy as np
 from tqdm import tqdm
 
 from invad_med.data.bmad import BmadDataset
-from invad_med.data.modalities import Modality, all_modalities, find_modality, require_modality
+from invad_med.data.modalities import Modality, find_modality, how_to_state, require_modality
 from invad_med.data.transforms import to_image
 from invad_med.detection import AnomalyDetector, ModelFiles, Provenance, read_provenance
 from invad_med.evaluation.baselines import STATISTICS, trivial_statistics
@@ -64,6 +64,7 @@ class Evaluation:
         p_values: (N,) calibrated p-values.
         notes: what the reader should know.
         seconds: wall time of scoring (reading included) and of measuring.
+        published: name of the published set whose test split this is, by its counts; None for any other.
     """
 
     name: str
@@ -77,6 +78,7 @@ class Evaluation:
     p_values: np.ndarray = field(default_factory=lambda: np.zeros(0))
     notes: list[str] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
+    published: str | None = None
 
     def differences(self, other: str) -> dict[str, Figure]:
         """Return calibrated minus another score, paired, for each figure both have."""
@@ -116,6 +118,7 @@ def evaluate_dataset(
         hashlib.sha256(Path(ckpt_path).read_bytes()).hexdigest()[:16],
         data_digest(truth.images),
         notes=list(dataset.notes),
+        published=_published(dataset, plan.split),
     )
     start = time.perf_counter()
     own = OwnScores(detector, plan.false_positive_rate)
@@ -182,6 +185,12 @@ def _floor(truth: Truth, train: Truth, size: int = 64, most: int = 1000) -> str:
     )
 
 
+def _published(dataset: BmadDataset, split: str) -> str | None:
+    """Return the published set's name if this is its test split, so that figures compare with the literature's."""
+    is_it = split == "test" and dataset.is_as_published(split)
+    return dataset.published.name if dataset.published and is_it else None
+
+
 def _note(result: Evaluation) -> None:
     truth, own = result.truth, result.scored["calibrated"]
     groups = int(truth.groups.max()) + 1
@@ -219,8 +228,8 @@ def choose_modality(dataset: BmadDataset, named: str | None, alone: bool, ckpt_p
     if alone and ckpt_path and (modality := find_modality(read_provenance(ckpt_path).modality or "")):
         return modality
     raise ValueError(
-        f"the folder's name {dataset.root.resolve().name!r} is none of the known data sets: evaluate it alone with "
-        f"--modality, one of {', '.join(all_modalities())}"
+        f"nothing says what the images show, the folder's name {dataset.root.resolve().name!r} neither: "
+        f"{how_to_state()}"
     )
 
 

@@ -11,10 +11,9 @@ import jinja2
 from invad_med.evaluation import pictures
 from invad_med.evaluation.dataset import Evaluation
 from invad_med.evaluation.methods import __doc__ as METHODS
-from invad_med.evaluation.tables import comparisons_table
+from invad_med.evaluation.tables import comparisons_table, mean_of_nine
 from invad_med.files import write_atomically
 from invad_med.metrics.bootstrap import LEVEL, Figure
-from invad_med.metrics.summary import bmad9
 
 COLUMNS = {
     "image_auroc": "image AUROC",
@@ -42,7 +41,7 @@ def write_report(evaluations: Sequence[Evaluation], problems: dict[str, str], ou
         problems=problems,
         columns=COLUMNS,
         level=round(100 * LEVEL),
-        bmad9=bmad9({e.truth.modality.name: e.judged["calibrated"].values for e in evaluations}),
+        bmad9=mean_of_nine(evaluations),
         methods=(METHODS or "").split("\n\n", 1)[1],
     )
     path = output_dir / "report.html"

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from invad_med.data.bmad import BmadDataset, inspect_tree
+from invad_med.data.bmad import BmadDataset, TreeProblem, inspect_tree
 from invad_med.data.slices import ReadError
 from invad_med.detection import load_detector
 from invad_med.diffusion import Grid
@@ -41,7 +42,7 @@ class Evaluator:
         ckpt_path: a checkpoint for the one data set given, or for the one of several that it names; None: those of
             ``models_dir``.
         models_dir: folder of ``<data set>.pt``.
-        modality: name of the table's row, for one data set whose folder does not say it.
+        modality: what the images show, for one data set that does not say it.
         device: to compute on.
         tracker: what takes the results down, see `invad_med.tracking.tracker`; None for nothing.
         plan: keys of `invad_med.evaluation.dataset.Plan`.
@@ -119,5 +120,17 @@ class Evaluator:
 
 
 def find_datasets(dataset_dir: str | Path) -> list[BmadDataset]:
-    """Return every data set below a folder, with its problems; see `invad_med.data.bmad`."""
-    return inspect_tree(dataset_dir)
+    """Return every data set below a folder, with its problems; see `invad_med.data.bmad`.
+
+    Two folders of one name are a problem of both: results go by the folder's name.
+    """
+    datasets = inspect_tree(dataset_dir)
+    by_name: dict[str, list[Path]] = {}
+    for dataset in datasets:
+        by_name.setdefault(dataset.root.resolve().name, []).append(dataset.root)
+    twice = {root: roots for roots in by_name.values() if len(roots) > 1 for root in roots}
+    reason = "folders of one name, by which results go; rename one or evaluate each alone"
+    return [
+        replace(d, problems=(*d.problems, TreeProblem(reason, tuple(twice[d.root])))) if d.root in twice else d
+        for d in datasets
+    ]

@@ -40,11 +40,16 @@ def metrics_table(evaluations: Sequence[Evaluation]) -> pd.DataFrame:
                 bounds = (judged.error_bounds.get(key) for key in (name, f"{name} replicate"))
                 rows.append((e.name, score, name, f.value, f.low, f.high, *bounds))
     for score in {score: None for e in evaluations for score in e.judged}:
-        value = bmad9({e.truth.modality.name: e.judged[score].values for e in evaluations if score in e.judged})
+        value = mean_of_nine(evaluations, score)
         if value is not None:
             rows.append(("all", score, "bmad9", value, None, None, None, None))
     columns = ["dataset", "score", "figure", "value", "low", "high", "error_bound", "interval_error_bound"]
     return pd.DataFrame(rows, columns=columns)
+
+
+def mean_of_nine(evaluations: Sequence[Evaluation], score: str = "calibrated") -> float | None:
+    """Return `bmad9` of a score, or None: only sets that are BMAD's own by their counts are taken into it."""
+    return bmad9({e.published: e.judged[score].values for e in evaluations if e.published and score in e.judged})
 
 
 def comparisons_table(evaluations: Sequence[Evaluation]) -> pd.DataFrame:

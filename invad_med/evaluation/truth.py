@@ -7,7 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from invad_med.data.bmad import BmadDataset, read_mask
+from invad_med.data.bmad import BmadDataset
+from invad_med.data.masks import read_mask
 from invad_med.data.modalities import Modality
 from invad_med.data.slices import Slice, Source
 from invad_med.data.transforms import mask_on_grid

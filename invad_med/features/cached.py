@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 
 def cache_key(path: Path, encoder_digest: str, modality: Modality) -> str:
     """Return the name of an image's cached features: a digest of its bytes, the encoder and the preparation."""
-    recipe = f"{encoder_digest} {modality.intensity} {modality.fit}"
+    recipe = f"{encoder_digest} {modality.intensity} {modality.fit} {modality.colour}"
     return hashlib.sha256(hashlib.sha256(path.read_bytes()).digest() + recipe.encode()).hexdigest()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from invad_med.data.modalities import Modality, find_modality, modality_for_dicom, require_modality
@@ -24,17 +25,21 @@ class Choice:
     reason: str | None = None
 
 
-def choose_modality(source: Source, named: str | None = None, default: str | None = None) -> Choice:
+def choose_modality(
+    source: Source, named: str | None = None, default: str | None = None, available: Collection[str] | None = None
+) -> Choice:
     """Choose the modality whose model is to score a source.
 
     What the user states (``named``, else a folder of that name) holds unless DICOM Modality (0008,0060)
-    or Body Part Examined (0018,0015) contradict it; then, and where nothing is stated, they decide. Only files that
-    say nothing at all go to the default.
+    or Body Part Examined (0018,0015) contradict it; then, and where nothing is stated, they decide; of several
+    modalities that they leave possible, the first of the table that there is a model for. Only files that say nothing
+    at all go to the default.
 
     Args:
         source: what was found.
         named: modality that the user gave.
         default: modality of the default model.
+        available: names of the modalities there is a model for; None: all.
 
     Raises:
         ValueError: ``named`` or ``default`` is no modality.
@@ -49,7 +54,7 @@ def choose_modality(source: Source, named: str | None = None, default: str | Non
         return Choice(None, None, "nothing says what the image shows: give --modality")
     if stated is not None and stated.allows(source.modality, source.body_part):
         return Choice(stated, said_by)
-    tagged = modality_for_dicom(source.modality, source.body_part)
+    tagged = modality_for_dicom(source.modality, source.body_part, available)
     if tagged is not None:
         return Choice(tagged, ChosenBy.DICOM)
     part = f"body part {source.body_part}" if source.body_part else "no body part stated"

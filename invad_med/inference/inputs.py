@@ -80,7 +80,7 @@ def list_inputs(
     items: list[Input] = []
     unscored: list[Prediction] = []
     for source in found.sources:
-        choice = choose_modality(source, modality, default)
+        choice = choose_modality(source, modality, default, models)
         if choice.modality is not None and choice.chosen_by is not None and choice.modality.name in models:
             items += [Input(source, i, choice.modality, choice.chosen_by) for i in range(source.n_slices)]
             continue

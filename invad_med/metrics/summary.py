@@ -26,7 +26,8 @@ def bmad9(figures: Mapping[str, Mapping[str, float]]) -> float | None:
     This is the figure the literature on BMAD calls ``mAD``; it is not `mad7`. None unless all nine are there.
 
     Args:
-        figures: name of the data set's row in the table -> its figures.
+        figures: name of the published set -> its figures. That a set is the published one, and not another in a
+            folder of that name, is for the caller to know: see `BmadDataset.is_as_published`.
     """
     nine = [(name, "image_auroc") for name in BMAD_IMAGE] + [(name, "pixel_auroc") for name in BMAD_PIXEL]
     values = [figures.get(name, {}).get(key) for name, key in nine]

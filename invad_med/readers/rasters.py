@@ -14,10 +14,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from invad_med.data.slices import ReadError, Slice, Source
+from invad_med.data.slices import RASTER_SUFFIXES, ReadError, Slice, Source
 from invad_med.readers.decoding import check_size, grey_or_colour, reading, value_range
 
-SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff"})
+SUFFIXES = RASTER_SUFFIXES
 _FORMATS = ("PNG", "JPEG", "TIFF")
 _DEEP = ("I", "F")  # Pillow modes of grey deeper than 8 bit, with I;16 and its kin
 _MIN_IS_WHITE = 0  # TIFF PhotometricInterpretation; Pillow inverts 8-bit images itself, deeper ones not

@@ -12,11 +12,12 @@ import os
 import re
 import shutil
 import tempfile
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from invad_med.metrics.summary import bmad9
+from invad_med.evaluation.tables import mean_of_nine
 
 if TYPE_CHECKING:
     from invad_med.evaluation.dataset import Evaluation
@@ -135,15 +136,20 @@ def run_metrics(e: Evaluation) -> dict[str, float]:
 
 
 def parent_metrics(evaluations: Sequence[Evaluation]) -> dict[str, float]:
-    """Return ``<modality>/<metric>`` of every data set, ``mean/<metric>`` over those that have it, and ``bmad9``."""
+    """Return ``<modality>/<metric>`` of every data set, ``mean/<metric>`` over those that have it, and ``bmad9``.
+
+    Several data sets of one modality go by their folders' names.
+    """
     found: dict[str, float] = {}
+    shown = Counter(e.truth.modality.name for e in evaluations)
     by_name: dict[str, list[float]] = {}
     for e in evaluations:
         for name, value in e.judged["calibrated"].values.items():
-            found[f"{e.truth.modality.name}/{name}"] = value
+            prefix = e.truth.modality.name if shown[e.truth.modality.name] == 1 else printable_name(e.name)
+            found[f"{prefix}/{name}"] = value
             by_name.setdefault(name, []).append(value)
     found |= {f"mean/{name}": sum(values) / len(values) for name, values in by_name.items() if "threshold" not in name}
-    nine = bmad9({e.truth.modality.name: e.judged["calibrated"].values for e in evaluations})
+    nine = mean_of_nine(evaluations)
     return found if nine is None else found | {"bmad9": nine}
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from invad_med.data.bmad import datalist, read_tree
-from invad_med.data.modalities import Modality, all_modalities, require_modality
+from invad_med.data.modalities import Modality, how_to_state, require_modality
 
 
 @dataclass(frozen=True)
@@ -60,9 +60,7 @@ def read_cohort(
         raise ValueError(f"train_fraction={train_fraction} must be above 0 and at most 1")
     shown = require_modality(modality) if modality else read_tree(dataset_dir)[0].modality
     if shown is None:
-        raise ValueError(
-            f"nothing says what the images of {dataset_dir} show: give --modality one of {', '.join(all_modalities())}"
-        )
+        raise ValueError(f"nothing says what the images of {dataset_dir} show: {how_to_state()}")
     items = datalist(dataset_dir, "train", good_only=True)
     groups: dict[str, list[Path]] = {}
     for item in items:

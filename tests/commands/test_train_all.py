@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from invad_med.__main__ import main
+from invad_med.commands import train_all
 
 
 @pytest.mark.slow
@@ -33,7 +34,7 @@ def test_one_command_trains_and_measures_all_that_is_there(tmp_path, capfd):
     arguments += ["--evaluate", f"{tiny} --resamples 20"]
     assert main(arguments) == 3  # one data set is none of the table
     said = capfd.readouterr()
-    assert "knee was not trained: its name is none of the table" in said.err
+    assert "knee was not trained: nothing says what it shows" in said.err
     assert {p.stem for p in (tmp_path / "out/models").iterdir()} == {"brain", "chest"}
     metrics = json.loads((tmp_path / "out/evaluate/metrics.json").read_text())
     assert set(metrics) == {"brain", "chest"}
@@ -46,3 +47,24 @@ def test_one_command_trains_and_measures_all_that_is_there(tmp_path, capfd):
     said = capfd.readouterr().out
     assert "brain.pt is there already, not trained again, whatever --train says now (--denoiser#hidden_size 32" in said
     assert "delete it or give another --output_dir to train anew" in said
+
+
+def test_each_set_is_asked_what_it_shows_and_one_model_is_made_of_one_set(tmp_path, monkeypatch, capfd):
+    stated = {"mine": "histopathology", "a": "brain", "b": "brain", "chest": None, "knee": None, "other": "hed"}
+    for name, modality in stated.items():
+        (tmp_path / "root" / name / "train/good").mkdir(parents=True)
+        Image.new("L", (8, 8)).save(tmp_path / "root" / name / "train/good/x.png")
+        if modality:
+            (tmp_path / "root" / name / "manifest.json").write_text(json.dumps({"modality": modality}))
+    ran = []
+    monkeypatch.setattr(train_all, "run_config", lambda config, given, overrides: ran.append((config, given)) or 0)
+    assert main(["train-all", str(tmp_path / "root"), "--output_dir", str(tmp_path / "out")]) == 3
+    trained = {given["dataset_dir"].name: given["ckpt_path"].name for config, given in ran if config == "train.json"}
+    assert trained == {"mine": "histopathology.pt", "chest": "chest.pt"} and ran[-1][0] == "evaluate.json"
+    said = capfd.readouterr().err
+    for name in ("a", "b"):
+        assert f"{name} was not trained: several data sets show brain, which has one model: train each alone" in said
+    assert (
+        'knee was not trained: nothing says what it shows: give it alone with --modality NAME, or write {"mod' in said
+    )
+    assert "other was not trained: modality 'hed' is none of brain, liver" in said

@@ -1,13 +1,13 @@
 """Every dialect of BMAD's folders is read in the one right way; what can be read in two is refused with its paths."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 from PIL import Image
 
-from invad_med.data.bmad import TreeError, datalist, inspect_tree, read_mask, read_tree
+from invad_med.data.bmad import TreeError, datalist, inspect_tree, read_tree
 from invad_med.data.published_sets import all_published_sets
 
 BRAIN = {
@@ -67,7 +67,7 @@ COUNTS = {"train": {"good": 3}, "valid": {"good": 1, "Ungood": 2}, "test": {"goo
 GOOD = BRAIN["anomalib"]
 
 
-def plant(root: Path, tree: dict[str, str], suffix=".png", size=(6, 4)) -> Path:
+def plant(root: Path, tree: dict[str, str | list[str]], suffix=".png", size=(6, 4)) -> Path:
     for folder, names in tree.items():
         (root / folder).mkdir(parents=True, exist_ok=True)
         for name in names:
@@ -111,7 +111,7 @@ def test_stray_files_upper_case_and_missing_valid(tmp_path):
     assert datalist(tmp_path, "valid") == []
 
 
-def changed(**changes: str | None) -> dict[str, str]:
+def changed(**changes: str | list[str] | None) -> dict[str, str | list[str]]:
     tree = {**GOOD, **{f"Brain/{k}": v for k, v in changes.items()}}
     return {k: v for k, v in tree.items() if v is not None}
 
@@ -195,6 +195,91 @@ def test_manifest_names_the_data_set_and_scopes_its_groups(tmp_path):
     assert found.name == "brain" and {i.image.stem: i.group for i in found.items}["j"] == "lung/7"
 
 
+@pytest.mark.parametrize(
+    ("folder", "manifest", "expected"),
+    [
+        ("Chest_NIH", None, ("custom", None, None)),
+        ("Chest_NIH", '{"modality": "chest"}', ("custom", None, "chest")),
+        ("phantom", None, ("phantom", None, "phantom")),
+        ("brain_mri", None, ("brain", None, "brain")),  # a modality's word, no set that was published
+        ("Brain_AD", None, ("brain", "brain", "brain")),
+        ("Brain_AD", '{"modality": "Brain"}', ("brain", "brain", "brain")),
+        ("Brain_AD", '{"modality": "phantom"}', ("custom", None, "phantom")),  # the statement wins
+        ("Brain_AD", '{"dataset": "custom"}', ("custom", None, None)),
+        ("x", '{"dataset": "custom", "modality": "liver"}', ("custom", None, "liver")),
+        ("x", '{"dataset": "RESC"}', ("resc", "resc", "resc")),
+        ("resc", "not JSON", ("resc", "resc", "resc")),
+        ("resc", '["of another program"]', ("resc", "resc", "resc")),
+    ],
+)
+def test_what_a_set_is_called_and_shows(tmp_path, folder, manifest, expected):
+    plant(tmp_path, {k.replace("Brain", folder): v for k, v in GOOD.items()})
+    if manifest:
+        (tmp_path / folder / "manifest.json").write_text(manifest)
+    (found,) = read_tree(tmp_path)
+    published, modality = (row.name if row else None for row in (found.published, found.modality))
+    assert (found.name, published, modality) == expected
+    assert any('{"modality": "NAME"} into its manifest.json' in note for note in found.notes) == (modality is None)
+
+
+def test_a_links_name_states_what_the_set_shows(tmp_path):
+    """For data that nobody may write to: a folder of links, each named as what its target shows."""
+    plant(tmp_path, {k.replace("Brain", "data/mine"): v for k, v in GOOD.items()})
+    (tmp_path / "root").mkdir()
+    (tmp_path / "root/liver").symlink_to(tmp_path / "data/mine", target_is_directory=True)
+    assert [d.modality.name for d in read_tree(tmp_path / "root")] == ["liver"]
+    assert [d.modality.name for d in read_tree(tmp_path / "root/liver")] == ["liver"]
+    assert [d.modality for d in read_tree(tmp_path / "data")] == [None]
+
+
+def test_a_modality_that_there_is_not_is_refused(tmp_path):
+    plant(tmp_path, GOOD)
+    (tmp_path / "Brain/manifest.json").write_text('{"modality": "brian"}')
+    with pytest.raises(TreeError, match=r"'brian' is none of brain.* \(did you mean brain\?\): \S*manifest.json"):
+        read_tree(tmp_path)
+
+
+def test_several_sets_of_one_modality_may_lie_side_by_side(tmp_path):
+    for name in ("a", "b"):
+        plant(tmp_path, {k.replace("Brain", name): v for k, v in GOOD.items()})
+        (tmp_path / name / "manifest.json").write_text('{"modality": "brain"}')
+    assert [(d.root.name, d.modality.name, d.problems) for d in read_tree(tmp_path)] == [
+        ("a", "brain", ()), ("b", "brain", ()),
+    ]  # fmt: skip
+
+
+def test_counts_say_whether_a_set_is_the_published_one(tmp_path, monkeypatch):
+    plant(tmp_path, GOOD)
+    assert not any(read_tree(tmp_path)[0].is_as_published(split) for split in COUNTS)
+    row = replace(all_published_sets()["brain"], counts={**COUNTS, "train": {"good": 4}})
+    monkeypatch.setitem(all_published_sets(), "brain", row)
+    (found,) = read_tree(tmp_path)
+    assert [found.is_as_published(split) for split in ("train", "valid", "test")] == [False, True, True]
+    plant(tmp_path, {"Brain/valid/good/img": "z"})
+    assert not read_tree(tmp_path)[0].is_as_published("valid")
+
+
+def test_names_are_compared_in_unicodes_composed_form(tmp_path):
+    plant(tmp_path, changed(**{"test/Ungood/img": ["fa\u0308lle"], "test/Ungood/label": ["f\u00e4lle"]}))
+    lines = "split,class,name,patient\ntest,Ungood,f\u00e4lle.png,P1\n"
+    (tmp_path / "Brain/manifest.csv").write_text(lines, encoding="utf-8")
+    (item,) = (i for i in read_tree(tmp_path)[0].items if i.split == "test" and i.label)
+    assert item.mask is not None and item.mask.parent.name == "label" and item.group == "P1"
+    assert item.mask.name != item.image.name
+    plant(tmp_path, {"Brain/test/Ungood/img": ["f\u00e4lle"]})
+    with pytest.raises(TreeError, match="one name, several files"):
+        read_tree(tmp_path)
+
+
+def test_lossy_masks_are_noted(tmp_path):
+    plant(tmp_path, GOOD)
+    assert not any("JPEG" in note for note in read_tree(tmp_path)[0].notes)
+    for name in ("j.png", "k.png"):  # by their content, not by their names
+        Image.new("L", (6, 4), 255).save(tmp_path / "Brain/test/Ungood/label" / name, format="JPEG")
+    (note,) = (note for note in read_tree(tmp_path)[0].notes if "JPEG" in note)
+    assert note.startswith("2 masks of test are JPEG, which is lossy") and note.endswith("label/j.png")
+
+
 def test_not_a_folder(tmp_path):
     with pytest.raises(TreeError, match=r"not a folder.*nowhere"):
         read_tree(tmp_path / "nowhere")
@@ -225,27 +310,6 @@ def test_a_patient_in_two_splits_is_noted(tmp_path):
     assert any("1 groups (patients) are in more than one split" in n for n in read_tree(tmp_path)[0].notes)
 
 
-@pytest.mark.parametrize("labels", [(0, 1), (0, 255), (0, 1, 2, 4)])
-@pytest.mark.parametrize("mode", ["L", "bone", "P", "LA", "I;16"])
-def test_masks_binarise_above_zero(tmp_path, labels, mode):
-    values = np.array([labels, labels[::-1]], dtype=np.uint8)
-    path = tmp_path / "mask.png"
-    if mode == "bone":
-        import matplotlib.pyplot as plt
-
-        plt.imsave(path, values, cmap="bone")  # as BMAD did: RGBA, bluish
-        assert Image.open(path).mode == "RGBA"
-    elif mode == "I;16":
-        Image.fromarray(values.astype(np.uint16) * 200).save(path)
-    elif mode == "P":
-        image = Image.fromarray(values)
-        image.putpalette([v for i in range(256) for v in (i, i, i)])
-        image.save(path)
-    else:
-        Image.fromarray(values).convert(mode).save(path)
-    np.testing.assert_array_equal(read_mask(path), values > 0)
-
-
 def test_published_counts_add_up():
     """Totals of BMAD's table."""
     totals = {"brain": 11298, "liver": 3201, "resc": 6217, "oct2017": 27315, "chest": 26684, "histopathology": 7321}
@@ -259,14 +323,13 @@ def test_published_counts_add_up():
 @pytest.mark.shared
 def test_the_six_development_sets():
     root = Path(os.environ.get("INVAD_SHARED", Path(__file__).parents[2] / "../shared")) / "data"
-    found = {d.name: d for d in read_tree(root)}
-    assert set(found) == {"brain", "liver", "resc", "oct2017", "chest", "histopathology"}
+    found = {d.root.name: d for d in read_tree(root)}
+    assert len(found) == 6 and all(d.modality is None and d.published is None for d in found.values()), "none is BMAD"
     assert all(d.dialect == "anomalib" and all(i.group for i in d.items) for d in found.values())
     assert not any("more than one split" in n for d in found.values() for n in d.notes)
-    assert found["brain"].splits == {
-        "train": {"good": {"images": 314, "masks": 0}},
-        "valid": {"good": {"images": 29, "masks": 29}, "Ungood": {"images": 30, "masks": 30}},
-        "test": {"good": {"images": 95, "masks": 95}, "Ungood": {"images": 92, "masks": 92}},
+    assert found["BrainMRI_LGG2"].splits == {
+        "train": {"good": {"images": 680, "masks": 0}},
+        "valid": {"good": {"images": 29, "masks": 29}, "Ungood": {"images": 29, "masks": 29}},
+        "test": {"good": {"images": 109, "masks": 109}, "Ungood": {"images": 101, "masks": 101}},
     }
-    assert found["resc"].splits["test"]["Ungood"] == {"images": 100, "masks": 100}
-    assert found["chest"].splits["test"]["Ungood"] == {"images": 65, "masks": 0}
+    assert found["Chest_NIH2"].splits["test"]["Ungood"] == {"images": 62, "masks": 0}

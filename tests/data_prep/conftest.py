@@ -10,8 +10,9 @@ import pytest
 from PIL import Image
 
 from data_prep import layout
-from invad_med.data.bmad import read_mask, read_tree
-from invad_med.data.modalities import all_modalities, find_modality
+from invad_med.data.bmad import read_tree
+from invad_med.data.masks import read_mask
+from invad_med.data.modalities import all_modalities
 from invad_med.data.slices import Source
 from invad_med.data.transforms import to_image
 from invad_med.readers.sources import read_slice
@@ -77,7 +78,7 @@ def proven(tmp_path, monkeypatch):
             i.image.relative_to(output).as_posix() for i in found.items
         )
         assert all(item.group for item in found.items)
-        modality = find_modality(found.name) or all_modalities()["brain"]
+        modality = found.modality or all_modalities()["brain"]
         for item in found.items:  # loaded as training and scoring load it
             piece = read_slice(Source("raster", (item.image,), item.image.stem, 1), 0)
             image = to_image(piece, modality, 32)

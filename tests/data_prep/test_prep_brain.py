@@ -5,7 +5,8 @@ import pytest
 
 from data_prep import brain
 from data_prep.layout import PrepError
-from invad_med.data.bmad import read_mask
+from invad_med.data.bmad import read_tree
+from invad_med.data.masks import read_mask
 
 FIRST, LAST, DEPTH = 6, 17, 24
 
@@ -105,3 +106,18 @@ def test_incomplete_patients_are_named_and_the_rest_is_made(tmp_path, source):
     assert report.made >= 11
     with pytest.raises(PrepError, match=r"no <id>_flair\.nii\.gz"):
         brain.prepare(tmp_path / "out", tmp_path / "out2", progress=False)
+
+
+def test_a_segmentation_of_nothing_is_named_and_one_of_sixteen_bit_is_read(tmp_path, source, volumes, save_nifti):
+    empty, deep = "BraTS2021_00003", "BraTS2021_00005"
+    save_nifti(source / empty / f"{empty}_seg.nii.gz", np.zeros_like(volumes[empty][1]))
+    marked = np.where(volumes[deep][1] > 0, 65535, 0).astype(np.uint16)
+    save_nifti(source / deep / f"{deep}_seg.nii.gz", marked, flip=(0, 1))
+    options = {"first": FIRST, "last": LAST, "progress": False}
+    report = brain.prepare(source, tmp_path / "out", **options)
+    (problem,) = report.problems
+    assert f"{empty}_seg.nii.gz marks nothing" in problem
+    names = {i.image.stem.rsplit("_", 1)[0]: i for d in read_tree(tmp_path / "out") for i in d.items}
+    assert empty not in names and deep in names
+    save_nifti(source / deep / f"{deep}_seg.nii.gz", volumes[deep][1], flip=(0, 1))
+    assert brain.prepare(source, tmp_path / "as labels", **options).counts == report.counts

@@ -78,6 +78,28 @@ def test_check_names_contradicting_masks(tree, capsys):
     assert "1 good images have a mask, the first: " in notes and "good/label/b.png" in notes
 
 
+def test_check_says_what_a_set_shows_and_that_a_mask_is_lossy(tree, capsys):
+    for name in "ab":
+        Image.new("L", (5, 6), 255).save(tree / f"test/Ungood/label/{name}.png", format="JPEG")
+    (tree / "manifest.json").write_text('{"modality": "phantom"}')
+    assert main(["check", str(tree), "--json"]) == 0
+    (found,) = json.loads(capsys.readouterr().out)
+    assert (found["dataset"], found["modality"], found["published"]) == ("custom", "phantom", {})
+    assert any("2 masks of test are JPEG, which is lossy" in note for note in found["notes"])
+    assert main(["check", str(tree)]) == 0
+    assert capsys.readouterr().out.startswith(f"custom   modality phantom   dialect anomalib   {tree}\n")
+    (tree / "manifest.json").write_text('{"modality": "fantom"}')
+    assert main(["check", str(tree)]) == 1
+    assert "(did you mean phantom?)" in capsys.readouterr().out
+
+
+def test_a_folder_that_only_states_its_modality_is_not_taken_for_a_build(tree, tmp_path):
+    (tree / "manifest.json").write_text('{"modality": "brain"}')
+    with pytest.raises(PrepError, match="not written by this command"):
+        build(tree, [], dataset="custom", recipe="x", parameters={}, progress=False)
+    assert (tree / "train/good/a.png").exists()
+
+
 def test_check_of_an_ambiguous_tree_is_a_problem_not_a_traceback(tree, tmp_path, capsys):
     (tree / "test/Ungood/anomaly_mask").mkdir()
     (tree / "test/Ungood/anomaly_mask/a.png").write_bytes((tree / "test/Ungood/label/a.png").read_bytes())

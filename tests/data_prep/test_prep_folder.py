@@ -10,11 +10,13 @@ from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 
 from data_prep import folder
+from data_prep.__main__ import main
 from data_prep.layout import PrepError
 from data_prep.splits import anonymous
-from invad_med.data.bmad import datalist, read_mask, read_tree
+from invad_med.data.bmad import datalist, read_tree
+from invad_med.data.masks import read_mask
 from invad_med.data.modalities import Window, find_modality
-from invad_med.data.transforms import to_image
+from invad_med.data.transforms import to_image, to_unit
 from invad_med.readers.sources import read_slice, scan
 
 SIZE, DEPTH = 24, 10
@@ -84,7 +86,7 @@ def where_of(found):
 def test_dicom_with_masks(proven, ct, pixels):
     options = {"masks": ct / "masks", "every_mm": 5, "slices": 4}
     found = proven(folder.prepare, ct / "normal", ct / "abnormal", **options)
-    assert found.name == "liver"  # which CT of the abdomen is
+    assert found.name == "custom" and found.modality.name == "liver"  # which CT of the abdomen is
     where = where_of(found)
     assert len(where) == 13 and all(len(splits) == 1 for splits in where.values())
     assert all(len(group) == 12 for group in where)
@@ -116,7 +118,7 @@ def test_niftis_without_masks_and_pictures(proven, tmp_path, save_nifti, pixels)
     Image.fromarray(rng.integers(0, 255, (9, 9, 3), np.uint8)).save(tmp_path / "abnormal/photo.png")
     (tmp_path / "normal/README.txt").write_text("mine")
     found = proven(folder.prepare, tmp_path / "normal", tmp_path / "abnormal", slices=3)
-    assert found.name == "custom"
+    assert (found.name, found.modality) == ("custom", None)
     assert found.splits["train"] == {"good": {"images": 9, "masks": 0}}
     assert sum(item.label for item in found.items) == 3 * 3 + 1
     assert all(pixels(i.image).shape == (16, 16) for i in found.items if "photo" not in i.image.name)
@@ -143,12 +145,12 @@ def test_masks_that_do_not_fit_are_named(tmp_path, ct, save_nifti):
 def test_refusals(ct):
     with pytest.raises(PrepError, match="no such file or folder"):
         folder.prepare(ct / "nowhere", ct / "abnormal", ct / "out", progress=False)
-    with pytest.raises(PrepError, match="--dataset knee is none of brain, liver"):
-        folder.prepare(ct / "normal", ct / "abnormal", ct / "out", dataset="knee", progress=False)
+    with pytest.raises(PrepError, match="modality 'knee' is none of brain, liver"):
+        folder.prepare(ct / "normal", ct / "abnormal", ct / "out", modality="knee", progress=False)
     with pytest.raises(PrepError, match="must be the higher one"):
         folder.prepare(ct / "normal", ct / "abnormal", ct / "out", window=(5, 5), progress=False)
     save_series(ct / "normal/head", hounsfield(5), "H", body_part="HEAD")
-    with pytest.raises(PrepError, match=r"several data sets \(liver, none\): name one by --dataset"):
+    with pytest.raises(PrepError, match=r"several modalities \(liver, none\): name one by --modality"):
         folder.prepare(ct / "normal", ct / "abnormal", ct / "out", progress=False)
     save_series(ct / "out/train/good", hounsfield(5), "H")
     Image.new("L", (4, 4)).save(ct / "out/train/good/mine.png")
@@ -173,7 +175,7 @@ def test_one_ct_slice_through_png_nifti_and_dicom_is_one_tensor(tmp_path, save_n
     (tmp_path / "nifti/liver").mkdir(parents=True)
     nib.save(nib.Nifti1Image(np.ascontiguousarray(voxels), affine), tmp_path / "nifti/liver/a.nii.gz")
     report = folder.prepare(
-        tmp_path / "dicom/normal", tmp_path / "dicom/abnormal", tmp_path / "out", dataset="liver", window=window,
+        tmp_path / "dicom/normal", tmp_path / "dicom/abnormal", tmp_path / "out", modality="liver", window=window,
         every_mm=0, slices=99, progress=False,
     )  # fmt: skip
     assert not report.problems
@@ -188,3 +190,107 @@ def test_one_ct_slice_through_png_nifti_and_dicom_is_one_tensor(tmp_path, save_n
         assert tensors[1].std() > 0.1
         np.testing.assert_allclose(tensors[1], tensors[2], atol=1e-6)
         assert float((tensors[0] - tensors[1]).abs().max()) <= 0.5 / 255 + 1e-6
+
+
+@pytest.mark.parametrize("option", ["--modality", "--dataset"])
+@pytest.mark.parametrize(("modality", "is_colour"), [("histopathology", True), ("chest", False), (None, True)])
+def test_colour_is_kept_where_inference_shows_it(tmp_path, pixels, option, modality, is_colour):
+    rng = np.random.default_rng(0)
+    for kind, count in (("normal", 3), ("abnormal", 1)):
+        (tmp_path / kind).mkdir()
+        for i in range(count):
+            Image.fromarray(rng.integers(0, 255, (8, 8, 3), np.uint8)).save(tmp_path / kind / f"{kind}{i}.png")
+    folders = [f"--{name}={tmp_path / where}" for name, where in (("normal", "normal"), ("abnormal", "abnormal"))]
+    stated = [option, modality] if modality else []
+    assert main(["folder", *folders, "--output", str(tmp_path / "out"), *stated, "--quiet", "--workers", "1"]) == 0
+    (found,) = read_tree(tmp_path / "out")
+    assert (found.name, found.modality.name if found.modality else None) == ("custom", modality)
+    assert json.loads((found.root / "manifest.json").read_text())["modality"] == modality
+    for item in found.items:
+        kind = "abnormal" if item.label else "normal"
+        (raw,) = scan(tmp_path / kind / item.image.name).sources
+        shown = to_unit(read_slice(raw, 0), find_modality(modality or "histopathology"))
+        written = pixels(item.image)
+        assert written.shape == ((8, 8, 3) if is_colour else (8, 8))
+        np.testing.assert_array_equal(written, np.round(shown * 255))
+
+
+MASKS = {
+    "uint16": np.uint16(65535), "instances": np.uint16(40000), "int32": np.int32(70000), "negative": np.int16(-1),
+    "float": np.float32(0.25), "double": np.float64(65535.0), "one": np.uint8(1),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("grid", ["the image's", "a finer one"])
+@pytest.mark.parametrize("label", MASKS)
+def test_whatever_is_not_zero_in_a_mask_marks(tmp_path, save_nifti, pixels, label, grid):
+    rng = np.random.default_rng(0)
+    for i in range(3):
+        save_nifti(tmp_path / f"normal/n{i}.nii.gz", rng.integers(0, 900, (4, 8, 8)).astype(np.int16))
+    save_nifti(tmp_path / "abnormal/a.nii.gz", rng.integers(0, 900, (4, 8, 8)).astype(np.int16))
+    mask = np.zeros((4, 8, 8), MASKS[label].dtype)
+    mask[1:3, 2:6, 3:7] = MASKS[label]
+    if grid == "the image's":
+        save_nifti(tmp_path / "masks/a.nii.gz", mask)
+    else:  # twice as fine, its voxels' edges those of the image
+        affine = np.diag([-0.5, -0.5, 0.5, 1.0])
+        affine[:3, 3] = 0.25, 0.25, -0.25
+        save_nifti(tmp_path / "masks/a.nii.gz", mask.repeat(2, 0).repeat(2, 1).repeat(2, 2), affine)
+    report = folder.prepare(
+        tmp_path / "normal", tmp_path / "abnormal", tmp_path / "out", masks=tmp_path / "masks", every_mm=0,
+        progress=False,
+    )  # fmt: skip
+    assert report.problems == ()
+    marked = {i.image.stem: read_mask(i.mask) for d in read_tree(tmp_path / "out") for i in d.items if i.label}
+    assert set(marked) == {"a_0001", "a_0002"}
+    for found in marked.values():
+        np.testing.assert_array_equal(found, mask[1] != 0)
+
+
+def test_an_abnormal_study_that_gives_no_slice_is_named(tmp_path, save_nifti, capsys):
+    rng = np.random.default_rng(0)
+    for i in range(3):
+        save_nifti(tmp_path / f"normal/n{i}.nii.gz", rng.integers(0, 900, (4, 8, 8)).astype(np.int16))
+    marks = {name: np.zeros((4, 8, 8), np.float32) for name in ("fits", "empty", "small", "full", "nan")}
+    marks["fits"][1, :4, :4] = 1
+    marks["small"][1, :3, :3] = 1
+    marks["full"][:] = 1
+    marks["nan"][1, :4, :4] = np.nan
+    for name, mask in marks.items():
+        save_nifti(tmp_path / f"abnormal/{name}.nii.gz", rng.integers(0, 900, (4, 8, 8)).astype(np.int16))
+        save_nifti(tmp_path / f"masks/{name}.nii.gz", mask)
+    for name, size in (("photo", 8), ("larger", 9)):
+        Image.fromarray(rng.integers(0, 255, (8, 8), np.uint8)).save(tmp_path / f"abnormal/{name}.png")
+        Image.new("L", (size, size)).save(tmp_path / f"masks/{name}_mask.png")
+    save_nifti(tmp_path / "normal/dark.nii.gz", np.zeros((4, 8, 8), np.int16))
+    options = [f"--{name}={tmp_path / name}" for name in ("normal", "abnormal", "masks")]
+    assert main(["folder", *options, "--output", str(tmp_path / "out"), "--quiet", "--workers", "1"]) == 3
+    told = capsys.readouterr().err
+    for line in (
+        "Ungood empty: {}/masks/empty.nii.gz marks nothing",
+        "Ungood small: {}/masks/small.nii.gz marks at most 9 pixels of a slice, 10 are needed",
+        "Ungood full: {}/masks/full.nii.gz marks everything: what is not marked must be 0 in it",
+        "Ungood nan: {}/masks/nan.nii.gz holds NaN or infinite values, which do not say what is marked: set them to 0",
+        "Ungood photo: {}/masks/photo_mask.png marks nothing",
+        "Ungood larger: {}/masks/larger_mask.png is of (1, 9, 9), its image",
+        "good dark: no slice has 5% brighter than a tenth of the range",
+    ):
+        assert f"problem: {line.format(tmp_path)}" in told, line
+    assert told.count("problem:") == 7 and "fits" not in told
+    assert {i.image.stem for d in read_tree(tmp_path / "out") for i in d.items if i.label} == {"fits_0001"}
+
+
+def test_masks_are_found_whatever_form_of_unicode_their_names_have(tmp_path):
+    for kind, name in (
+        ("normal", "n0"),
+        ("normal", "n1"),
+        ("abnormal", "fa\u0308lle/u\u0308"),
+        ("masks", "f\u00e4lle/\u00fc"),
+    ):
+        path = tmp_path / kind / f"{name}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("L", (8, 8), 200).save(path)
+    report = folder.prepare(
+        tmp_path / "normal", tmp_path / "abnormal", tmp_path / "out", masks=tmp_path / "masks", progress=False
+    )
+    assert report.problems == () and sum(c.get("Ungood", 0) for c in report.counts.values()) == 1

@@ -5,7 +5,7 @@ import pytest
 
 from data_prep import liver
 from data_prep.layout import PrepError
-from invad_med.data.bmad import read_mask
+from invad_med.data.masks import read_mask
 
 DEPTH = 12
 
@@ -141,3 +141,10 @@ def test_pixels_are_made_square(tmp_path, save_nifti):
     assert abs(int(mask.any(0).sum()) - int(mask.any(1).sum())) <= 1
     assert picture[mask].min() > 200 and np.abs(mask.sum() - np.pi * 100) < 15
     assert picture.min() >= 113  # 0 HU everywhere, no black border from beyond the outermost centres
+
+
+def test_a_label_volume_without_liver_is_named(tmp_path, source, volumes, save_nifti):
+    path = next(source.rglob("label0002.nii.gz"))
+    save_nifti(path, np.zeros_like(volumes["img0002"][1]))
+    (problem,) = liver.prepare(source, tmp_path / "out", progress=False).problems
+    assert "label0002.nii.gz marks no liver" in problem

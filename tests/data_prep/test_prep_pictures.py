@@ -13,7 +13,7 @@ from pydicom.uid import ComputedRadiographyImageStorage, ExplicitVRLittleEndian
 from data_prep import chest, oct2017, resc
 from data_prep.layout import PrepError
 from data_prep.splits import anonymous
-from invad_med.data.bmad import read_mask
+from invad_med.data.masks import read_mask
 
 
 def save(path, array):

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -12,11 +13,14 @@ from PIL import Image
 
 from invad_med.commands.compare import compare_runs
 from invad_med.data.bmad import read_tree
+from invad_med.data.published_sets import all_published_sets
 from invad_med.detection import AnomalyDetector, FeatureHost, load_detector
 from invad_med.evaluation.dataset import Plan, choose_checkpoint, evaluate_dataset
 from invad_med.evaluation.run import Evaluator, find_datasets
+from invad_med.evaluation.tables import mean_of_nine
 from invad_med.features.cached import prepare_features
 from invad_med.networks import FrozenFeatures, create_denoiser
+from invad_med.tracking.tracker import parent_metrics
 from invad_med.training.artefact import finish_training
 from invad_med.training.cohort import read_cohort
 
@@ -178,3 +182,54 @@ def test_mlflow_has_the_same_keys_for_every_modality(run, folder, tmp_path, monk
     assert {a.path for a in client.list_artifacts(parent)} >= {"metrics.csv", "report.html", "executed_config.json"}
     for path in tmp_path.rglob("*"):
         assert not path.is_file() or b"SECRET" not in path.read_bytes(), path
+
+
+def test_the_mean_of_nine_is_given_by_counts_not_by_a_folders_name(folder, tmp_path, monkeypatch):
+    rng = np.random.default_rng(0)
+    (tmp_path / "models").mkdir()
+    counts = {"test": {"good": 2, "Ungood": 2}}
+    for name, published in all_published_sets().items():
+        shutil.copy(folder / "models/brain.pt", tmp_path / "models" / f"{name}.pt")
+        monkeypatch.setitem(all_published_sets(), name, replace(published, counts=counts))
+        for kind, sub in [("good", "img"), ("Ungood", "img")] + [("Ungood", "label")] * published.pixel_masks:
+            for i in range(2):
+                path = tmp_path / "BMAD" / published.aliases[0] / "test" / kind / sub / f"{i}.png"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                image = np.eye(64, dtype=np.uint8) if sub == "label" else rng.integers(0, 255, (64, 64), dtype=np.uint8)
+                Image.fromarray(image).save(path)
+
+    def run(name):
+        evaluator = Evaluator(
+            find_datasets(tmp_path / "BMAD"), tmp_path / name, models_dir=tmp_path / "models", resamples=2
+        )
+        evaluator.run()
+        assert len(evaluator.evaluations) == 6 and not evaluator.problems
+        table = pd.read_csv(tmp_path / name / "metrics.csv")
+        given = {
+            "bmad9" in set(table.figure), "(bmad9)" in (tmp_path / name / "report.html").read_text(),
+            "bmad9" in parent_metrics(evaluator.evaluations), mean_of_nine(evaluator.evaluations, "paper") is not None,
+        }  # fmt: skip
+        assert len(given) == 1, "table, report and tracker say the same"
+        return given.pop()
+
+    assert run("published")
+    row = all_published_sets()["chest"]
+    monkeypatch.setitem(all_published_sets(), "chest", replace(row, counts={"test": {"good": 2, "Ungood": 3}}))
+    assert not run("one of another size")
+
+
+def test_what_a_set_shows_may_be_stated_and_is_asked_for_where_it_is_not(folder, tmp_path):
+    for name in ("Chest_NIH", "again/Chest_NIH", "mine"):
+        shutil.copytree(folder / "BMAD/Chest-RSNA", tmp_path / "root" / name)
+    same = Evaluator(find_datasets(tmp_path / "root"), tmp_path / "out", models_dir=folder / "models")
+    same.run()
+    assert "folders of one name" in same.problems["Chest_NIH"] and not same.evaluations
+    shutil.rmtree(tmp_path / "root/again")
+    (tmp_path / "root/Chest_NIH/manifest.json").write_text('{"modality": "chest"}')
+    found = find_datasets(tmp_path / "root")
+    evaluator = Evaluator(found, tmp_path / "out", models_dir=folder / "models", resamples=2)
+    evaluator.run()
+    (evaluation,) = evaluator.evaluations
+    assert (evaluation.name, evaluation.truth.modality.name, evaluation.published) == ("Chest_NIH", "chest", None)
+    assert set(evaluator.problems) == {"mine"}
+    assert '{"modality": "NAME"} into its manifest.json; NAME: brain, liver' in evaluator.problems["mine"]

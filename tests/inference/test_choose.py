@@ -43,6 +43,15 @@ def test_an_input_finds_its_model_or_none(found, option, expected, by):
     assert (choice.reason is None) == (expected is not None)
 
 
+def test_the_models_there_are_decide_where_dicom_leaves_several():
+    assert choose_modality(source("MR", "BRAIN"), available=("phantom",)).modality.name == "phantom"
+    assert choose_modality(source("MR", "BRAIN"), available=("phantom", "brain")).modality.name == "brain"
+    assert choose_modality(source("MR", "BRAIN"), "brain", available=("phantom",)).modality.name == "brain", "as stated"
+    assert choose_modality(source("CT", "LIVER"), available=("phantom",)).modality.name == "liver", "never another"
+    assert choose_modality(source("OPT", "EYE"), "oct2017").chosen_by == "option", "one of two retinal modalities"
+    assert choose_modality(source("OPT", "EYE"), available=("oct2017",)).modality.name == "oct2017"
+
+
 def test_reasons_name_the_tags():
     assert choose_modality(source("US", "ABDOMEN")).reason == "no model for DICOM modality US, body part ABDOMEN"
     assert choose_modality(source("MR")).reason == "no model for DICOM modality MR, no body part stated"
