@@ -24,7 +24,7 @@ from tqdm import tqdm
 from invad_med.bundle import root as bundle_root
 from invad_med.data.bmad import BmadDataset, inspect_tree
 from invad_med.detection import AnomalyDetector
-from invad_med.evaluation.dataset import choose_checkpoint, choose_facts, load_detector
+from invad_med.evaluation.models_of import choose_checkpoint, choose_facts, load_detector
 from invad_med.evaluation.truth import read_truth
 from invad_med.features.cached import cached_features
 from invad_med.inferers import InversionInferer

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
+from invad_med.evaluation.method import Scored
 from invad_med.evaluation.truth import SIZE, Truth
 from invad_med.metrics import ranking
 from invad_med.metrics.bootstrap import Figure, figure
@@ -18,25 +19,6 @@ from invad_med.scoring import resize_map
 
 _CHUNK = 50  # resamples at a time
 _CURVE = 400  # points of a curve that is drawn
-
-
-@dataclass(frozen=True)
-class Scored:
-    """What one method says of N images.
-
-    Args:
-        scores: (N,) larger is more abnormal.
-        maps: (N, h, w) float32 on the feature grid.
-        threshold: score above which an image counts as abnormal, or None.
-        map_threshold: the same for a pixel, or None.
-        note: how the method was set, for the reader.
-    """
-
-    scores: np.ndarray
-    maps: np.ndarray
-    threshold: float | None = None
-    map_threshold: float | None = None
-    note: str = ""
 
 
 @dataclass

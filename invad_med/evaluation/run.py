@@ -8,17 +8,13 @@ from typing import Any
 
 import torch
 
-from invad_med.data.bmad import BmadDataset, inspect_tree
+from invad_med.data.bmad import BmadDataset
 from invad_med.data.slices import ReadError
 from invad_med.detection import AnomalyDetector
-from invad_med.evaluation.dataset import (
-    Evaluation,
-    Plan,
-    choose_checkpoint,
-    choose_facts,
-    evaluate_dataset,
-    load_detector,
-)
+from invad_med.evaluation.dataset import evaluate_dataset
+from invad_med.evaluation.models_of import choose_checkpoint, choose_facts, load_detector
+from invad_med.evaluation.plan import Plan
+from invad_med.evaluation.record import Evaluation
 from invad_med.evaluation.report import write_report
 from invad_med.evaluation.tables import write_tables
 from invad_med.parallel import rank
@@ -41,7 +37,7 @@ class Evaluator:
         modality: name of the table's row, for one data set whose folder does not say it.
         device: to compute on.
         tracker: what takes the results down, see `invad_med.tracking.tracker`; None for nothing.
-        plan: keys of `invad_med.evaluation.dataset.Plan`.
+        plan: keys of `invad_med.evaluation.plan.Plan`.
     """
 
     def __init__(
@@ -110,8 +106,3 @@ class Evaluator:
         """
         if self.problems:
             raise SystemExit(INCOMPLETE)
-
-
-def find_datasets(dataset_dir: str | Path) -> list[BmadDataset]:
-    """Return every data set below a folder, with its problems; see `invad_med.data.bmad`."""
-    return inspect_tree(dataset_dir)

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from invad_med.metrics.summary import bmad9
 
 if TYPE_CHECKING:
-    from invad_med.evaluation.dataset import Evaluation
+    from invad_med.evaluation.record import Evaluation
 
 ALIAS = "champion"
 

@@ -11,7 +11,6 @@ import pytest
 
 from invad_med.bundle import root
 from invad_med.tracking.tracker import ALIAS, Tracker
-from tests.evaluation.test_run import folder, run  # noqa: F401  the same fixtures
 
 PATIENCE = 120  # seconds
 
@@ -42,18 +41,18 @@ def server(tmp_path):
             process.terminate()
 
 
-def test_a_server_gets_everything_and_gives_it_back(server, run, folder, tmp_path, monkeypatch):  # noqa: F811
+def test_a_server_gets_everything_and_gives_it_back(server, measured, measured_folder, tmp_path, monkeypatch):
     import mlflow
 
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     tracker = Tracker(
-        tracking_uri=server, registered_model_name="invad-test", bundle_root=root(), models_dir=folder / "models"
+        server, registered_model_name="invad-test", bundle_root=root(), models_dir=measured_folder / "models"
     )
-    parent = tracker(run.evaluations, [folder / "out" / "metrics.csv"], tmp_path / "out")
+    parent = tracker(measured.evaluations, [measured_folder / "out" / "metrics.csv"], tmp_path / "out")
     assert not (tmp_path / "out").exists()  # the server's store, not one of our own
     client = mlflow.MlflowClient(server, server)
     assert client.get_run(parent).data.metrics["brain/image_auroc"] == pytest.approx(
-        run.evaluations[0].judged["calibrated"].values["image_auroc"]
+        measured.evaluations[0].judged["calibrated"].values["image_auroc"]
     )
     version = client.get_model_version_by_alias("invad-test", ALIAS)
     assert version.run_id == parent
@@ -64,4 +63,4 @@ def test_a_server_gets_everything_and_gives_it_back(server, run, folder, tmp_pat
     finally:
         mlflow.set_tracking_uri(before)
     (model,) = (tmp_path / "back").rglob("brain.pt")
-    assert model.read_bytes() == (folder / "models" / "brain.pt").read_bytes(), there
+    assert model.read_bytes() == (measured_folder / "models" / "brain.pt").read_bytes(), there
