@@ -1,4 +1,4 @@
-"""Addresses of servers as users give them: none may hold a credential, since addresses end up in logs and on screens."""
+"""Addresses of servers as users give them: none may hold a credential, since addresses end up in logs."""
 
 from __future__ import annotations
 

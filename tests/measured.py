@@ -7,21 +7,12 @@ import pytest
 from PIL import Image
 
 
-def network():
-    """An untrained detector of the size that the models here have."""
-    from invad_med.detection import AnomalyDetector
-    from invad_med.networks import FrozenFeatures, create_denoiser
-
-    denoiser = create_denoiser("cpu", 192, 4, depth=1, hidden_size=32)
-    return AnomalyDetector(FrozenFeatures(weights="checkpoint"), denoiser, image_size=64)
-
-
 @pytest.fixture(scope="session")
 def measured_folder(tmp_path_factory):
     """A root with a brain set (masks, patients), a test-only chest set and a broken one; models for the first two."""
     import torch
 
-    from invad_med.detection import AnomalyDetector
+    from invad_med.detection import AnomalyDetector, FeatureHost
     from invad_med.features.cached import prepare_features
     from invad_med.networks import FrozenFeatures, create_denoiser
     from invad_med.training.artefact import finish_training
@@ -62,9 +53,9 @@ def measured_folder(tmp_path_factory):
     save(root / "BMAD/Liver_AD/test/good/odd/a.png")
 
     cohort = read_cohort(root / "BMAD/Brain_AD", held_out_fraction=0.4)
-    backbone = FrozenFeatures()
-    detector = AnomalyDetector(backbone, create_denoiser("cpu", 192, 4, depth=1, hidden_size=32), image_size=64)
-    features = prepare_features(backbone, cohort, None, size=64, progress=False)
+    denoiser = create_denoiser("cpu", 192, 4, depth=1, hidden_size=32)
+    detector = AnomalyDetector(FeatureHost(FrozenFeatures(), denoiser, image_size=64))
+    features = prepare_features(detector.host, cohort, None, progress=False)
     torch.manual_seed(0)
     trained = create_denoiser("cpu", 192, 4, depth=1, hidden_size=32)
     torch.nn.init.normal_(trained.network.final_layer.linear.weight, std=0.1)
@@ -80,7 +71,7 @@ def measured(measured_folder):
     from invad_med.evaluation.run import Evaluator
 
     evaluator = Evaluator(
-        inspect_tree(measured_folder / "BMAD"), network(), measured_folder / "out",
+        inspect_tree(measured_folder / "BMAD"), measured_folder / "out",
         models_dir=measured_folder / "models", baselines=True, resamples=100, false_positive_rate=0.2,
     )  # fmt: skip
     evaluator.run()

@@ -29,7 +29,7 @@ WITHOUT = (
 @pytest.mark.parametrize("address", WITH)
 def test_a_credential_is_refused_and_never_quoted(address):
     assert holds_credentials(address)
-    with pytest.raises(ValueError, match="no user and password.*: name them in X") as error:
+    with pytest.raises(ValueError, match=r"no user and password.*: name them in X") as error:
         refuse_credentials(address, "name them in X")
     assert "S3cret" not in str(error.value) and "S3cret" not in redacted(address)
     assert "host" in redacted(address) or "127.0.0.1:5055" in redacted(address)

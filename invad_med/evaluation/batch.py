@@ -57,31 +57,31 @@ class Batch:
         """(B, 3, H, W) float32 in [0, 1], as the detector takes them, on its device."""
         images = self._images
         if images is None:
-            images = self.squares(self.detector.image_size).to(self.device)
+            images = self.squares(self.detector.host.image_size).to(self.device)
         self._images = images if self.keep else None
         return images
 
     @property
     def device(self) -> torch.device:
         """Where the detector computes."""
-        return next(self.detector.parameters()).device
+        return self.detector.host.device
 
     @cached_property
     @torch.no_grad()
     def features(self) -> Tensor:
-        """(B, C, h, w) float32 normalised features of the detector's own backbone, on its device."""
-        return self.detector.features(self.images)
+        """(B, C, h, w) float32: the encoding of the detector's own host, on its device."""
+        return self.detector.host.encode(self.images)
 
     @torch.no_grad()
     def end_point(self, timesteps: Timesteps | None = None) -> Tensor:
         """Return z_T (B, C, h, w) of the detector, or of its network walked over other timesteps."""
-        own = tuple(self.detector.inferer.timesteps)
+        own, host = tuple(self.detector.timesteps), self.detector.host
         grid = own if timesteps is None else tuple(timesteps)
         if grid not in self._end_points:
             self._end_points[grid] = (
                 self.detector.end_point(self.images)
                 if grid == own
-                else invert(self.detector.denoiser, self.features, grid, self.detector.inferer.alphas_cumprod)
+                else invert(host.eps, self.features, grid, host.alphas_cumprod)
             )
         return self._end_points[grid]
 
@@ -110,11 +110,10 @@ class Images:
     @cached_property
     @torch.no_grad()
     def features(self) -> Tensor:
-        """(N, C, h, w) float16 normalised features on the CPU, through the cache; computed once for all methods."""
-        d, truth = self.detector, self.truth
-        raw = cached_features(d.features, truth.images, truth.facts, self.cache_dir, d.image_size)
-        device = next(d.parameters()).device
-        return torch.cat([d.features.normalise(part.to(device).float()).half().cpu() for part in raw.split(64)])
+        """(N, C, h, w) float16 encodings on the CPU, through the cache; computed once for all methods."""
+        host = self.detector.host
+        raw = cached_features(host, self.truth.images, self.truth.facts, self.cache_dir)
+        return torch.cat([host.normalise(part.to(host.device).float()).half().cpu() for part in raw.split(64)])
 
 
 def cut(count: int, size: int) -> list[range]:

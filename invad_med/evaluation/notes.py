@@ -23,7 +23,7 @@ def notes_on(e: Evaluation) -> list[str]:
                 f"no {what} threshold at a false-positive rate of {e.plan.false_positive_rate:g}: "
                 "too few held-out normal images support it"
             )
-    trained_on = e.provenance.get("dataset")
+    trained_on = e.provenance.modality
     if trained_on and trained_on != truth.facts.name:
         notes.append(f"the model was trained for {trained_on}, the images are prepared as {truth.facts.name}")
     return notes

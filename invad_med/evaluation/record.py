@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
+from invad_med.data.provenance import Provenance
 from invad_med.evaluation.judge import Judgement
 from invad_med.evaluation.method import Scored
 from invad_med.evaluation.plan import Plan
@@ -35,7 +35,7 @@ class Evaluation:
     name: str
     truth: Truth
     plan: Plan
-    provenance: dict[str, Any]
+    provenance: Provenance
     checkpoint_digest: str
     data_digest: str
     scored: dict[str, Scored] = field(default_factory=dict)

@@ -1,12 +1,14 @@
-"""MONAI dictionary transforms: an `Input` to the networks' image, and a map back onto the slice's grid."""
+"""MONAI shells: an `Input` to the networks' image, a batch to the detectors, and a map back onto the slice's grid."""
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
-from typing import Any
+from collections.abc import Callable, Hashable, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import torch
 from monai.config import KeysCollection
+from monai.inferers import Inferer
 from monai.transforms import MapTransform
 
 from invad_med.data.slices import ReadError
@@ -18,7 +20,7 @@ from invad_med.readers.sources import read_slice
 class LoadSliced(MapTransform):
     """Replace each key's `Input` by its image (3, size, size) float32 in [0, 1]; one broken file stops nothing.
 
-    Adds ``dataset`` (its model's data set) and ``problem``: empty, or why the slice could not be read; the image is
+    Adds ``modality`` (its model's) and ``problem``: empty, or why the slice could not be read; the image is
     then black and its result is not to be used.
 
     Args:
@@ -41,7 +43,7 @@ class LoadSliced(MapTransform):
                 image = to_image(read_slice(wanted.source, wanted.index), wanted.facts, self.size)
             except ReadError as error:
                 image, problem = torch.zeros(3, self.size, self.size), str(error)
-            item |= {key: image, "dataset": wanted.facts.name, "problem": problem}
+            item |= {key: image, "modality": wanted.facts.name, "problem": problem}
         return item
 
 
@@ -68,3 +70,24 @@ class MapToSliced(MapTransform):
         for key in self.key_iterator(item):
             item[key] = from_image(torch.as_tensor(item[key])[0].cpu(), piece, wanted.facts)[None]
         return item
+
+
+@dataclass(frozen=True)
+class Carried:
+    """An object that rides along in a MONAI batch: a scalar to ``decollate_batch``, taken out by its ``item()``."""
+
+    value: Any
+    ndim: ClassVar[int] = 0
+
+    def item(self) -> Any:
+        """Return the object."""
+        return self.value
+
+
+class DetectorInferer(Inferer):
+    """What MONAI's evaluator calls: hand the batch to the detectors, which do the rest."""
+
+    def __call__(self, inputs: torch.Tensor, network: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Return ``network(inputs, *args, **kwargs)`` without gradients."""
+        with torch.no_grad():
+            return network(inputs, *args, **kwargs)

@@ -2,34 +2,36 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
-from typing import Any
+import dataclasses
 
 import numpy as np
+from torch import Tensor
 
-from invad_med.data.prediction import Prediction
+from invad_med.data.prediction import Detection, Prediction, Scores, Status
 from invad_med.inference.inputs import Input
 
-_NUMBERS = ("score", "p_value", "threshold", "map_threshold", "paper_score")
 
+def scored(wanted: Input, detection: Detection, anomaly: Tensor) -> Prediction:
+    """Return the prediction for one slice.
 
-def scored(wanted: Input, found: Mapping[str, Any]) -> Prediction:
-    """Return the prediction for one slice from its row of `DetectorShelf`'s findings, the map on the slice's grid."""
-    numbers = {key: None if math.isnan(value := float(found[key])) else value for key in _NUMBERS}
-    anomaly = np.asarray(found["pred"].cpu()[0], dtype=np.float32)
+    Args:
+        wanted: the slice.
+        detection: what the detector says of it.
+        anomaly: (1, H, W), its map on the slice's own grid.
+    """
+    numbers = {field.name: getattr(detection, field.name) for field in dataclasses.fields(Scores)}
     return Prediction(
         wanted.source,
         wanted.index,
-        "scored",
-        found["withheld"] or None,
+        Status.SCORED,
+        detection.withheld,
         wanted.facts.name,
         wanted.chosen_by,
-        map=anomaly,
+        map=np.asarray(anomaly[0].cpu(), dtype=np.float32),
         **numbers,
     )
 
 
 def unreadable(wanted: Input, reason: str) -> Prediction:
     """Return the prediction for a slice that could not be read."""
-    return Prediction(wanted.source, wanted.index, "unreadable", reason, wanted.facts.name, wanted.chosen_by)
+    return Prediction(wanted.source, wanted.index, Status.UNREADABLE, reason, wanted.facts.name, wanted.chosen_by)

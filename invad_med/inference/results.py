@@ -10,14 +10,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from ignite.engine import Engine, Events
 from monai.engines import IterationEvents
 from tqdm import tqdm
 
-from invad_med.data.prediction import Prediction
+from invad_med.data.prediction import Prediction, Status
+from invad_med.data.provenance import Provenance
 from invad_med.data.slices import Source
 from invad_med.data.transforms import to_unit
 from invad_med.inference.inputs import Input, Inputs
+from invad_med.inference.monai import Carried
 from invad_med.inference.pipeline import scored, unreadable
 from invad_med.readers.sources import read_slice
 from invad_med.writers.dicom.common import Result
@@ -35,9 +38,9 @@ INCOMPLETE = 3  # exit status of a run that could not read some of its input
 class WriteResults:
     """Write heatmaps of slices, maps and DICOM objects of sources, a table and an overview below ``output_dir``.
 
-    Attach it to a MONAI evaluator whose inferer returns the findings of `DetectorShelf`; they become keys of the
-    engine's output (``pred``, ``score``, ...), where postprocessing and other handlers find them. A source's map is
-    written when its last slice is there.
+    Attach it to a MONAI evaluator whose network is `invad_med.detection.Detectors`; the engine's output then has
+    ``pred``, the maps, and ``detection``, a record for each image, where postprocessing and other handlers find them. A
+    source's map is written when its last slice is there.
 
     Args:
         inputs: what the evaluator's items refer to.
@@ -56,11 +59,11 @@ class WriteResults:
         inputs: Inputs,
         output_dir: str | Path,
         dicom: DicomWriter | None = None,
-        provenance: Callable[[str], Mapping[str, Any]] | None = None,
+        provenance: Callable[[str], Provenance] | None = None,
         destination: str | None = None,
     ) -> None:
         self.inputs, self.output_dir, self.dicom = inputs, Path(output_dir), dicom
-        self.provenance = provenance or (lambda dataset: {})
+        self.provenance = provenance or (lambda modality: Provenance(modality=modality))
         self.destination = None
         if destination:
             from invad_med.archive.dicomweb import Destination
@@ -87,8 +90,10 @@ class WriteResults:
     @staticmethod
     def _unpack(engine: Engine) -> None:
         output: Any = engine.state.output
-        if isinstance(output["pred"], Mapping):
-            output.update(output.pop("pred"))
+        detections = output["pred"]
+        if isinstance(detections, list):
+            output["pred"] = torch.stack([d.map for d in detections])[:, None]
+            output["detection"] = [Carried(d) for d in detections]
 
     def _collect(self, engine: Engine) -> None:
         batch: Any = engine.state.batch
@@ -105,7 +110,7 @@ class WriteResults:
         if item["problem"]:
             self.predictions.append(unreadable(wanted, item["problem"]))
             return
-        prediction = scored(wanted, found)
+        prediction = scored(wanted, found["detection"], found["pred"])
         assert prediction.map is not None
         unit = to_unit(read_slice(wanted.source, wanted.index), wanted.facts)
         picture = draw_heatmap(prediction, unit)
@@ -126,7 +131,7 @@ class WriteResults:
 
     def _export(self, source: Source) -> None:
         predictions = tuple(self._scored[i] for i in sorted(self._scored))
-        result = Result(source, predictions, self.provenance(predictions[0].dataset or ""))
+        result = Result(source, predictions, self.provenance(predictions[0].modality or ""))
         if self.dicom is not None and self.dicom.wanted(result):
             outcome = self.dicom(result)
             self.objects += len(outcome.written)
@@ -142,7 +147,7 @@ class WriteResults:
         self.overview.save(self.output_dir / "overview.png", everything, self.inputs.problems)
         for problem in self.inputs.problems:
             logger.warning("not read: %s: %s", problem.path.relative_to(self.inputs.base), problem.reason)
-        for reason in dict.fromkeys(p.reason for p in self.predictions if p.status == "scored" and p.reason):
+        for reason in dict.fromkeys(p.reason for p in self.predictions if p.status is Status.SCORED and p.reason):
             logger.warning("%s", reason)
         for (kind, reason), count in self.refused.items():
             logger.warning("DICOM %s not written for %d source(s): %s", kind, count, reason)
@@ -154,11 +159,11 @@ class WriteResults:
     @property
     def unreadable(self) -> int:
         """Number of files and slices that could not be read."""
-        return len(self.inputs.problems) + sum(p.status == "unreadable" for p in self.predictions)
+        return len(self.inputs.problems) + sum(p.status is Status.UNREADABLE for p in self.predictions)
 
     def summary(self) -> str:
         """Return the counts and where the results are, in a few lines."""
-        done = [p for p in self.predictions if p.status == "scored"]
+        done = [p for p in self.predictions if p.status is Status.SCORED]
         above = sum(p.score is not None and p.threshold is not None and p.score > p.threshold for p in done)
         objects = f", dicom ({self.objects} objects{self._stored()})" if self.objects else ""
         return (

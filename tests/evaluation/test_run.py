@@ -13,15 +13,15 @@ import torch
 import invad_med.evaluation.truth as truth_module
 from invad_med.commands.compare import compare_runs
 from invad_med.data.bmad import inspect_tree, read_tree
+from invad_med.detection import load_detector
 from invad_med.evaluation.dataset import evaluate_dataset
 from invad_med.evaluation.methods import BASELINES
 from invad_med.evaluation.methods.maps import MapBaseline
-from invad_med.evaluation.models_of import choose_checkpoint, load_detector
+from invad_med.evaluation.models_of import choose_checkpoint
 from invad_med.evaluation.pictures import curves
 from invad_med.evaluation.plan import Plan
 from invad_med.evaluation.report import write_report
 from invad_med.evaluation.run import Evaluator
-from tests.measured import network
 
 
 def test_metrics_have_the_stated_form(measured, measured_folder):
@@ -57,7 +57,7 @@ def test_what_cannot_be_done_is_said_and_the_rest_done(measured, measured_folder
     assert "http" not in page.replace("http://www.w3.org", "").replace("https://www.w3.org", "").replace(
         "http://purl.org", ""
     ).replace("http://creativecommons.org", "")
-    with pytest.raises(ValueError, match=r"no model for liver in the models folder \(there: brain, chest\)"):
+    with pytest.raises(ValueError, match=r"no model for liver \(there: brain, chest\)"):
         choose_checkpoint("liver", None, measured_folder / "models", False)
 
 
@@ -74,7 +74,7 @@ def test_other_images_and_order_never_change_a_score(measured, measured_folder, 
             (few / "test" / kind / sub).mkdir(parents=True)
             source = measured_folder / "BMAD/Brain_AD/test" / kind / sub / f"{name}.png"
             shutil.copy(source, few / "test" / kind / sub / f"z{name}.png")
-    detector = load_detector(network(), measured_folder / "models/brain.pt", "cpu")
+    detector = load_detector(measured_folder / "models/brain.pt")
     data = read_tree(few)[0]
     alone = evaluate_dataset(data, data.facts, detector, measured_folder / "models/brain.pt", Plan(resamples=10))
     whole = measured.evaluations[0]
@@ -103,7 +103,7 @@ def test_a_baseline_from_outside_gets_images_and_each_is_decoded_once(measured_f
     monkeypatch.setattr(truth_module, "read_slice", counted(truth_module.read_slice, lambda source, _: source.paths[0]))
     monkeypatch.setattr(truth_module, "read_mask", counted(truth_module.read_mask, lambda path: path))
     (data,) = read_tree(measured_folder / "BMAD/Brain_AD")
-    detector = load_detector(network(), measured_folder / "models/brain.pt", "cpu")
+    detector = load_detector(measured_folder / "models/brain.pt")
     found = evaluate_dataset(
         data, data.facts, detector, measured_folder / "models/brain.pt", Plan(baselines=True, resamples=10)
     )
@@ -121,7 +121,7 @@ def test_two_runs_are_compared_pairwise(measured, measured_folder, tmp_path):
     table = compare_runs(measured_folder / "out", tmp_path / "again")
     assert set(table.dataset) == {"Brain_AD", "Chest-RSNA"} and (table.difference == 0).all()
     other = Evaluator(
-        inspect_tree(measured_folder / "BMAD/Chest-RSNA"), network(), tmp_path / "other",
+        inspect_tree(measured_folder / "BMAD/Chest-RSNA"), tmp_path / "other",
         models_dir=measured_folder / "models", resamples=100, seed=1,
     )  # fmt: skip
     other.run()
@@ -151,7 +151,7 @@ def test_mlflow_has_the_same_keys_for_every_modality(measured, measured_folder, 
     brain, chest = sorted(nested, key=lambda r: r.data.tags["modality"])
     assert set(chest.data.metrics) < set(brain.data.metrics) | set(run_metrics(measured.evaluations[1]))
     assert brain.data.metrics["image_auroc"] == pytest.approx(auroc)
-    assert {"model backbone", "model seed", "checkpoint_digest", "data_digest", "model versions"} <= set(
+    assert {"model architecture.backbone", "model seed", "checkpoint_digest", "model versions.torch"} <= set(
         brain.data.params
     )
     assert {a.path for a in client.list_artifacts(parent)} >= {"metrics.csv", "report.html", "executed_config.json"}

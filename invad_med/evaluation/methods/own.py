@@ -37,8 +37,8 @@ class Calibrated(_EndPointScore):
 
     def __init__(self, detector: AnomalyDetector, plan: Plan) -> None:
         super().__init__(detector, plan)
-        if reason := detector.calibration.why_not(detector.inferer.timesteps):
-            raise ValueError(reason)
+        if detector.withheld is not None:
+            raise ValueError(detector.withheld)
 
     def add(self, batch: Batch) -> None:
         """Score a batch."""
@@ -54,7 +54,7 @@ class Calibrated(_EndPointScore):
             self.rows["map"],
             calibration.threshold(rate),
             calibration.map_threshold(rate),
-            f"timesteps {list(self.detector.inferer.timesteps)}, {len(calibration.reference)} held-out normals",
+            f"timesteps {self.detector.timesteps}, {len(calibration.reference)} held-out normals",
             self.rows["p_value"],
         )
 
@@ -63,7 +63,10 @@ class Paper(_EndPointScore):
     """The paper's score."""
 
     about = "max(A) - min(A) + sum(A) of the norm A of the end point, three steps of the paper's grid"
-    timesteps = inversion_timesteps(3, "paper")
+
+    def __init__(self, detector: AnomalyDetector, plan: Plan) -> None:
+        super().__init__(detector, plan)
+        self.timesteps = inversion_timesteps(3, "paper", len(detector.host.alphas_cumprod))
 
     def add(self, batch: Batch) -> None:
         """Score a batch."""
@@ -82,7 +85,10 @@ class Official(_EndPointScore):
         "the authors' code: its grid, and min-max over the whole split (transductive: an image's score depends on the "
         "others; only to reproduce)"
     )
-    timesteps = inversion_timesteps(3, "official")
+
+    def __init__(self, detector: AnomalyDetector, plan: Plan) -> None:
+        super().__init__(detector, plan)
+        self.timesteps = inversion_timesteps(3, "official", len(detector.host.alphas_cumprod))
 
     def add(self, batch: Batch) -> None:
         """Take down both parts of the score."""

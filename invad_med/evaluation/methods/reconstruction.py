@@ -22,5 +22,6 @@ class Reconstruction(MapBaseline):
 
     def maps(self, batch: Batch, setting: Any) -> Tensor:
         """Return the distance at each position: (B, h, w)."""
-        inferer = ReconstructionInferer(setting, len(self.detector.inferer.timesteps))
-        return (inferer(batch.features, self.detector.denoiser) - batch.features).norm(dim=1)
+        host, steps = self.detector.host, len(self.detector.timesteps)
+        inferer = ReconstructionInferer(setting, steps, alphas_cumprod=host.alphas_cumprod)
+        return (inferer(batch.features, host.eps) - batch.features).norm(dim=1)
