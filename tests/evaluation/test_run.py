@@ -135,7 +135,7 @@ def test_mlflow_has_the_same_keys_for_every_modality(measured, measured_folder, 
     import mlflow
 
     from invad_med.bundle import root
-    from invad_med.tracking.tracker import Tracker, run_metrics
+    from invad_med.tracking.tracker import Tracker
 
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     tracker = Tracker(bundle_root=root(), models_dir=measured_folder / "models", settings={"seed": 0})
