@@ -50,7 +50,7 @@ class Batch:
 
     def squares(self, size: int) -> Tensor:
         """Return the images as squares of another size: (B, 3, size, size) float32 in [0, 1] on the CPU."""
-        return torch.stack([to_image(image, self.truth.facts, size) for image in self.slices])
+        return torch.stack([to_image(image, self.truth.modality, size) for image in self.slices])
 
     @property
     def images(self) -> Tensor:
@@ -112,7 +112,7 @@ class Images:
     def features(self) -> Tensor:
         """(N, C, h, w) float16 encodings on the CPU, through the cache; computed once for all methods."""
         host = self.detector.host
-        raw = cached_features(host, self.truth.images, self.truth.facts, self.cache_dir)
+        raw = cached_features(host, self.truth.images, self.truth.modality, self.cache_dir)
         return torch.cat([host.normalise(part.to(host.device).float()).half().cpu() for part in raw.split(64)])
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from invad_med.data.bmad import BmadDataset
-from invad_med.data.datasets import DatasetFacts
+from invad_med.data.modalities import Modality
 from invad_med.detection import AnomalyDetector
 from invad_med.evaluation.batch import Batch, Images, cut
 from invad_med.evaluation.floor import Floor
@@ -26,7 +26,7 @@ from invad_med.parallel import processes, rank, together
 
 
 def evaluate_dataset(
-    dataset: BmadDataset, facts: DatasetFacts, detector: AnomalyDetector, ckpt_path: str | Path, plan: Plan
+    dataset: BmadDataset, modality: Modality, detector: AnomalyDetector, ckpt_path: str | Path, plan: Plan
 ) -> Evaluation:
     """Score a data set's split and measure every score.
 
@@ -34,7 +34,7 @@ def evaluate_dataset(
 
     Args:
         dataset: as `invad_med.data.bmad.read_tree` gives it.
-        facts: how its images are prepared.
+        modality: how its images are prepared.
         detector: calibrated, on the device to compute on.
         ckpt_path: the file it was loaded from.
         plan: what to do.
@@ -43,11 +43,11 @@ def evaluate_dataset(
         ValueError: no image in the split, or a detector that is not calibrated.
         ReadError: an image cannot be read.
     """
-    truth = read_truth(dataset, plan.split, facts)
+    truth = read_truth(dataset, plan.split, modality)
     start = time.perf_counter()
     methods: dict[str, Method] = {name: make(detector, plan) for name, make in METHODS.items()}
     floor, notes = None, list(dataset.notes)
-    train, valid = _learnt_from(dataset, facts, detector, plan) if plan.baselines else (None, None)
+    train, valid = _learnt_from(dataset, modality, detector, plan) if plan.baselines else (None, None)
     if train is not None:
         methods |= {name: make(detector, plan) for name, make in BASELINES.items()}
         floor = Floor(truth, train.truth)
@@ -84,16 +84,16 @@ def evaluate_dataset(
 
 
 def _learnt_from(
-    dataset: BmadDataset, facts: DatasetFacts, detector: AnomalyDetector, plan: Plan
+    dataset: BmadDataset, modality: Modality, detector: AnomalyDetector, plan: Plan
 ) -> tuple[Images | None, Images | None]:
     """Return the normal training images and those of ``valid``, each None where there are none to use."""
     splits = {item.split for item in dataset.items if item.split != "train" or not item.label}
     if "train" not in splits:
         return None, None
-    train = Images(read_truth(dataset, "train", facts).normals(), detector, plan.cache_dir)
+    train = Images(read_truth(dataset, "train", modality).normals(), detector, plan.cache_dir)
     if "valid" not in splits or plan.split == "valid":
         return train, None
-    return train, Images(read_truth(dataset, "valid", facts), detector)
+    return train, Images(read_truth(dataset, "valid", modality), detector)
 
 
 def _score(

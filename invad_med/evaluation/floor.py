@@ -57,7 +57,7 @@ class Floor:
         chosen = np.random.default_rng(0).permutation(len(train.images))[:_MOST_NORMALS].tolist()
         self.exists = len(chosen) > 1 and truth.both_classes
         if self.exists:
-            small = [to_image(train.read(i), train.facts, _SIZE).mean(0) for i in chosen]
+            small = [to_image(train.read(i), train.modality, _SIZE).mean(0) for i in chosen]
             self.normals = torch.stack(small).numpy()
 
     def add(self, batch: Batch) -> None:

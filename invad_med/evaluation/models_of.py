@@ -1,33 +1,31 @@
-"""Which row of the table prepares a data set's images, and which model scores it."""
+"""Which modality a data set's images are prepared as, and which model scores it."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from invad_med.data.bmad import BmadDataset
-from invad_med.data.datasets import DatasetFacts, all_datasets, find_dataset
+from invad_med.data.modalities import Modality, all_modalities, find_modality, require_modality
 from invad_med.detection import ModelFiles, read_provenance
 
 
-def choose_facts(dataset: BmadDataset, modality: str | None, alone: bool, ckpt_path: str | None) -> DatasetFacts:
-    """Return the row of the table by which a data set's images are prepared.
+def choose_modality(dataset: BmadDataset, named: str | None, alone: bool, ckpt_path: str | None) -> Modality:
+    """Return the modality by which a data set's images are prepared.
 
-    ``modality`` decides for a data set given alone; else its name does; else, alone, the given checkpoint.
+    ``named`` decides for a data set given alone; else its name does; else, alone, the given checkpoint.
 
     Raises:
         ValueError: none of them says.
     """
-    if modality and alone:
-        if facts := find_dataset(modality):
-            return facts
-        raise ValueError(f"modality {modality!r} is none of {', '.join(all_datasets())}")
-    if dataset.facts:
-        return dataset.facts
-    if alone and ckpt_path and (facts := find_dataset(str(read_provenance(ckpt_path).modality))):
-        return facts
+    if named and alone:
+        return require_modality(named)
+    if dataset.modality:
+        return dataset.modality
+    if alone and ckpt_path and (modality := find_modality(read_provenance(ckpt_path).modality or "")):
+        return modality
     raise ValueError(
         f"the folder's name {dataset.root.resolve().name!r} is none of the known data sets: evaluate it alone with "
-        f"--modality, one of {', '.join(all_datasets())}"
+        f"--modality, one of {', '.join(all_modalities())}"
     )
 
 

@@ -24,6 +24,6 @@ def notes_on(e: Evaluation) -> list[str]:
                 "too few held-out normal images support it"
             )
     trained_on = e.provenance.modality
-    if trained_on and trained_on != truth.facts.name:
-        notes.append(f"the model was trained for {trained_on}, the images are prepared as {truth.facts.name}")
+    if trained_on and trained_on != truth.modality.name:
+        notes.append(f"the model was trained for {trained_on}, the images are prepared as {truth.modality.name}")
     return notes

@@ -41,7 +41,7 @@ def write_report(evaluations: Sequence[Evaluation], problems: dict[str, str], ou
         problems=problems,
         columns=COLUMNS,
         level=round(100 * LEVEL),
-        bmad9=bmad9({e.truth.facts.name: e.judged[OWN].values for e in evaluations}),
+        bmad9=bmad9({e.truth.modality.name: e.judged[OWN].values for e in evaluations}),
         about={name: text for e in evaluations for name, text in e.about.items()},
     )
     path = output_dir / "report.html"
@@ -60,7 +60,7 @@ def _section(e: Evaluation, table: object) -> dict[str, object]:
     normal = e.truth.labels == 0
     return {
         "e": e,
-        "title": e.truth.facts.title,
+        "title": e.truth.modality.title,
         "images": (int(normal.sum()), int((~normal).sum())),
         "groups": e.judged[OWN].groups,
         "columns": columns,

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from invad_med.data.bmad import BmadDataset, read_mask
-from invad_med.data.datasets import DatasetFacts
+from invad_med.data.modalities import Modality
 from invad_med.data.slices import Slice, Source
 from invad_med.data.transforms import mask_on_grid
 from invad_med.parallel import together
@@ -26,7 +26,7 @@ class Truth:
 
     Args:
         root: folder of the data set.
-        facts: how its images are prepared.
+        modality: how its images are prepared.
         images: N files.
         masks: N files or None.
         labels: (N,) int, 0 good, 1 Ungood.
@@ -35,7 +35,7 @@ class Truth:
     """
 
     root: Path
-    facts: DatasetFacts
+    modality: Modality
     images: tuple[Path, ...]
     masks: tuple[Path | None, ...]
     labels: np.ndarray
@@ -79,7 +79,7 @@ class Truth:
         """Place the mask of image ``i``, which is at hand, on the square."""
         path = self.masks[i]
         mask = read_mask(path) if path else np.zeros(image.pixels.shape[:2], dtype=bool)
-        placed, inside = mask_on_grid(mask, image, self.facts, SIZE)
+        placed, inside = mask_on_grid(mask, image, self.modality, SIZE)
         self._placed[i] = np.packbits(placed), np.packbits(inside)
 
     def share_masks(self) -> None:
@@ -95,7 +95,7 @@ class Truth:
         return mask, inside
 
 
-def read_truth(dataset: BmadDataset, split: str, facts: DatasetFacts) -> Truth:
+def read_truth(dataset: BmadDataset, split: str, modality: Modality) -> Truth:
     """Return what is known of a split.
 
     Raises:
@@ -109,7 +109,7 @@ def read_truth(dataset: BmadDataset, split: str, facts: DatasetFacts) -> Truth:
     place = {name: i for i, name in enumerate(dict.fromkeys(names))}
     return Truth(
         dataset.root,
-        facts,
+        modality,
         tuple(item.image for item in items),
         tuple(item.mask for item in items),
         np.array([item.label for item in items]),

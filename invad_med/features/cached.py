@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from invad_med.data.datasets import DatasetFacts
+from invad_med.data.modalities import Modality
 from invad_med.data.slices import Source
 from invad_med.data.transforms import to_image
 from invad_med.detection.host import Host
@@ -37,7 +37,7 @@ def cache_key(path: Path, encoder_digest: str, facts: DatasetFacts) -> str:
 def cached_features(
     host: Host,
     images: Sequence[Path],
-    facts: DatasetFacts,
+    modality: Modality,
     cache_dir: str | Path | None = None,
     progress: bool = True,
     workers: int | None = None,
@@ -52,7 +52,7 @@ def cached_features(
     Args:
         host: whose encoding, on the device to compute on.
         images: PNG, JPEG or TIFF files.
-        facts: how they are prepared.
+        modality: how they are prepared.
         cache_dir: folder of the cache, made if need be; None: nothing is kept.
         progress: show a bar on standard error.
         workers: images computed at the same time, a thread each; None: as many as torch has threads.
@@ -84,7 +84,7 @@ def cached_features(
             cache.store(keys[i], result[i].numpy())
 
     def fill(missing: Sequence[int]) -> None:
-        bar = tqdm(missing, f"features of {facts.name}", unit="image", disable=not progress or not missing)
+        bar = tqdm(missing, f"features of {modality.name}", unit="image", disable=not progress or not missing)
         with one_thread_each(workers) as pool:
             for _ in zip(bar, pool.map(compute, missing), strict=True):
                 pass

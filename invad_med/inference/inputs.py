@@ -11,7 +11,7 @@ from typing import Any
 from invad_med.data.datasets import DatasetFacts
 from invad_med.data.prediction import ChosenBy, Prediction, Status
 from invad_med.data.slices import Problem, Source
-from invad_med.inference.choose import choose_dataset
+from invad_med.inference.choose import choose_modality
 from invad_med.readers.sources import scan
 
 logger = logging.getLogger(__name__)
@@ -19,7 +19,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Input:
-    """One slice to be scored: its source, position, the data set of its model, and what chose that."""
+    """One slice to be scored: its source, position, its modality, and what chose that."""
 
     source: Source
     index: int
@@ -58,9 +58,9 @@ def list_inputs(
 
     Args:
         dataset_dir: folder (searched below), one file, or DICOMweb address: see `invad_med.archive.dicomweb.fetch`.
-        models: names of the data sets there is a model for.
-        default: data set whose model scores files that say nothing of what they show.
-        modality: data set that the user states; see `choose_dataset`.
+        models: names of the modalities there is a model for.
+        default: modality whose model scores files that say nothing of what they show.
+        modality: what the user states they show; see `choose_modality`.
 
     Raises:
         FileNotFoundError, ValueError: nothing is there, or nothing that a model is for; says what was found.

@@ -40,7 +40,7 @@ class LoadSliced(MapTransform):
             wanted: Input = item[key]
             problem = ""
             try:
-                image = to_image(read_slice(wanted.source, wanted.index), wanted.facts, self.size)
+                image = to_image(read_slice(wanted.source, wanted.index), wanted.modality, self.size)
             except ReadError as error:
                 image, problem = torch.zeros(3, self.size, self.size), str(error)
             item |= {key: image, "modality": wanted.facts.name, "problem": problem}
@@ -68,7 +68,7 @@ class MapToSliced(MapTransform):
         wanted = self.inputs.items[int(item["item"])]
         piece = read_slice(wanted.source, wanted.index)
         for key in self.key_iterator(item):
-            item[key] = from_image(torch.as_tensor(item[key])[0].cpu(), piece, wanted.facts)[None]
+            item[key] = from_image(torch.as_tensor(item[key])[0].cpu(), piece, wanted.modality)[None]
         return item
 
 

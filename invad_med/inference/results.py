@@ -112,7 +112,7 @@ class WriteResults:
             return
         prediction = scored(wanted, found["detection"], found["pred"])
         assert prediction.map is not None
-        unit = to_unit(read_slice(wanted.source, wanted.index), wanted.facts)
+        unit = to_unit(read_slice(wanted.source, wanted.index), wanted.modality)
         picture = draw_heatmap(prediction, unit)
         save_heatmap(prediction, unit, self.output_dir, picture)
         self.overview.add(prediction, picture)

@@ -25,7 +25,7 @@ def dataset_run(e: Evaluation, tags: Mapping[str, str], settings: Mapping[str, A
         tags: of the parent run.
         settings: plain values that the run was made with.
     """
-    modality = e.truth.facts.name
+    modality = e.truth.modality.name
     own = {"modality": modality, "dataset": printable_name(e.name), "split": e.plan.split}
     texts = {"histogram.svg": pictures.histogram(e)}
     if e.truth.both_classes:
@@ -67,10 +67,12 @@ def parent_metrics(evaluations: Sequence[Evaluation]) -> dict[str, float]:
     by_name: dict[str, list[float]] = {}
     for e in evaluations:
         for name, value in e.judged[OWN].values.items():
-            metrics[f"{e.truth.facts.name}/{name}"] = value
+            metrics[f"{e.truth.modality.name}/{name}"] = value
             by_name.setdefault(name, []).append(value)
-    metrics |= {f"mean/{name}": sum(values) / len(values) for name, values in by_name.items() if "threshold" not in name}
-    nine = bmad9({e.truth.facts.name: e.judged[OWN].values for e in evaluations})
+    metrics |= {
+        f"mean/{name}": sum(values) / len(values) for name, values in by_name.items() if "threshold" not in name
+    }
+    nine = bmad9({e.truth.modality.name: e.judged[OWN].values for e in evaluations})
     return metrics if nine is None else metrics | {"bmad9": nine}
 
 

@@ -87,7 +87,7 @@ class Tracker:
         metadata = json.loads((self.bundle_root / "configs" / "metadata.json").read_text(encoding="utf-8"))
         config = json.loads((self.bundle_root / "configs" / "evaluate.json").read_text(encoding="utf-8"))
         tags = {"bundle_version": metadata["version"], "monai_version": metadata["monai_version"]}
-        modalities = [e.truth.facts.name for e in evaluations]
+        modalities = [e.truth.modality.name for e in evaluations]
         return RunRecord(
             name=self.run_name or f"bmad-{metadata['version']}",
             description=f"{', '.join(modalities)}: see report.html among the artifacts",
@@ -110,4 +110,3 @@ class Tracker:
         default = models.default or modalities[0]
         files = {modality: str(Path(file).resolve()) for modality, file in models.files.items()}
         return Registration(self.registered_model_name, str(self.bundle_root.resolve()), files, default)
-

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
-from invad_med.data.datasets import find_dataset
+from invad_med.data.modalities import find_modality
 from invad_med.data.prediction import Prediction
 from invad_med.files import write_atomically
 from invad_med.writers import canvas

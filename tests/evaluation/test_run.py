@@ -76,7 +76,7 @@ def test_other_images_and_order_never_change_a_score(measured, measured_folder, 
             shutil.copy(source, few / "test" / kind / sub / f"z{name}.png")
     detector = load_detector(measured_folder / "models/brain.pt")
     data = read_tree(few)[0]
-    alone = evaluate_dataset(data, data.facts, detector, measured_folder / "models/brain.pt", Plan(resamples=10))
+    alone = evaluate_dataset(data, data.modality, detector, measured_folder / "models/brain.pt", Plan(resamples=10))
     whole = measured.evaluations[0]
     assert whole.name == "Brain_AD"
     for name in ("calibrated", "paper"):
@@ -105,7 +105,7 @@ def test_a_baseline_from_outside_gets_images_and_each_is_decoded_once(measured_f
     (data,) = read_tree(measured_folder / "BMAD/Brain_AD")
     detector = load_detector(measured_folder / "models/brain.pt")
     found = evaluate_dataset(
-        data, data.facts, detector, measured_folder / "models/brain.pt", Plan(baselines=True, resamples=10)
+        data, data.modality, detector, measured_folder / "models/brain.pt", Plan(baselines=True, resamples=10)
     )
     assert list(found.judged)[-1] == "brightness" and found.judged["brightness"].values["image_auroc"] == 1.0
     assert found.about["brightness"] == Brightness.about

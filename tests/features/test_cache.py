@@ -14,7 +14,7 @@ from invad_med.features.cached import cached_features
 from invad_med.networks import FrozenFeatures
 from tests.conftest import save
 
-BRAIN = find_dataset("brain")
+BRAIN = find_modality("brain")
 
 
 def array(value):

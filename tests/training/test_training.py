@@ -15,7 +15,7 @@ from invad_med.training.sampling import Draw
 from invad_med.training.steps import FeatureDataset, NoisePredictionInferer, NoisyBatch
 from tests.conftest import save
 
-BRAIN = find_dataset("brain")
+BRAIN = find_modality("brain")
 
 
 @pytest.fixture
@@ -47,7 +47,7 @@ def test_whole_patients_are_held_out_and_test_is_not_touched(brain):
     assert [p.stem for p in cohort.abnormal] == ["w"]
     assert not any("test" in p.parts for p in (*cohort.train, *cohort.held_out, *cohort.abnormal))
     assert read_cohort(brain, held_out_fraction=0.2) == cohort
-    assert cohort.facts is BRAIN
+    assert cohort.modality is BRAIN
 
 
 def test_folds_hold_out_every_image_learnt_from_once_and_patients_whole(brain):
@@ -86,7 +86,7 @@ def test_the_cache_gives_the_same_and_notices_every_change(host, tmp_path, monke
     raw = host.raw
     monkeypatch.setattr(host, "raw", lambda x: computed.append(len(x)) or raw(x))
 
-    def run(facts=BRAIN):
+    def run(modality=BRAIN):
         computed.clear()
         return cached_features(host, images, facts, cache, progress=False)
 
@@ -102,7 +102,7 @@ def test_the_cache_gives_the_same_and_notices_every_change(host, tmp_path, monke
 
     save(images[1], 77)
     assert not torch.equal(run()[1], first[1]) and sum(computed) == 1  # another content
-    run(find_dataset("chest"))
+    run(find_modality("chest"))
     assert sum(computed) == 3  # another recipe
     with torch.no_grad():
         host.features.body.bn1.bias.add_(0.1)

@@ -10,7 +10,7 @@ from pathlib import Path
 from PIL import Image
 from pydicom.dataset import Dataset
 
-from invad_med.data.datasets import find_dataset
+from invad_med.data.modalities import find_modality
 from invad_med.data.slices import ReadError
 from invad_med.data.transforms import to_unit
 from invad_med.readers.sources import read_slice
@@ -126,7 +126,7 @@ class _Job:
         if facts is None:
             raise Refused(f"no data set is called {prediction.modality!r}, so its grey scale is unknown")
         piece = read_slice(self.result.source, prediction.index)
-        return draw_heatmap(prediction, to_unit(piece, facts), reduce=False)
+        return draw_heatmap(prediction, to_unit(piece, modality), reduce=False)
 
 
 def _referring(write: Callable[[_Job], list[Path]]) -> Callable[[_Job], list[Path]]:
