@@ -1,4 +1,4 @@
-"""What a researcher adds from outside, without a line of the package: trained, calibrated, run and evaluated with it."""
+"""What a researcher adds from outside the package: trained, calibrated, run and evaluated with it."""
 
 import json
 from dataclasses import dataclass

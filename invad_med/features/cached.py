@@ -27,9 +27,9 @@ from invad_med.training.cohort import Cohort
 logger = logging.getLogger(__name__)
 
 
-def cache_key(path: Path, encoder_digest: str, facts: DatasetFacts) -> str:
+def cache_key(path: Path, encoder_digest: str, modality: Modality) -> str:
     """Return the name of an image's cached features: a digest of its bytes, the encoder and the preparation."""
-    recipe = f"{encoder_digest} {facts.intensity} {facts.fit}"
+    recipe = f"{encoder_digest} {modality.intensity} {modality.fit}"
     return hashlib.sha256(hashlib.sha256(path.read_bytes()).digest() + recipe.encode()).hexdigest()
 
 
@@ -69,7 +69,7 @@ def cached_features(
     limit = None if limit_gb is None else int(limit_gb * 1e9)
     cache = ArrayCache(cache_dir, shape, limit) if cache_dir else None
     digest = host.encoder_digest() if cache else ""
-    keys = [cache_key(path, digest, facts) for path in images] if cache else []
+    keys = [cache_key(path, digest, modality) for path in images] if cache else []
 
     def load(i: int) -> bool:
         array = cache.load(keys[i]) if cache else None
@@ -79,7 +79,7 @@ def cached_features(
 
     def compute(i: int) -> None:
         with torch.no_grad():  # a thread has its own mode
-            result[i] = image_features(host, images[i], facts)
+            result[i] = image_features(host, images[i], modality)
         if cache:
             cache.store(keys[i], result[i].numpy())
 
@@ -104,10 +104,10 @@ def cached_features(
     return result
 
 
-def image_features(host: Host, path: Path, facts: DatasetFacts) -> Tensor:
+def image_features(host: Host, path: Path, modality: Modality) -> Tensor:
     """Return the raw features of one file: (C, h, w) float16 on the CPU."""
     piece = read_slice(Source("raster", (path,), path.stem, 1), 0)
-    image = to_image(piece, facts, host.image_size)[None].to(host.device)
+    image = to_image(piece, modality, host.image_size)[None].to(host.device)
     return host.raw(image)[0].half().cpu()
 
 
@@ -147,7 +147,7 @@ def prepare_features(
     round_to_half(host.encoder)
     parts = (cohort.train, cohort.held_out, cohort.abnormal)
     images = [path for part in parts for path in part]
-    found = cached_features(host, images, cohort.facts, cache_dir, progress, workers, limit_gb)
+    found = cached_features(host, images, cohort.modality, cache_dir, progress, workers, limit_gb)
     train, held_out, abnormal = found.split([len(part) for part in parts])
     host.fit_normalisation(train)
     return CohortFeatures(train, held_out, abnormal)

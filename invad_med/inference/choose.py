@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from invad_med.data.datasets import DatasetFacts, all_datasets, dataset_for_dicom, find_dataset
+from invad_med.data.modalities import Modality, find_modality, modality_for_dicom, require_modality
 from invad_med.data.prediction import ChosenBy
 from invad_med.data.slices import Source
 
@@ -14,12 +14,12 @@ class Choice:
     """The modality of an input, or why there is none.
 
     Args:
-        facts: the data set, or None.
-        chosen_by: what said so; None without a data set.
+        modality: what it shows, or None.
+        chosen_by: what said so; None without a modality.
         reason: why there is none, for the user's table.
     """
 
-    facts: DatasetFacts | None
+    modality: Modality | None
     chosen_by: ChosenBy | None = None
     reason: str | None = None
 
@@ -39,15 +39,13 @@ def choose_modality(source: Source, named: str | None = None, default: str | Non
     Raises:
         ValueError: ``named`` or ``default`` is no modality.
     """
-    if modality is not None and find_dataset(modality) is None:
-        raise ValueError(f"modality={modality!r} names no data set: choose one of {', '.join(all_datasets())}")
-    stated, said_by = (modality, ChosenBy.OPTION) if modality else (source.stated_dataset, ChosenBy.FOLDER)
-    facts = find_dataset(stated) if stated else None
+    said_by = ChosenBy.OPTION if named else ChosenBy.FOLDER
+    stated = require_modality(named) if named else find_modality(source.stated_modality or "")
     if source.modality is None:
         if stated is not None:
             return Choice(stated, said_by)
         if default is not None:
-            return Choice(find_dataset(default), ChosenBy.DEFAULT)
+            return Choice(require_modality(default), ChosenBy.DEFAULT)
         return Choice(None, None, "nothing says what the image shows: give --modality")
     if stated is not None and stated.allows(source.modality, source.body_part):
         return Choice(stated, said_by)

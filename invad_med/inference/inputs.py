@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from invad_med.data.datasets import DatasetFacts
+from invad_med.data.modalities import Modality
 from invad_med.data.prediction import ChosenBy, Prediction, Status
 from invad_med.data.slices import Problem, Source
 from invad_med.inference.choose import choose_modality
@@ -23,7 +23,7 @@ class Input:
 
     source: Source
     index: int
-    facts: DatasetFacts
+    modality: Modality
     chosen_by: ChosenBy
 
 
@@ -80,12 +80,12 @@ def list_inputs(
     items: list[Input] = []
     unscored: list[Prediction] = []
     for source in found.sources:
-        choice = choose_dataset(source, modality, default)
-        if choice.facts is not None and choice.chosen_by is not None and choice.facts.name in models:
-            items += [Input(source, i, choice.facts, choice.chosen_by) for i in range(source.n_slices)]
+        choice = choose_modality(source, modality, default)
+        if choice.modality is not None and choice.chosen_by is not None and choice.modality.name in models:
+            items += [Input(source, i, choice.modality, choice.chosen_by) for i in range(source.n_slices)]
             continue
-        name = choice.facts.name if choice.facts else None
-        reason = choice.reason or f"no model for {choice.facts.title if choice.facts else 'it'}"
+        name = choice.modality.name if choice.modality else None
+        reason = choice.reason or f"no model for {choice.modality.title if choice.modality else 'it'}"
         unscored += [
             Prediction(source, i, Status.NO_MODEL, reason, name, choice.chosen_by) for i in range(source.n_slices)
         ]

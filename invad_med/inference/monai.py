@@ -43,7 +43,7 @@ class LoadSliced(MapTransform):
                 image = to_image(read_slice(wanted.source, wanted.index), wanted.modality, self.size)
             except ReadError as error:
                 image, problem = torch.zeros(3, self.size, self.size), str(error)
-            item |= {key: image, "modality": wanted.facts.name, "problem": problem}
+            item |= {key: image, "modality": wanted.modality.name, "problem": problem}
         return item
 
 

@@ -25,7 +25,7 @@ def scored(wanted: Input, detection: Detection, anomaly: Tensor) -> Prediction:
         wanted.index,
         Status.SCORED,
         detection.withheld,
-        wanted.facts.name,
+        wanted.modality.name,
         wanted.chosen_by,
         map=np.asarray(anomaly[0].cpu(), dtype=np.float32),
         **numbers,
@@ -34,4 +34,4 @@ def scored(wanted: Input, detection: Detection, anomaly: Tensor) -> Prediction:
 
 def unreadable(wanted: Input, reason: str) -> Prediction:
     """Return the prediction for a slice that could not be read."""
-    return Prediction(wanted.source, wanted.index, Status.UNREADABLE, reason, wanted.facts.name, wanted.chosen_by)
+    return Prediction(wanted.source, wanted.index, Status.UNREADABLE, reason, wanted.modality.name, wanted.chosen_by)

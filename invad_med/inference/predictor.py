@@ -14,7 +14,7 @@ from invad_med.data.slices import ReadError, Slice, Source
 from invad_med.data.transforms import from_image, to_image
 from invad_med.detection import Detectors, model_files
 from invad_med.diffusion import Grid
-from invad_med.inference.choose import choose_dataset
+from invad_med.inference.choose import choose_modality
 from invad_med.inference.inputs import Input, list_inputs
 from invad_med.inference.pipeline import scored, unreadable
 from invad_med.readers.decoding import value_range
@@ -92,10 +92,10 @@ class Predictor:
         return [*results, *inputs.unscored]
 
     def _score(self, wanted: Input, piece: Slice) -> Prediction:
-        name = wanted.facts.name
-        image = to_image(piece, wanted.facts, self.detectors.image_size(name))
+        name = wanted.modality.name
+        image = to_image(piece, wanted.modality, self.detectors.image_size(name))
         (detection,) = self.detectors.detect(image[None].to(self.detectors.device), [name])
-        return scored(wanted, detection, from_image(detection.map.cpu(), piece, wanted.facts)[None])
+        return scored(wanted, detection, from_image(detection.map.cpu(), piece, wanted.modality)[None])
 
     def _from_array(self, image: np.ndarray) -> tuple[Input, Slice]:
 
@@ -103,12 +103,12 @@ class Predictor:
         if not colour and image.ndim != 2:
             raise ValueError(f"an array must be (H, W), or (H, W, 3) uint8, not {image.shape} {image.dtype}")
         source = Source("raster", (), "array", 1)
-        choice = choose_dataset(source, self.modality, self.detectors.default)
-        assert choice.facts is not None and choice.chosen_by is not None  # the default model has one
-        if choice.facts.name not in self.detectors.names:
-            raise ValueError(f"no model for {choice.facts.title}; there are {', '.join(self.detectors.names)}")
+        choice = choose_modality(source, self.modality, self.detectors.default)
+        assert choice.modality is not None and choice.chosen_by is not None  # the default model has one
+        if choice.modality.name not in self.detectors.names:
+            raise ValueError(f"no model for {choice.modality.title}; there are {', '.join(self.detectors.names)}")
         eight_bit = image.dtype == np.uint8
         pixels = image if colour else image.astype(np.float32)
         shown = (0.0, 255.0) if eight_bit else value_range([pixels])
         piece = Slice(pixels, source, 0, "8bit" if eight_bit else "stored", shown)
-        return Input(source, 0, choice.facts, choice.chosen_by), piece
+        return Input(source, 0, choice.modality, choice.chosen_by), piece

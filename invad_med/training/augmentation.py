@@ -56,4 +56,4 @@ def training_dataset(
     """Return the cached features ``raw`` of the cohort's training images, or, to augment, the images themselves."""
     if augmentation is None:
         return FeatureDataset(raw, host)
-    return AugmentedImages(cohort.train, cohort.facts, augmentation, seed, host.image_size)
+    return AugmentedImages(cohort.train, cohort.modality, augmentation, seed, host.image_size)

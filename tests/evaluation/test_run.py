@@ -1,7 +1,6 @@
 """A whole run on small sets: files, form, failures, pairing, MLflow, and silence about patients."""
 
 import json
-import os
 import shutil
 from collections import Counter
 
@@ -129,31 +128,3 @@ def test_two_runs_are_compared_pairwise(measured, measured_folder, tmp_path):
         compare_runs(measured_folder / "out", tmp_path / "other")
     with pytest.raises(ValueError, match="no figure of the score 'nothing'"):
         compare_runs(measured_folder / "out", tmp_path / "again", "nothing")
-
-
-def test_mlflow_has_the_same_keys_for_every_modality(measured, measured_folder, tmp_path, monkeypatch):
-    import mlflow
-
-    from invad_med.bundle import root
-    from invad_med.tracking.tracker import Tracker
-
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    tracker = Tracker(bundle_root=root(), models_dir=measured_folder / "models", settings={"seed": 0})
-    files = [measured_folder / "out/metrics.csv", measured_folder / "out/report.html"]
-    parent = tracker(measured.evaluations, files, tmp_path)
-    assert "MLFLOW_TRACKING_URI" not in os.environ
-    client = mlflow.MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
-    top = client.get_run(parent)
-    auroc = measured.evaluations[0].judged["calibrated"].values["image_auroc"]
-    assert top.data.metrics["brain/image_auroc"] == pytest.approx(auroc) and "chest/image_auroc" in top.data.metrics
-    nested = client.search_runs([top.info.experiment_id], f"tags.mlflow.parentRunId = '{parent}'")
-    assert {r.data.tags["modality"] for r in nested} == {"brain", "chest"}
-    brain, chest = sorted(nested, key=lambda r: r.data.tags["modality"])
-    assert set(chest.data.metrics) < set(brain.data.metrics) | set(run_metrics(measured.evaluations[1]))
-    assert brain.data.metrics["image_auroc"] == pytest.approx(auroc)
-    assert {"model architecture.backbone", "model seed", "checkpoint_digest", "model versions.torch"} <= set(
-        brain.data.params
-    )
-    assert {a.path for a in client.list_artifacts(parent)} >= {"metrics.csv", "report.html", "executed_config.json"}
-    for path in tmp_path.rglob("*"):
-        assert not path.is_file() or b"SECRET" not in path.read_bytes(), path

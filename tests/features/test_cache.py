@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from invad_med.data.datasets import find_dataset
+from invad_med.data.modalities import find_modality
 from invad_med.detection import FeatureHost
 from invad_med.features.cache import ArrayCache
 from invad_med.features.cached import cached_features

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from invad_med.data.datasets import find_dataset
+from invad_med.data.modalities import find_modality
 from invad_med.detection import AnomalyDetector, FeatureHost, load_detector
 from invad_med.diffusion import add_noise, linear_alphas_cumprod
 from invad_med.features.cached import cached_features, prepare_features
@@ -70,7 +70,7 @@ def test_folds_hold_out_every_image_learnt_from_once_and_patients_whole(brain):
 def test_bad_wishes_are_named(brain, tmp_path):
     with pytest.raises(ValueError, match=r"held_out_fraction=1\.0 must be at least 0 and below 1"):
         read_cohort(brain, held_out_fraction=1.0)
-    with pytest.raises(ValueError, match="knee is none of the known data sets: give --modality one of brain, liver"):
+    with pytest.raises(ValueError, match="modality 'knee' is none of brain, liver"):
         read_cohort(brain, modality="knee")
 
 
@@ -88,7 +88,7 @@ def test_the_cache_gives_the_same_and_notices_every_change(host, tmp_path, monke
 
     def run(modality=BRAIN):
         computed.clear()
-        return cached_features(host, images, facts, cache, progress=False)
+        return cached_features(host, images, modality, cache, progress=False)
 
     first = run()
     assert sum(computed) == 3 and first.shape == (3, 192, 4, 4) and first.dtype == torch.float16

@@ -122,8 +122,8 @@ class _Job:
 
     def _draw(self, position: int) -> Image.Image:
         prediction = self.result.predictions[position]
-        facts = find_dataset(prediction.modality or "")
-        if facts is None:
+        modality = find_modality(prediction.modality or "")
+        if modality is None:
             raise Refused(f"no data set is called {prediction.modality!r}, so its grey scale is unknown")
         piece = read_slice(self.result.source, prediction.index)
         return draw_heatmap(prediction, to_unit(piece, modality), reduce=False)
