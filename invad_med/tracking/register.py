@@ -27,15 +27,13 @@ def register_bundle(registration: Registration, alias: str = ALIAS) -> str:
     """
     import mlflow
 
-    from invad_med.tracking.model import BundleModel
-
     with tempfile.TemporaryDirectory() as folder:
         bundle, code = Path(folder) / "invad", Path(folder) / "code" / "invad_med"
         copy_bundle(registration, bundle)
         shutil.copytree(Path(invad_med.__file__).parent, code, ignore=shutil.ignore_patterns("bundles", "__pycache__"))
         info = mlflow.pyfunc.log_model(
             name="bundle",
-            python_model=BundleModel(),
+            python_model=str(Path(__file__).with_name("served.py")),
             artifacts={"bundle": str(bundle)},
             registered_model_name=registration.name,
             code_paths=[str(code)],

@@ -17,7 +17,8 @@ import pytest
 from monai.bundle import run
 
 from invad_med.bundle import root
-from invad_med.tracking.register import ALIAS, pinned_requirements
+from invad_med.inference.predictor import load
+from invad_med.tracking.register import ALIAS, copy_bundle, pinned_requirements
 from invad_med.tracking.tracker import Tracker
 from tests.conftest import CONFIGS
 
@@ -55,9 +56,7 @@ def test_a_server_gets_everything_and_gives_back_a_model_that_scores(
 ):
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     out = measured_folder / "out"
-    tracker = Tracker(
-        server, registered_model_name="invad-test", bundle_root=root(), models_dir=measured_folder / "models"
-    )
+    tracker = Tracker(server, registered_model_name="invad-test", bundle_root=root())
     results = shutil.copytree(out, tmp_path / "out")
     tracker.ask(results)
     parent = tracker(measured.evaluations, [results / "metrics.csv"], results)
@@ -70,7 +69,7 @@ def test_a_server_gets_everything_and_gives_back_a_model_that_scores(
     assert version.run_id == parent
 
     # Elsewhere, from the source that was logged, scored as the command scores.
-    image = measured_folder / "BMAD/Brain_AD/test/Ungood/img/03.png"
+    image = next((Path(root()) / "sample" / "chest").rglob("*.png"))
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     code = (
@@ -85,11 +84,10 @@ def test_a_server_gets_everything_and_gives_back_a_model_that_scores(
     done = subprocess.run([sys.executable, "-c", code], cwd=elsewhere, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-4000:]
     source, modality, score, p_value = ast.literal_eval(done.stdout.strip().splitlines()[-1])
-    assert not source.startswith(str(Path(root()).parents[1])) and modality == ["brain"]
+    assert not source.startswith(str(Path(root()).parents[1])) and modality == ["chest"]
     run(
         config_file=str(CONFIGS / "inference.json"),
         dataset_dir=str(image),
-        ckpt_path=str(measured_folder / "models" / "brain.pt"),
         output_dir=str(tmp_path / "command"),
         dicom_out=[],
         device="cpu",
@@ -97,6 +95,19 @@ def test_a_server_gets_everything_and_gives_back_a_model_that_scores(
     table = pd.read_csv(tmp_path / "command" / "scores.csv")
     assert score == pytest.approx(table.score.tolist(), rel=1e-4)
     assert p_value == pytest.approx(table.p_value.tolist(), rel=1e-4)
+
+
+def test_models_without_a_default_one_become_a_bundle_that_loads(measured, measured_folder, tmp_path):
+    tracker = Tracker(registered_model_name="x", bundle_root=root(), models_dir=measured_folder / "models")
+    record = tracker.describe(measured.evaluations, [], tmp_path)
+    copy_bundle(record.registration, tmp_path / "bundle")
+    assert {p.name for p in (tmp_path / "bundle" / "models").iterdir()} == {"model.pt", "chest.pt"}
+    image = measured_folder / "BMAD/Brain_AD/test/Ungood/img/03.png"
+    (copied,), (own,) = (
+        load(bundle_root=tmp_path / "bundle")(image),
+        load(ckpt_path=record.registration.models["brain"])(image),
+    )
+    assert copied.score == own.score and copied.modality == "brain"
 
 
 def test_requirements_can_be_had():
