@@ -1,4 +1,4 @@
-"""What `configs/evaluate.json` runs: every data set below a folder, each by its own model, and what is left behind."""
+"""What ``configs/evaluate.json`` runs: every data set below a folder, each by its own model, and what it leaves."""
 
 from __future__ import annotations
 

@@ -61,9 +61,10 @@ def proven(tmp_path, monkeypatch):
                 left -= 1
                 write(path, data)
 
-            with monkeypatch.context() as patch, pytest.raises(Killed):
+            with monkeypatch.context() as patch:
                 patch.setattr(layout, "write_atomically", dying)
-                prepare(*args, output=broken, **options)
+                with pytest.raises(Killed):
+                    prepare(*args, output=broken, **options)
             assert snapshot(broken) != content
             prepare(*args, output=broken, **options)
             assert snapshot(broken) == content, f"killed after {stop} files"

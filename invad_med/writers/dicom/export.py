@@ -60,7 +60,7 @@ class DicomWriter:
         anonymize: bool = False,
         deterministic_uids: bool = False,
     ) -> None:
-        kinds = [k for k in kinds.replace(",", " ").split()] if isinstance(kinds, str) else list(kinds or ())
+        kinds = kinds.replace(",", " ").split() if isinstance(kinds, str) else list(kinds or ())
         unknown = [k for k in kinds if k not in KINDS]
         if unknown:
             raise ValueError(f"dicom_out holds {unknown[0]!r}; object types are {', '.join(KINDS)}")
