@@ -17,7 +17,7 @@ from invad_med.data.bmad import BmadDataset, inspect_tree
 from invad_med.data.provenance import Provenance
 from invad_med.data.slices import ReadError
 from invad_med.detection import load_detector
-from invad_med.evaluation.models_of import choose_checkpoint, choose_modality
+from invad_med.evaluation.models_of import choose_checkpoint, modality_of
 from invad_med.evaluation.rules import Measured, Reached, measure_rules, table
 from invad_med.evaluation.run import INCOMPLETE
 from invad_med.evaluation.truth import read_truth
@@ -55,7 +55,7 @@ def measure(
     """
     if dataset.problems:
         raise ValueError("; ".join(str(problem) for problem in dataset.problems))
-    modality = choose_modality(dataset, None, False, None)
+    modality = modality_of(dataset, None, False, None)
     detector = load_detector(choose_checkpoint(modality.name, None, models_dir, False))
     cohort = cohort_of(dataset.root, detector.provenance)
     truth = read_truth(dataset, "test", modality)

@@ -14,7 +14,7 @@ from invad_med.metrics import ranking
 from invad_med.metrics.bootstrap import Figure, figure
 from invad_med.metrics.pixel import PixelCounts, group_counts, pixel_figures
 from invad_med.metrics.regions import FPR_LIMIT
-from invad_med.metrics.summary import MAD7, by_group
+from invad_med.metrics.summary import MAD7, by_group, mad7
 from invad_med.scoring import resize_map
 
 _CHUNK = 50  # resamples at a time
@@ -63,9 +63,9 @@ def judge(truth: Truth, scored: Scored, weights: np.ndarray) -> Judgement:
     _images(result, truth, scored, weights)
     if truth.has_masks:
         _pixels(result, truth, scored, weights)
-    if all(name in result.values for name in MAD7):
-        parts = np.stack([result.replicates[name] for name in MAD7])
-        result.put("mad7", float(np.mean([result.values[name] for name in MAD7])), parts.mean(0))
+    mean = mad7(result.values)
+    if mean is not None:
+        result.put("mad7", mean, np.stack([result.replicates[name] for name in MAD7]).mean(0))
     return result
 
 

@@ -9,7 +9,7 @@ from invad_med.data.modalities import Modality, all_modalities, find_modality, r
 from invad_med.detection import ModelFiles, read_provenance
 
 
-def choose_modality(dataset: BmadDataset, named: str | None, alone: bool, ckpt_path: str | None) -> Modality:
+def modality_of(dataset: BmadDataset, named: str | None, alone: bool, ckpt_path: str | None) -> Modality:
     """Return the modality by which a data set's images are prepared.
 
     ``named`` decides for a data set given alone; else its name does; else, alone, the given checkpoint.

@@ -15,7 +15,7 @@ from invad_med.data.slices import ReadError
 from invad_med.detection import load_detector
 from invad_med.diffusion import Grid
 from invad_med.evaluation.dataset import evaluate_dataset
-from invad_med.evaluation.models_of import choose_checkpoint, choose_modality
+from invad_med.evaluation.models_of import choose_checkpoint, modality_of
 from invad_med.evaluation.plan import Plan
 from invad_med.evaluation.record import Evaluation
 from invad_med.evaluation.report import write_report
@@ -108,7 +108,7 @@ class Evaluator:
         if dataset.problems:
             raise ValueError("; ".join(str(problem) for problem in dataset.problems))
         alone = len(self.datasets) == 1
-        modality = choose_modality(dataset, self.modality, alone, self.ckpt_path)
+        modality = modality_of(dataset, self.modality, alone, self.ckpt_path)
         path = choose_checkpoint(modality.name, self.ckpt_path, self.models_dir, alone)
         detector = load_detector(path, self.grid, self.engine, self.device, denoiser=self.denoiser)
         return evaluate_dataset(dataset, modality, detector, path, self.plan)

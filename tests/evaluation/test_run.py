@@ -51,6 +51,7 @@ def test_what_cannot_be_done_is_said_and_the_rest_done(measured, measured_folder
         measured.finish()
     assert end.value.code == 3
     assert any("baselines skipped" in note for e in measured.evaluations for note in e.notes if e.name == "Chest-RSNA")
+    assert any("of eight statistics that know nothing of anatomy" in note for note in measured.evaluations[0].notes)
     page = (measured_folder / "out/report.html").read_text()
     assert "Liver_AD" in page and "Brain_AD" in page and "<svg" in page and "data:image/png" in page
     assert "http" not in page.replace("http://www.w3.org", "").replace("https://www.w3.org", "").replace(

@@ -26,11 +26,8 @@ class MapBaseline:
     """A baseline that makes maps. A subclass says what it is (`about`) and makes them (`maps`); it may `learn`.
 
     Its image score is a statistic of its map. Statistic and setting are those with the highest image AUROC on
-    ``valid``; without both classes there, the maximum and the first setting.
-
-    Attributes:
-        about: what the score is, in a line.
-        settings: what `maps` can be set to, name for the reader -> value; the first is the default.
+    ``valid``; without both classes there, the maximum and the first setting. `settings` is what `maps` can be set to,
+    by name for the reader; the first is the default.
     """
 
     about: str
