@@ -73,7 +73,7 @@ def prepare(
         else:
             areas[name] = result
     for name in [name for name, area in areas.items() if not any(area["liver"])]:
-        problems.append(f"{found[name][1]} marks no liver")
+        problems.append(f"{volumes[name][1]} marks no liver")
         del areas[name]
     areas = {name: areas[name] for name in sorted(areas)}
     plan = (_plan_bmad if recipe == "bmad" else _plan_clean)(areas, seed)

@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.measured import measured, measured_folder  # noqa: F401  fixtures of a session
+
 REPOSITORY = Path(__file__).parents[1]
 CONFIGS = REPOSITORY / "bundles" / "invad" / "configs"
 

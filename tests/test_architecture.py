@@ -16,6 +16,7 @@ REPOSITORY = Path(__file__).parents[1]
 DOCUMENT = REPOSITORY / "docs" / "architecture.md"
 
 ALLOWED = {
+    "addresses": set(),
     "files": set(),
     "parallel": set(),
     "diffusion": set(),
@@ -26,7 +27,7 @@ ALLOWED = {
     "scoring": {"diffusion"},
     "inferers": {"diffusion"},
     "networks": {"diffusion", "files"},
-    "archive": {"data", "files", "readers"},
+    "archive": {"addresses", "data", "files", "readers"},
     "writers": {"data", "files", "readers"},
     "detection": {"data", "diffusion", "files", "inferers", "networks", "scoring"},
     "features": {"data", "detection", "diffusion", "files", "networks", "parallel", "readers"},
@@ -38,7 +39,7 @@ ALLOWED = {
         "data", "detection", "diffusion", "features", "files", "inferers", "metrics", "parallel", "readers", "scoring",
         "writers",
     },
-    "tracking": {"bundle", "data", "evaluation", "files", "inference", "metrics"},
+    "tracking": {"addresses", "data", "detection", "evaluation", "files", "inference", "metrics"},
     "data_prep": {"data", "files", "readers"},
 }  # fmt: skip
 ALLOWED["commands"] = set(ALLOWED) - {"data_prep"}

@@ -24,6 +24,7 @@ from urllib.parse import urlsplit
 import pydicom
 from tqdm import tqdm
 
+from invad_med.addresses import refuse_credentials
 from invad_med.data.slices import Problem
 
 try:
@@ -154,12 +155,8 @@ class Destination:
 
 def _resource(address: str) -> URI:
     """Return what an address names; raise ValueError, without quoting it, if it has another form."""
+    refuse_credentials(address, f"name them in ~/.netrc, or a token in {SOURCE_TOKEN} or {DESTINATION_TOKEN}")
     parts = urlsplit(address)
-    if parts.username is not None or parts.password is not None:
-        raise ValueError(
-            "an address must hold no user and password, they end up in logs: name them in ~/.netrc, or a token in "
-            f"{SOURCE_TOKEN} or {DESTINATION_TOKEN}"
-        )
     try:
         uri = URI.from_string(address.rstrip("/"), permissive=True)
     except ValueError:

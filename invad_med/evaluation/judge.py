@@ -8,35 +8,17 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
+from invad_med.evaluation.method import Scored
 from invad_med.evaluation.truth import SIZE, Truth
 from invad_med.metrics import ranking
 from invad_med.metrics.bootstrap import Figure, figure
 from invad_med.metrics.pixel import PixelCounts, group_counts, pixel_figures
 from invad_med.metrics.regions import FPR_LIMIT
-from invad_med.metrics.summary import MAD7, by_group
+from invad_med.metrics.summary import MAD7, by_group, mad7
 from invad_med.scoring import resize_map
 
 _CHUNK = 50  # resamples at a time
 _CURVE = 400  # points of a curve that is drawn
-
-
-@dataclass(frozen=True)
-class Scored:
-    """What one method says of N images.
-
-    Args:
-        scores: (N,) larger is more abnormal.
-        maps: (N, h, w) float32 on the feature grid.
-        threshold: score above which an image counts as abnormal, or None.
-        map_threshold: the same for a pixel, or None.
-        note: how the method was set, for the reader.
-    """
-
-    scores: np.ndarray
-    maps: np.ndarray
-    threshold: float | None = None
-    map_threshold: float | None = None
-    note: str = ""
 
 
 @dataclass
@@ -81,9 +63,9 @@ def judge(truth: Truth, scored: Scored, weights: np.ndarray) -> Judgement:
     _images(result, truth, scored, weights)
     if truth.has_masks:
         _pixels(result, truth, scored, weights)
-    if all(name in result.values for name in MAD7):
-        parts = np.stack([result.replicates[name] for name in MAD7])
-        result.put("mad7", float(np.mean([result.values[name] for name in MAD7])), parts.mean(0))
+    mean = mad7(result.values)
+    if mean is not None:
+        result.put("mad7", mean, np.stack([result.replicates[name] for name in MAD7]).mean(0))
     return result
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import base64
 import io
+import itertools
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure as Canvas
@@ -12,21 +14,14 @@ from PIL import Image
 from scipy import stats
 
 from invad_med.data.transforms import to_image
-from invad_med.evaluation.dataset import Evaluation
 from invad_med.evaluation.judge import upsampled
+from invad_med.evaluation.record import OWN, Evaluation
 from invad_med.evaluation.truth import SIZE
 from invad_med.metrics.regions import FPR_LIMIT
 from invad_med.writers import canvas
 
-COLOURS = {
-    "calibrated": "#d1495b",
-    "paper": "#2e6f95",
-    "official": "#7b8794",
-    "no_inversion": "#b8860b",
-    "gaussian": "#6a994e",
-    "nearest_neighbours": "#3d3d8f",
-    "reconstruction": "#a44a9c",
-}
+# Of scores in their order, our own first; further ones begin anew.
+_COLOURS = ("#d1495b", "#2e6f95", "#7b8794", "#b8860b", "#6a994e", "#3d3d8f", "#a44a9c", "#00898a", "#8c5a3c")
 _NORMAL, _ABNORMAL = "#4f9d69", "#d1495b"
 _MASK = np.array((90, 225, 120), np.uint8)
 
@@ -37,8 +32,8 @@ def curves(e: Evaluation) -> str:
 
     def draw(figure: Canvas) -> None:
         axes = figure.subplots(1, 2 if has_pro else 1, squeeze=False)[0]
-        for name, judged in e.judged.items():
-            style = {"color": COLOURS.get(name), "lw": 2.2 if name == "calibrated" else 1.2, "label": name}
+        for colour, (name, judged) in zip(itertools.cycle(_COLOURS), e.judged.items(), strict=False):
+            style: dict[str, Any] = {"color": colour, "lw": 2.2 if name == OWN else 1.2, "label": name}
             if "roc" in judged.curves:
                 axes[0].plot(*judged.curves["roc"], **style)
             if has_pro and "pro" in judged.curves:
@@ -55,7 +50,7 @@ def curves(e: Evaluation) -> str:
 
 def histogram(e: Evaluation) -> str:
     """Return the calibrated scores of normal and abnormal images, with the threshold, as SVG."""
-    own, labels = e.scored["calibrated"], e.truth.labels
+    own, labels = e.own, e.truth.labels
 
     def draw(figure: Canvas) -> None:
         axes = figure.subplots()
@@ -101,8 +96,8 @@ def calibration(e: Evaluation) -> str:
 
 def case(e: Evaluation, i: int) -> str:
     """Return image ``i``, the map over it and its mask, side by side, as a PNG data URI."""
-    own, size = e.scored["calibrated"], 2 * 96
-    unit = to_image(e.truth.piece(i), e.truth.modality, SIZE).numpy().transpose(1, 2, 0)
+    own, size = e.own, 2 * 96
+    unit = to_image(e.truth.read(i), e.truth.modality, SIZE).numpy().transpose(1, 2, 0)
     grey = (unit * 255).round().astype(np.uint8)
     limit = own.map_threshold or float(
         np.quantile(own.maps[e.truth.labels == 0], 0.99) if (e.truth.labels == 0).any() else own.maps.max()
@@ -123,7 +118,7 @@ def case(e: Evaluation, i: int) -> str:
 
 def pick_cases(e: Evaluation, count: int = 4) -> dict[str, list[int]]:
     """Return rows of the best and the worst cases: found, missed, false alarms, quiet normals."""
-    scores, labels = e.scored["calibrated"].scores, e.truth.labels
+    scores, labels = e.own.scores, e.truth.labels
     order = np.argsort(-scores, kind="stable")
     abnormal, normal = order[labels[order] == 1], order[labels[order] == 0]
     picked = {

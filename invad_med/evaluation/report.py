@@ -9,8 +9,7 @@ from pathlib import Path
 import jinja2
 
 from invad_med.evaluation import pictures
-from invad_med.evaluation.dataset import Evaluation
-from invad_med.evaluation.methods import __doc__ as METHODS
+from invad_med.evaluation.record import OWN, Evaluation
 from invad_med.evaluation.tables import comparisons_table, mean_of_nine
 from invad_med.files import write_atomically
 from invad_med.metrics.bootstrap import LEVEL, Figure
@@ -42,7 +41,7 @@ def write_report(evaluations: Sequence[Evaluation], problems: dict[str, str], ou
         columns=COLUMNS,
         level=round(100 * LEVEL),
         bmad9=mean_of_nine(evaluations),
-        methods=(METHODS or "").split("\n\n", 1)[1],
+        about={name: text for e in evaluations for name, text in e.about.items()},
     )
     path = output_dir / "report.html"
     write_atomically(path, page.encode())
@@ -62,19 +61,17 @@ def _section(e: Evaluation, table: object) -> dict[str, object]:
         "e": e,
         "title": e.truth.modality.title,
         "images": (int(normal.sum()), int((~normal).sum())),
-        "groups": e.judged["calibrated"].groups,
+        "groups": e.judged[OWN].groups,
         "columns": columns,
         "figures": figures,
         "verdicts": verdicts,
-        "own": figures["calibrated"],
-        "bounds": max((b for b in e.judged["calibrated"].error_bounds.values() if math.isfinite(b)), default=0.0),
+        "own": figures[OWN],
+        "bounds": max((b for b in e.judged[OWN].error_bounds.values() if math.isfinite(b)), default=0.0),
         "curves": pictures.curves(e) if int(normal.sum()) and int((~normal).sum()) else "",
         "histogram": pictures.histogram(e),
         "calibration": pictures.calibration(e) if normal.any() else "",
         "cases": {
-            title: [
-                (i, float(e.scored["calibrated"].scores[i]), float(e.p_values[i]), pictures.case(e, i)) for i in rows
-            ]
+            title: [(i, float(e.own.scores[i]), float(e.p_values[i]), pictures.case(e, i)) for i in rows]
             for title, rows in pictures.pick_cases(e).items()
         },
     }

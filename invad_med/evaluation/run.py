@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,20 +15,18 @@ from invad_med.data.bmad import BmadDataset, TreeProblem, inspect_tree
 from invad_med.data.slices import ReadError
 from invad_med.detection import load_detector
 from invad_med.diffusion import Grid
-from invad_med.evaluation.dataset import (
-    Evaluation,
-    Plan,
-    choose_checkpoint,
-    choose_modality,
-    evaluate_dataset,
-)
+from invad_med.evaluation.dataset import evaluate_dataset
+from invad_med.evaluation.models_of import choose_checkpoint, modality_of
+from invad_med.evaluation.plan import Plan
+from invad_med.evaluation.record import Evaluation
 from invad_med.evaluation.report import write_report
 from invad_med.evaluation.tables import write_tables
-from invad_med.parallel import rank
+from invad_med.evaluation.tracker import Tracker, TrackingError
+from invad_med.parallel import rank, together
 
 logger = logging.getLogger(__name__)
 
-INCOMPLETE = 3  # exit status of a run that could not evaluate some data set
+INCOMPLETE = 3  # exit status of a run that could not evaluate some data set, or not take down what it found
 
 
 class Evaluator:
@@ -44,8 +43,8 @@ class Evaluator:
         models_dir: folder of ``<data set>.pt``.
         modality: what the images show, for one data set that does not say it.
         device: to compute on.
-        tracker: what takes the results down, see `invad_med.tracking.tracker`; None for nothing.
-        plan: keys of `invad_med.evaluation.dataset.Plan`.
+        tracker: what takes the results down; None for nothing.
+        plan: keys of `invad_med.evaluation.plan.Plan`.
     """
 
     def __init__(
@@ -59,7 +58,7 @@ class Evaluator:
         models_dir: str | Path = "models",
         modality: str | None = None,
         device: torch.device | str = "cpu",
-        tracker: Any = None,
+        tracker: Tracker | None = None,
         **plan: Any,
     ) -> None:
         self.datasets, self.output_dir = datasets, Path(output_dir)
@@ -68,10 +67,25 @@ class Evaluator:
         self.device, self.tracker, self.plan = device, tracker, Plan(**plan)
         self.evaluations: list[Evaluation] = []
         self.problems: dict[str, str] = {}
+        self.taken_down = True
+
+    def prepare(self) -> None:
+        """Ask, before hours of work, whether its results can be taken down.
+
+        Raises:
+            SystemExit: they cannot; its message, printed by the first process alone, says why.
+        """
+        tracker = self.tracker
+        if tracker is None:
+            return
+        try:
+            together(lambda: tracker.ask(self.output_dir) if rank() == 0 else None)
+        except TrackingError as error:
+            raise SystemExit(f"nothing was evaluated: {error}" if rank() == 0 else 1) from None
 
     def run(self) -> None:
-        """Evaluate, write tables and report, and take them down."""
-        self.evaluations, self.problems = [], {}
+        """Evaluate, write tables and report, and take them down; what cannot be taken down is said."""
+        self.evaluations, self.problems, self.taken_down = [], {}, True
         for dataset in self.datasets:
             name = dataset.root.resolve().name
             try:
@@ -85,13 +99,17 @@ class Evaluator:
         report = write_report(self.evaluations, self.problems, self.output_dir)
         print(self.summary())
         if self.tracker is not None and self.evaluations:
-            self.tracker(self.evaluations, [*tables, report], self.output_dir)
+            try:
+                self.tracker(self.evaluations, [*tables, report], self.output_dir)
+            except TrackingError as error:
+                self.taken_down = False
+                print(f"the results are in {self.output_dir.resolve()}, but in no store: {error}", file=sys.stderr)
 
     def _evaluate(self, dataset: BmadDataset) -> Evaluation:
         if dataset.problems:
             raise ValueError("; ".join(str(problem) for problem in dataset.problems))
         alone = len(self.datasets) == 1
-        modality = choose_modality(dataset, self.modality, alone, self.ckpt_path)
+        modality = modality_of(dataset, self.modality, alone, self.ckpt_path)
         path = choose_checkpoint(modality.name, self.ckpt_path, self.models_dir, alone)
         detector = load_detector(path, self.grid, self.engine, self.device, denoiser=self.denoiser)
         return evaluate_dataset(dataset, modality, detector, path, self.plan)
@@ -110,12 +128,14 @@ class Evaluator:
         return "\n".join([*lines, f"Results in {self.output_dir.resolve()}: report.html, metrics.json, metrics.csv."])
 
     def finish(self) -> None:
-        """End the program with status 3 if some data set could not be evaluated; the rest is written all the same.
+        """End the program with status 3 if some data set could not be evaluated, or the results not be taken down.
+
+        What could be done is written all the same.
 
         Raises:
             SystemExit: with status 3.
         """
-        if self.problems:
+        if self.problems or not self.taken_down:
             raise SystemExit(INCOMPLETE)
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from invad_med.evaluation.dataset import Evaluation
+from invad_med.evaluation.record import OWN, Evaluation
 from invad_med.files import write_atomically
 from invad_med.metrics.bootstrap import Figure
 from invad_med.metrics.summary import bmad9
@@ -27,7 +27,7 @@ def metrics(evaluations: Sequence[Evaluation]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for e in evaluations:
         tables = {score: {n: dataclasses.asdict(f) for n, f in j.figures.items()} for score, j in e.judged.items()}
-        found[e.name] = tables.pop("calibrated") | {"scores": tables}
+        found[e.name] = tables.pop(OWN) | {"scores": tables}
     return found
 
 
@@ -58,7 +58,7 @@ def comparisons_table(evaluations: Sequence[Evaluation]) -> pd.DataFrame:
         (e.name, other, name, d.value, d.low, d.high, verdict(d))
         for e in evaluations
         for other in e.judged
-        if other != "calibrated"
+        if other != OWN
         for name, d in e.differences(other).items()
     ]
     columns = ["dataset", "calibrated_minus", "figure", "difference", "low", "high", "verdict"]
@@ -74,7 +74,7 @@ def verdict(difference: Figure) -> str:
 
 def scores_table(e: Evaluation) -> pd.DataFrame:
     """Return one row per image: its file in the data set, label, number of its group, every score, p-value."""
-    own = e.scored["calibrated"]
+    own = e.own
     table: dict[str, Any] = {
         "image": [path.relative_to(e.truth.root).as_posix() for path in e.truth.images],
         "label": e.truth.labels,

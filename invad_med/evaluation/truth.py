@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,14 +12,18 @@ from invad_med.data.masks import read_mask
 from invad_med.data.modalities import Modality
 from invad_med.data.slices import Slice, Source
 from invad_med.data.transforms import mask_on_grid
+from invad_med.parallel import together
 from invad_med.readers.sources import read_slice
 
 SIZE = 256  # side of the square on which pixels are judged, the network's own
+_Bits = tuple[np.ndarray, np.ndarray]  # mask and inside, eight pixels a byte
 
 
 @dataclass(frozen=True)
 class Truth:
     """The images of one split, in the order of class and name.
+
+    A mask is placed on the square once, by `place` or when first asked for, and kept as bits: 16 KB an image.
 
     Args:
         root: folder of the data set.
@@ -38,6 +42,7 @@ class Truth:
     labels: np.ndarray
     groups: np.ndarray
     grouped: bool
+    _placed: dict[int, _Bits] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def has_masks(self) -> bool:
@@ -45,7 +50,24 @@ class Truth:
         abnormal = [mask for mask, label in zip(self.masks, self.labels, strict=True) if label]
         return bool(abnormal) and None not in abnormal
 
-    def piece(self, i: int) -> Slice:
+    @property
+    def both_classes(self) -> bool:
+        """Whether there are normal and abnormal images."""
+        return bool(0 < self.labels.sum() < len(self.labels))
+
+    def normals(self) -> Truth:
+        """Return the same without the abnormal images."""
+        rows = np.flatnonzero(self.labels == 0)
+        return replace(
+            self,
+            images=tuple(self.images[i] for i in rows),
+            masks=tuple(self.masks[i] for i in rows),
+            labels=self.labels[rows],
+            groups=self.groups[rows],
+            _placed={},
+        )
+
+    def read(self, i: int) -> Slice:
         """Return image ``i``, decoded.
 
         Raises:
@@ -54,11 +76,24 @@ class Truth:
         path = self.images[i]
         return read_slice(Source("raster", (path,), path.stem, 1), 0)
 
+    def place(self, i: int, image: Slice) -> None:
+        """Place the mask of image ``i``, which is at hand, on the square."""
+        path = self.masks[i]
+        mask = read_mask(path) if path else np.zeros(image.pixels.shape[:2], dtype=bool)
+        placed, inside = mask_on_grid(mask, image, self.modality, SIZE)
+        self._placed[i] = np.packbits(placed), np.packbits(inside)
+
+    def share_masks(self) -> None:
+        """Take up the masks that the other processes have placed."""
+        for placed in together(lambda: self._placed):
+            self._placed.update(placed)
+
     def mask(self, i: int) -> tuple[np.ndarray, np.ndarray]:
         """Return (mask, inside), each (256, 256) bool; an image without a mask file has no abnormal pixel."""
-        piece, path = self.piece(i), self.masks[i]
-        mask = read_mask(path) if path else np.zeros(piece.pixels.shape[:2], dtype=bool)
-        return mask_on_grid(mask, piece, self.modality, SIZE)
+        if i not in self._placed:
+            self.place(i, self.read(i))
+        mask, inside = (np.unpackbits(bits).astype(bool).reshape(SIZE, SIZE) for bits in self._placed[i])
+        return mask, inside
 
 
 def read_truth(dataset: BmadDataset, split: str, modality: Modality) -> Truth:

@@ -8,7 +8,8 @@ from PIL import Image
 
 from invad_med.data.bmad import read_tree
 from invad_med.data.modalities import find_modality
-from invad_med.evaluation.judge import Scored, judge, upsampled
+from invad_med.evaluation.judge import judge, upsampled
+from invad_med.evaluation.method import Scored
 from invad_med.evaluation.truth import read_truth
 from invad_med.metrics import PixelCounts, auroc, average_precision, f1_max, resample_weights
 

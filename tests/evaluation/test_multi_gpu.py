@@ -9,23 +9,20 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from tests.evaluation.test_run import folder, run  # noqa: F401  the same fixtures
-
 REPOSITORY = Path(__file__).parents[2]
 CONFIGS = REPOSITORY / "bundles" / "invad" / "configs"
 
 
-def test_two_processes_measure_what_one_measures(run, folder, tmp_path):  # noqa: F811
+def test_two_processes_measure_what_one_measures(measured, measured_folder, tmp_path):
     done = subprocess.run(
         [
             sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2",
             "-m", "monai.bundle", "run",
             "--config_file", f"['{CONFIGS / 'evaluate.json'}','{CONFIGS / 'multi_gpu_evaluate.json'}']",
-            "--dataset_dir", folder / "BMAD", "--models_dir", folder / "models", "--output_dir", tmp_path,
-            "--denoiser#input_size", "4", "--denoiser#depth", "1", "--denoiser#hidden_size", "32",
-            "--network_def#image_size", "64",
+            "--dataset_dir", measured_folder / "BMAD", "--models_dir", measured_folder / "models",
+            "--output_dir", tmp_path,
             "--baselines", "True", "--resamples", "100", "--false_positive_rate", "0.2", "--mlflow", "False",
-            "--inferer#mode", "paper", "--device", "cpu",
+            "--device", "cpu",
         ],
         capture_output=True,
         text=True,
@@ -35,7 +32,7 @@ def test_two_processes_measure_what_one_measures(run, folder, tmp_path):  # noqa
     assert done.stdout.count("Results in") == 1, done.stdout[-2000:] + done.stderr[-4000:]  # one process speaks
     ours, theirs = (
         pd.json_normalize(json.loads((out / "metrics.json").read_text())).iloc[0].to_dict()
-        for out in (tmp_path, folder / "out")
+        for out in (tmp_path, measured_folder / "out")
     )
     assert ours == pytest.approx(theirs, rel=1e-5)  # images are batched otherwise: the last digits of a score differ
     # A data set that nobody can read is reported, and ends the command with a failure.

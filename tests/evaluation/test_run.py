@@ -1,8 +1,8 @@
 """A whole run on small sets: files, form, failures, pairing, MLflow, and silence about patients."""
 
 import json
-import os
 import shutil
+from collections import Counter
 from dataclasses import replace
 
 import numpy as np
@@ -11,82 +11,25 @@ import pytest
 import torch
 from PIL import Image
 
+import invad_med.evaluation.truth as truth_module
 from invad_med.commands.compare import compare_runs
 from invad_med.data.bmad import read_tree
 from invad_med.data.published_sets import all_published_sets
-from invad_med.detection import AnomalyDetector, FeatureHost, load_detector
-from invad_med.evaluation.dataset import Plan, choose_checkpoint, evaluate_dataset
+from invad_med.detection import load_detector
+from invad_med.evaluation.dataset import evaluate_dataset
+from invad_med.evaluation.methods import BASELINES
+from invad_med.evaluation.methods.maps import MapBaseline
+from invad_med.evaluation.models_of import choose_checkpoint
+from invad_med.evaluation.pictures import curves
+from invad_med.evaluation.plan import Plan
+from invad_med.evaluation.report import write_report
 from invad_med.evaluation.run import Evaluator, find_datasets
 from invad_med.evaluation.tables import mean_of_nine
-from invad_med.features.cached import prepare_features
-from invad_med.networks import FrozenFeatures, create_denoiser
-from invad_med.tracking.tracker import parent_metrics
-from invad_med.training.artefact import finish_training
-from invad_med.training.cohort import read_cohort
+from invad_med.tracking.describe import parent_metrics
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    """A root with a brain set (masks, patients), a test-only chest set and a broken one; models for the first two."""
-    root = tmp_path_factory.mktemp("data")
-    rng, lines = np.random.default_rng(0), ["split,class,name,patient"]
-
-    def save(path, bright=0):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        image = rng.integers(0, 100, (64, 64), dtype=np.uint8)
-        image[20:36, 20:36] += np.uint8(bright)
-        Image.fromarray(image).save(path)
-
-    for split, kind, count in (("train", "good", 16), ("valid", "good", 4), ("valid", "Ungood", 4)):
-        for i in range(count):
-            save(
-                root / "BMAD/Brain_AD" / split / kind / ("" if split == "train" else "img") / f"{i:02d}.png",
-                60 * (kind != "good"),
-            )
-            lines.append(f"{split},{kind},{i:02d},{split}SECRET{i // 2}")
-            if split == "valid":
-                label = root / "BMAD/Brain_AD/valid" / kind / "label" / f"{i:02d}.png"
-                label.parent.mkdir(parents=True, exist_ok=True)
-                Image.fromarray(np.full((64, 64), 255 * (kind != "good"), np.uint8)).save(label)
-    for kind in ("good", "Ungood"):
-        for i in range(10):
-            save(root / "BMAD/Brain_AD/test" / kind / "img" / f"{i:02d}.png", 100 * (kind != "good"))
-            save(root / "BMAD/Chest-RSNA/test" / kind / "img" / f"{i:02d}.png", 100 * (kind != "good"))
-            mask = np.zeros((64, 64), np.uint8)
-            mask[20:36, 20:36] = 255 * (kind != "good")
-            label = root / "BMAD/Brain_AD/test" / kind / "label" / f"{i:02d}.png"
-            label.parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(mask).save(label)
-            lines.append(f"test,{kind},{i:02d},testSECRET{i}")
-    (root / "BMAD/Brain_AD/manifest.csv").write_text("\n".join(lines) + "\n")
-    save(root / "BMAD/Liver_AD/test/good/img/a.png")
-    save(root / "BMAD/Liver_AD/test/good/odd/a.png")
-
-    cohort = read_cohort(root / "BMAD/Brain_AD", held_out_fraction=0.4)
-    denoiser = create_denoiser("cpu", 192, 4, depth=1, hidden_size=32)
-    detector = AnomalyDetector(FeatureHost(FrozenFeatures(), denoiser, image_size=64))
-    features = prepare_features(detector.host, cohort, None, progress=False)
-    torch.manual_seed(0)
-    trained = create_denoiser("cpu", 192, 4, depth=1, hidden_size=32)
-    torch.nn.init.normal_(trained.network.final_layer.linear.weight, std=0.1)
-    finish_training(detector, trained.state_dict(), cohort, features, root / "models/brain.pt", seed=0)
-    shutil.copy(root / "models/brain.pt", root / "models/chest.pt")
-    return root
-
-
-@pytest.fixture(scope="module")
-def run(folder):
-    """The root evaluated, with baselines."""
-    evaluator = Evaluator(
-        find_datasets(folder / "BMAD"), folder / "out", models_dir=folder / "models", baselines=True,
-        resamples=100, false_positive_rate=0.2,
-    )  # fmt: skip
-    evaluator.run()
-    return evaluator
-
-
-def test_metrics_have_the_stated_form(run, folder):
-    found = json.loads((folder / "out/metrics.json").read_text())
+def test_metrics_have_the_stated_form(measured, measured_folder):
+    found = json.loads((measured_folder / "out/metrics.json").read_text())
     assert set(found) == {"Brain_AD", "Chest-RSNA"}
     brain, chest = found["Brain_AD"], found["Chest-RSNA"]
     pixel = {"pixel_auroc", "pixel_ap", "pixel_f1max", "aupro"}
@@ -96,100 +39,109 @@ def test_metrics_have_the_stated_form(run, folder):
         "paper", "official", "no_inversion", "gaussian", "nearest_neighbours", "reconstruction",
     }  # fmt: skip
     assert set(chest["scores"]) == {"paper", "official"}  # no train split
+    replicates = np.load(measured_folder / "out/Brain_AD/replicates.npz")
     for name, f in brain.items():
         if name != "scores":
-            assert set(f) == {"value", "low", "high"} and f["low"] <= f["value"] + 0.2, name
-    table = pd.read_csv(folder / "out/metrics.csv")
+            assert set(f) == {"value", "low", "high"}
+            drawn = replicates[f"calibrated/{name}"]
+            assert f["value"] == drawn[0] and (f["low"], f["high"]) == tuple(np.nanpercentile(drawn[1:], [2.5, 97.5]))
+    table = pd.read_csv(measured_folder / "out/metrics.csv")
     row = table[(table.dataset == "Brain_AD") & (table.score == "paper") & (table.figure == "image_ap")]
     assert row.value.item() == pytest.approx(brain["scores"]["paper"]["image_ap"]["value"], rel=1e-5)
 
 
-def test_what_cannot_be_done_is_said_and_the_rest_done(run, folder):
-    assert set(run.problems) == {"Liver_AD"} and "no layout" in run.problems["Liver_AD"]
+def test_what_cannot_be_done_is_said_and_the_rest_done(measured, measured_folder):
+    assert set(measured.problems) == {"Liver_AD"} and "no layout" in measured.problems["Liver_AD"]
     with pytest.raises(SystemExit) as end:
-        run.finish()
+        measured.finish()
     assert end.value.code == 3
-    assert any("baselines skipped" in note for e in run.evaluations for note in e.notes if e.name == "Chest-RSNA")
-    page = (folder / "out/report.html").read_text()
+    assert any("baselines skipped" in note for e in measured.evaluations for note in e.notes if e.name == "Chest-RSNA")
+    assert any("of eight statistics that know nothing of anatomy" in note for note in measured.evaluations[0].notes)
+    page = (measured_folder / "out/report.html").read_text()
     assert "Liver_AD" in page and "Brain_AD" in page and "<svg" in page and "data:image/png" in page
     assert "http" not in page.replace("http://www.w3.org", "").replace("https://www.w3.org", "").replace(
         "http://purl.org", ""
     ).replace("http://creativecommons.org", "")
     with pytest.raises(ValueError, match=r"no model for liver \(there: brain, chest\)"):
-        choose_checkpoint("liver", None, folder / "models", False)
+        choose_checkpoint("liver", None, measured_folder / "models", False)
 
 
-def test_no_patient_is_named(run, folder):
-    for path in (folder / "out").rglob("*"):
+def test_no_patient_is_named(measured, measured_folder):
+    for path in (measured_folder / "out").rglob("*"):
         assert not path.is_file() or b"SECRET" not in path.read_bytes(), path
         assert "SECRET" not in path.name
 
 
-def test_other_images_and_order_never_change_a_score(run, folder, tmp_path):
+def test_other_images_and_order_never_change_a_score(measured, measured_folder, tmp_path):
     few = tmp_path / "Brain_AD"
     for kind, name in (("good", "03"), ("Ungood", "07")):
         for sub in ("img", "label"):
             (few / "test" / kind / sub).mkdir(parents=True)
-            source = folder / "BMAD/Brain_AD/test" / kind / sub / f"{name}.png"
+            source = measured_folder / "BMAD/Brain_AD/test" / kind / sub / f"{name}.png"
             shutil.copy(source, few / "test" / kind / sub / f"z{name}.png")
-    detector = load_detector(folder / "models/brain.pt")
+    detector = load_detector(measured_folder / "models/brain.pt")
     data = read_tree(few)[0]
-    alone = evaluate_dataset(data, data.modality, detector, folder / "models/brain.pt", Plan(resamples=10))
-    whole = run.evaluations[0]
+    alone = evaluate_dataset(data, data.modality, detector, measured_folder / "models/brain.pt", Plan(resamples=10))
+    whole = measured.evaluations[0]
     assert whole.name == "Brain_AD"
     for name in ("calibrated", "paper"):
         np.testing.assert_allclose(alone.scored[name].scores, whole.scored[name].scores[[3, 17]], rtol=1e-4)
     np.testing.assert_allclose(alone.p_values, whole.p_values[[3, 17]])
 
 
-def test_two_runs_are_compared_pairwise(run, folder, tmp_path):
-    shutil.copytree(folder / "out", tmp_path / "again")
-    table = compare_runs(folder / "out", tmp_path / "again")
+def test_a_baseline_from_outside_gets_images_and_each_is_decoded_once(measured_folder, tmp_path, monkeypatch):
+    class Brightness(MapBaseline):
+        about = "mean grey value of the image"
+
+        def learn(self, train):
+            self.normal = torch.cat([batch.images.mean(1) for batch in train.batches]).mean(0)
+
+        def maps(self, batch, setting):
+            return (batch.images.mean(1) - self.normal).abs()
+
+    read = Counter()
+
+    def counted(function, key):
+        return lambda *args: [read.update([key(*args)]), function(*args)][1]
+
+    monkeypatch.setitem(BASELINES, "brightness", Brightness)
+    monkeypatch.setattr(truth_module, "read_slice", counted(truth_module.read_slice, lambda source, _: source.paths[0]))
+    monkeypatch.setattr(truth_module, "read_mask", counted(truth_module.read_mask, lambda path: path))
+    (data,) = read_tree(measured_folder / "BMAD/Brain_AD")
+    detector = load_detector(measured_folder / "models/brain.pt")
+    found = evaluate_dataset(
+        data, data.modality, detector, measured_folder / "models/brain.pt", Plan(baselines=True, resamples=10)
+    )
+    assert list(found.judged)[-1] == "brightness" and found.judged["brightness"].values["image_auroc"] == 1.0
+    assert found.about["brightness"] == Brightness.about
+    assert "chosen on valid, 8 images" in found.scored["brightness"].note
+    assert "stroke: #00898a" in curves(found)  # a colour of its own
+    tests = [path for item in data.items if item.split == "test" for path in (item.image, item.mask)]
+    assert len(tests) == 40 and {read[path] for path in tests} == {1}
+    assert "mean grey value" in write_report([found], {}, tmp_path).read_text()
+
+
+def test_two_runs_are_compared_pairwise(measured, measured_folder, tmp_path):
+    shutil.copytree(measured_folder / "out", tmp_path / "again")
+    table = compare_runs(measured_folder / "out", tmp_path / "again")
     assert set(table.dataset) == {"Brain_AD", "Chest-RSNA"} and (table.difference == 0).all()
     other = Evaluator(
-        find_datasets(folder / "BMAD/Chest-RSNA"), tmp_path / "other", models_dir=folder / "models",
-        resamples=100, seed=1,
+        find_datasets(measured_folder / "BMAD/Chest-RSNA"), tmp_path / "other",
+        models_dir=measured_folder / "models", resamples=100, seed=1,
     )  # fmt: skip
     other.run()
     with pytest.raises(ValueError, match="Chest-RSNA: the runs differ in images, groups, split or draws"):
-        compare_runs(folder / "out", tmp_path / "other")
+        compare_runs(measured_folder / "out", tmp_path / "other")
     with pytest.raises(ValueError, match="no figure of the score 'nothing'"):
-        compare_runs(folder / "out", tmp_path / "again", "nothing")
+        compare_runs(measured_folder / "out", tmp_path / "again", "nothing")
 
 
-def test_mlflow_has_the_same_keys_for_every_modality(run, folder, tmp_path, monkeypatch):
-    import mlflow
-
-    from invad_med.bundle import root
-    from invad_med.tracking.tracker import Tracker, run_metrics
-
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    tracker = Tracker(bundle_root=root(), models_dir=folder / "models", settings={"seed": 0})
-    parent = tracker(run.evaluations, [folder / "out/metrics.csv", folder / "out/report.html"], tmp_path)
-    assert "MLFLOW_TRACKING_URI" not in os.environ
-    client = mlflow.MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
-    top = client.get_run(parent)
-    auroc = run.evaluations[0].judged["calibrated"].values["image_auroc"]
-    assert top.data.metrics["brain/image_auroc"] == pytest.approx(auroc) and "chest/image_auroc" in top.data.metrics
-    nested = client.search_runs([top.info.experiment_id], f"tags.mlflow.parentRunId = '{parent}'")
-    assert {r.data.tags["modality"] for r in nested} == {"brain", "chest"}
-    brain, chest = sorted(nested, key=lambda r: r.data.tags["modality"])
-    assert set(chest.data.metrics) < set(brain.data.metrics) | set(run_metrics(run.evaluations[1]))
-    assert brain.data.metrics["image_auroc"] == pytest.approx(auroc)
-    assert {"model architecture.backbone", "model seed", "checkpoint_digest", "model versions.torch"} <= set(
-        brain.data.params
-    )
-    assert {a.path for a in client.list_artifacts(parent)} >= {"metrics.csv", "report.html", "executed_config.json"}
-    for path in tmp_path.rglob("*"):
-        assert not path.is_file() or b"SECRET" not in path.read_bytes(), path
-
-
-def test_the_mean_of_nine_is_given_by_counts_not_by_a_folders_name(folder, tmp_path, monkeypatch):
+def test_the_mean_of_nine_is_given_by_counts_not_by_a_folders_name(measured_folder, tmp_path, monkeypatch):
     rng = np.random.default_rng(0)
     (tmp_path / "models").mkdir()
     counts = {"test": {"good": 2, "Ungood": 2}}
     for name, published in all_published_sets().items():
-        shutil.copy(folder / "models/brain.pt", tmp_path / "models" / f"{name}.pt")
+        shutil.copy(measured_folder / "models/brain.pt", tmp_path / "models" / f"{name}.pt")
         monkeypatch.setitem(all_published_sets(), name, replace(published, counts=counts))
         for kind, sub in [("good", "img"), ("Ungood", "img")] + [("Ungood", "label")] * published.pixel_masks:
             for i in range(2):
@@ -218,16 +170,16 @@ def test_the_mean_of_nine_is_given_by_counts_not_by_a_folders_name(folder, tmp_p
     assert not run("one of another size")
 
 
-def test_what_a_set_shows_may_be_stated_and_is_asked_for_where_it_is_not(folder, tmp_path):
+def test_what_a_set_shows_may_be_stated_and_is_asked_for_where_it_is_not(measured_folder, tmp_path):
     for name in ("Chest_NIH", "again/Chest_NIH", "mine"):
-        shutil.copytree(folder / "BMAD/Chest-RSNA", tmp_path / "root" / name)
-    same = Evaluator(find_datasets(tmp_path / "root"), tmp_path / "out", models_dir=folder / "models")
+        shutil.copytree(measured_folder / "BMAD/Chest-RSNA", tmp_path / "root" / name)
+    same = Evaluator(find_datasets(tmp_path / "root"), tmp_path / "out", models_dir=measured_folder / "models")
     same.run()
     assert "folders of one name" in same.problems["Chest_NIH"] and not same.evaluations
     shutil.rmtree(tmp_path / "root/again")
     (tmp_path / "root/Chest_NIH/manifest.json").write_text('{"modality": "chest"}')
     found = find_datasets(tmp_path / "root")
-    evaluator = Evaluator(found, tmp_path / "out", models_dir=folder / "models", resamples=2)
+    evaluator = Evaluator(found, tmp_path / "out", models_dir=measured_folder / "models", resamples=2)
     evaluator.run()
     (evaluation,) = evaluator.evaluations
     assert (evaluation.name, evaluation.truth.modality.name, evaluation.published) == ("Chest_NIH", "chest", None)

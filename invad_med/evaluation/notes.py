@@ -1,0 +1,29 @@
+"""What a reader of figures should know about them, in sentences."""
+
+from __future__ import annotations
+
+from invad_med.evaluation.record import Evaluation
+
+
+def notes_on(e: Evaluation) -> list[str]:
+    """Return sentences on classes, masks, groups, thresholds and the model of a scored data set."""
+    truth, notes = e.truth, []
+    groups = int(truth.groups.max()) + 1
+    if not truth.both_classes:
+        notes.append("images of one class only: no figure that compares classes exists")
+    if truth.has_masks and None in truth.masks and bool((truth.labels == 0).any()):
+        notes.append("normal images without a mask file count as normal in every pixel")
+    if not truth.grouped:
+        notes.append("no patient is known: images are resampled one by one, intervals may be too narrow")
+    elif groups < 20:
+        notes.append(f"only {groups} groups to resample: read the intervals with care")
+    for what, limit in (("image", e.own.threshold), ("pixel", e.own.map_threshold)):
+        if limit is None:
+            notes.append(
+                f"no {what} threshold at a false-positive rate of {e.plan.false_positive_rate:g}: "
+                "too few held-out normal images support it"
+            )
+    trained_on = e.provenance.modality
+    if trained_on and trained_on != truth.modality.name:
+        notes.append(f"the model was trained for {trained_on}, the images are prepared as {truth.modality.name}")
+    return notes
