@@ -31,7 +31,7 @@ from data_prep.volumes import mask_volume, slice_distance, to_8bit
 from invad_med.data.bmad import read_mask
 from invad_med.data.datasets import DatasetFacts, all_datasets, dataset_for_dicom, find_dataset
 from invad_med.data.slices import ReadError, Slice, Source
-from invad_med.readers.sources import read_slice, scan
+from invad_med.readers.sources import scan, whole_source
 
 NORMAL_SHARES = {"train": 0.7, "valid": 0.1, "test": 0.2}  # of patients
 ABNORMAL_SHARES = {"valid": 1 / 3, "test": 2 / 3}
@@ -208,7 +208,7 @@ def _make(case: Case) -> Iterator[Picture]:
     source = Source(p["kind"], tuple(files), p["name"], p["n_slices"], p["modality"])
     facts = replace(all_datasets()["brain"], intensity=p["intensity"])
     try:
-        pieces = [read_slice(source, i) for i in range(source.n_slices)]
+        pieces = whole_source(source)
     except ReadError as error:
         raise PrepError(f"{files[0]}: {error}") from None
     labels = _labels(source, pieces, case.inputs["mask"]) if "mask" in case.inputs else None

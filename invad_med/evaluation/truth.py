@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 from invad_med.data.bmad import BmadDataset, read_mask
 from invad_med.data.datasets import DatasetFacts
-from invad_med.data.slices import Slice, Source
+from invad_med.data.slices import Slice
 from invad_med.data.transforms import mask_on_grid
-from invad_med.readers.sources import read_slice
+from invad_med.readers.sources import read_raster
 
 SIZE = 256  # side of the square on which pixels are judged, the network's own
 
@@ -37,6 +37,7 @@ class Truth:
     labels: np.ndarray
     groups: np.ndarray
     grouped: bool
+    _placed: dict[int, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def has_masks(self) -> bool:
@@ -50,14 +51,20 @@ class Truth:
         Raises:
             ReadError: it cannot be read.
         """
-        path = self.images[i]
-        return read_slice(Source("raster", (path,), path.stem, 1), 0)
+        return read_raster(self.images[i])
 
     def mask(self, i: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return (mask, inside), each (256, 256) bool; an image without a mask file has no abnormal pixel."""
-        piece, path = self.piece(i), self.masks[i]
-        mask = read_mask(path) if path else np.zeros(piece.pixels.shape[:2], dtype=bool)
-        return mask_on_grid(mask, piece, self.facts, SIZE)
+        """Return (mask, inside), each (256, 256) bool; an image without a mask file has no abnormal pixel.
+
+        Image and mask are decoded once, however many scores are judged; what is kept is 16 kB an image.
+        """
+        if i not in self._placed:
+            piece, path = self.piece(i), self.masks[i]
+            mask = read_mask(path) if path else np.zeros(piece.pixels.shape[:2], dtype=bool)
+            placed, inside = mask_on_grid(mask, piece, self.facts, SIZE)
+            self._placed[i] = np.packbits(placed), np.packbits(inside)
+        placed, inside = (np.unpackbits(bits).reshape(SIZE, SIZE).astype(bool) for bits in self._placed[i])
+        return placed, inside
 
 
 def read_truth(dataset: BmadDataset, split: str, facts: DatasetFacts) -> Truth:

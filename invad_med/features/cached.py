@@ -15,13 +15,12 @@ from torch import Tensor
 from tqdm import tqdm
 
 from invad_med.data.datasets import DatasetFacts
-from invad_med.data.slices import Source
 from invad_med.data.transforms import to_image
 from invad_med.features.cache import ArrayCache
 from invad_med.networks.checkpoints import round_to_half
 from invad_med.networks.features import FrozenFeatures
 from invad_med.parallel import barrier, processes, rank, together
-from invad_med.readers.sources import read_slice
+from invad_med.readers.sources import read_raster
 from invad_med.training.cohort import Cohort
 
 logger = logging.getLogger(__name__)
@@ -116,8 +115,7 @@ def cached_features(
 
 def image_features(features: FrozenFeatures, path: Path, facts: DatasetFacts, size: int) -> Tensor:
     """Return the raw features of one file: (C, h, w) float16 on the CPU."""
-    piece = read_slice(Source("raster", (path,), path.stem, 1), 0)
-    image = to_image(piece, facts, size)[None].to(features.image_mean.device)
+    image = to_image(read_raster(path), facts, size)[None].to(features.image_mean.device)
     return features.raw(image)[0].half().cpu()
 
 

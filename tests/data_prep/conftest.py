@@ -12,9 +12,8 @@ from PIL import Image
 from data_prep import layout
 from invad_med.data.bmad import read_mask, read_tree
 from invad_med.data.datasets import all_datasets, find_dataset
-from invad_med.data.slices import Source
 from invad_med.data.transforms import to_image
-from invad_med.readers.sources import read_slice
+from invad_med.readers.sources import read_raster
 
 LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
@@ -78,7 +77,7 @@ def proven(tmp_path, monkeypatch):
         assert all(item.group for item in found.items)
         facts = find_dataset(found.name) or all_datasets()["brain"]
         for item in found.items:  # loaded as training and scoring load it
-            piece = read_slice(Source("raster", (item.image,), item.image.stem, 1), 0)
+            piece = read_raster(item.image)
             image = to_image(piece, facts, 32)
             assert image.shape == (3, 32, 32) and bool(((image >= 0) & (image <= 1)).all())
             assert item.mask is None or read_mask(item.mask).shape == piece.pixels.shape[:2]
