@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -66,6 +67,53 @@ def inversion_timesteps(
     raise ValueError(
         f"mode={mode!r} is not a timestep grid: choose 'paper', 'official' or 'truncated', or give the pairs yourself"
     )
+
+
+@dataclass(frozen=True)
+class Grid:
+    """What is wished for of a timestep grid; what is None is taken from the grid that a model was calibrated for.
+
+    Args:
+        steps: network evaluations S.
+        mode: ``paper``, ``official`` or ``truncated``; see `inversion_timesteps`.
+        timesteps: explicit pairs (t, t_next); ``steps`` and ``mode`` are then not used.
+    """
+
+    steps: int | None = None
+    mode: Mode | None = None
+    timesteps: Timesteps | None = None
+
+    def resolve(self, stated: Timesteps, num_train_timesteps: int = 1000) -> list[tuple[int, int | None]]:
+        """Return the pairs that are meant, for a model calibrated for the pairs ``stated``.
+
+        Raises:
+            ValueError: a grid that the schedule does not have; a number of steps alone where ``stated`` is no grid.
+        """
+        if self.timesteps is not None:
+            pairs = [(t, t_next) for t, t_next in self.timesteps]
+        elif self.steps is None and self.mode is None:
+            pairs = list(stated)
+        else:
+            mode = self.mode or grid_mode(stated, num_train_timesteps)
+            if mode is None:
+                raise ValueError(
+                    f"steps={self.steps} without a mode: the model's pairs {list(stated)} are none of the grids; give "
+                    f"mode as well, one of {', '.join(get_args(Mode))}"
+                )
+            pairs = inversion_timesteps(self.steps or len(stated), mode, num_train_timesteps)
+        check_timesteps(pairs, num_train_timesteps)
+        return pairs
+
+
+def grid_mode(timesteps: Timesteps, num_train_timesteps: int = 1000) -> Mode | None:
+    """Return the name of the grid that the pairs are, or None if they are none of them."""
+    for mode in get_args(Mode):
+        try:
+            if inversion_timesteps(len(timesteps), mode, num_train_timesteps) == list(timesteps):
+                return mode
+        except ValueError:  # a grid that has no such number of steps
+            continue
+    return None
 
 
 def check_timesteps(timesteps: Timesteps, num_train_timesteps: int) -> None:
@@ -161,27 +209,3 @@ def add_noise(x: Tensor, noise: Tensor, t: Tensor, alphas_cumprod: Tensor) -> Te
     """Return ``x_t`` for clean ``x`` (B, ...), ``noise`` of its shape and timesteps ``t`` (B,)."""
     abar = alphas_cumprod.to(x.device)[t].view(-1, *[1] * (x.ndim - 1))
     return abar.sqrt().to(x.dtype) * x + (1.0 - abar).sqrt().to(x.dtype) * noise
-
-
-def noise_prediction_loss(
-    network: Callable[..., Tensor],
-    x: Tensor,
-    alphas_cumprod: Tensor,
-    t: Tensor | None = None,
-    noise: Tensor | None = None,
-    generator: torch.Generator | None = None,
-) -> Tensor:
-    """Return the training loss, mean of ``(eps(x_t, t) - eps)^2`` over a batch of clean normal features.
-
-    Args:
-        x: (B, ...) clean features of normal images.
-        t: (B,) int64 timesteps; drawn uniformly from 0..T-1 if None.
-        noise: standard normal noise of x's shape; drawn if None.
-        generator: source of the draws, on x's device.
-    """
-    if t is None:
-        t = torch.randint(len(alphas_cumprod), (x.shape[0],), device=x.device, generator=generator)
-    if noise is None:
-        noise = torch.randn(x.shape, device=x.device, dtype=x.dtype, generator=generator)
-    predicted = network(add_noise(x, noise, t, alphas_cumprod), t)
-    return torch.mean((predicted.to(noise.dtype) - noise) ** 2)

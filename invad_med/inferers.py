@@ -9,15 +9,7 @@ import torch
 from monai.inferers import Inferer
 from torch import Tensor
 
-from invad_med.diffusion import (
-    Mode,
-    Timesteps,
-    check_timesteps,
-    inversion_timesteps,
-    invert,
-    linear_alphas_cumprod,
-    reconstruct,
-)
+from invad_med.diffusion import Grid, Mode, Timesteps, invert, linear_alphas_cumprod, reconstruct
 
 
 class InversionInferer(Inferer):
@@ -27,7 +19,7 @@ class InversionInferer(Inferer):
         steps: network evaluations S.
         mode: ``paper``, ``official`` or ``truncated`` timestep grid, see `invad_med.diffusion.inversion_timesteps`.
         timesteps: explicit pairs (t, t_next) instead of a grid; ``steps`` and ``mode`` are then not used.
-        num_train_timesteps: T of the linear schedule the network was trained with.
+        alphas_cumprod: (T,) float64, the schedule the network was trained with; the linear one of 1000 if None.
 
     Raises:
         ValueError: a grid or pair that the schedule does not have.
@@ -38,16 +30,11 @@ class InversionInferer(Inferer):
         steps: int = 3,
         mode: Mode = "paper",
         timesteps: Timesteps | None = None,
-        num_train_timesteps: int = 1000,
+        alphas_cumprod: Tensor | None = None,
     ) -> None:
         super().__init__()
-        self.alphas_cumprod = linear_alphas_cumprod(num_train_timesteps)
-        self.timesteps = (
-            inversion_timesteps(steps, mode, num_train_timesteps)
-            if timesteps is None
-            else [(t, t_next) for t, t_next in timesteps]
-        )
-        check_timesteps(self.timesteps, num_train_timesteps)
+        self.alphas_cumprod = linear_alphas_cumprod() if alphas_cumprod is None else alphas_cumprod
+        self.timesteps = Grid(steps, mode, timesteps).resolve((), len(self.alphas_cumprod))
 
     @torch.no_grad()
     def __call__(self, inputs: Tensor, network: Callable[..., Tensor], *args: Any, **kwargs: Any) -> Tensor:
@@ -62,12 +49,12 @@ class ReconstructionInferer(Inferer):
         level: timestep that the features are noised to.
         steps: DDIM denoising steps.
         seed: of the noise, which is the same for every image.
-        num_train_timesteps: T of the linear schedule the network was trained with.
+        alphas_cumprod: (T,) float64, the schedule the network was trained with; the linear one of 1000 if None.
     """
 
-    def __init__(self, level: int = 300, steps: int = 3, seed: int = 0, num_train_timesteps: int = 1000) -> None:
+    def __init__(self, level: int = 300, steps: int = 3, seed: int = 0, alphas_cumprod: Tensor | None = None) -> None:
         super().__init__()
-        self.alphas_cumprod = linear_alphas_cumprod(num_train_timesteps)
+        self.alphas_cumprod = linear_alphas_cumprod() if alphas_cumprod is None else alphas_cumprod
         self.level, self.steps, self.seed = level, steps, seed
 
     @torch.no_grad()

@@ -10,7 +10,8 @@ from pydicom.data import get_testdata_file
 from pydicom.dataset import Dataset
 from pydicom.uid import DigitalXRayImageStorageForPresentation, generate_uid
 
-from invad_med.data.prediction import Prediction
+from invad_med.data.prediction import ChosenBy, Prediction, Status
+from invad_med.data.provenance import Provenance
 from invad_med.readers.sources import scan, whole_source
 from invad_med.writers.dicom.common import Result
 
@@ -60,7 +61,7 @@ def make_enhanced_mr(path):
     return path
 
 
-def result_of(source, maps=None, dataset="brain", title="Brain MRI"):
+def result_of(source, maps=None, modality="brain", title="Brain MRI"):
     """Return a result with given maps, or with a square of abnormal pixels in every slice."""
     predictions, pieces = [], whole_source(source)
     for i, piece in enumerate(pieces):
@@ -71,11 +72,23 @@ def result_of(source, maps=None, dataset="brain", title="Brain MRI"):
         else:
             values = maps[i]
         predictions.append(
-            Prediction(source, i, "scored", None, dataset, "dicom", values, 1.5 + i, 0.03, 1.2, LIMIT, 33.0)
+            Prediction(
+                source,
+                i,
+                Status.SCORED,
+                None,
+                modality,
+                ChosenBy.DICOM,
+                values,
+                score=1.5 + i,
+                p_value=0.03,
+                threshold=1.2,
+                map_threshold=LIMIT,
+                paper_score=33.0,
+            )
         )
-    return Result(
-        source, tuple(predictions), tuple(pieces), {"title": title, "data_digest": "cd15", "versions": {"monai": "1"}}
-    )
+    provenance = Provenance(title=title, data_digest="cd15", versions={"monai": "1"})
+    return Result(source, tuple(predictions), tuple(pieces), provenance)
 
 
 def make_series(folder, volume, spacing=(0.7, 1.3), step=3.0, shear=0.9, gap_after=2, syntax=None):

@@ -126,7 +126,7 @@ def test_scores_of_another_grid_are_withheld(calibration):
     assert "withheld" in reason
     state = calibration.state_dict()
     state["_extra_state"] = {"score": "other", "timesteps": []}
-    with pytest.raises(ValueError, match="for the score 'other', not 'whitened_mean_and_cell'"):
+    with pytest.raises(ValueError, match="there is no rule 'other' for the score; known are whitened_mean_and_cell"):
         Calibration(4).load_state_dict(state)
 
 

@@ -41,7 +41,7 @@ def cross_fit(dataset_dir: Path, output_dir: Path, folds: int, overrides: Sequen
             return status
     whole, *others = (read_checkpoint(output_dir / f"{name}.pt") for name in parts)
     model = pool_references(whole, others)
-    path = output_dir / f"{model['_extra_state']['dataset']}.pt"
+    path = output_dir / f"{model['_extra_state']['modality']}.pt"
     with whole_file(path) as partial:
         torch.save(model, partial)
     count = model["_extra_state"]["held_out_images"]

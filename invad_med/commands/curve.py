@@ -66,14 +66,14 @@ def learning_curve(
         known: CohortFeatures = parser.get_parsed_content("cohort_features")
         normal, abnormal = (
             cached_features(
-                detector.features,
+                detector.host,
                 [Path(item["image"]) for item in judged if item["label"] == label],
                 cohort.facts,
                 parser["cache_dir"],
             )
             for label in (0, 1)
         )
-        auroc = CalibratedAuroc(detector.features, detector.inferer, known.train, normal, abnormal, known.held_out)
+        auroc = CalibratedAuroc(detector.host, detector.timesteps, known.train, normal, abnormal, known.held_out)
         total = parser.get_parsed_content("total_iterations")
         curve: list[dict[str, float]] = []
         measuring = np.zeros(2)

@@ -17,17 +17,15 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from monai.bundle import ConfigParser
 from torch import Tensor
 from tqdm import tqdm
 
-from invad_med.bundle import root as bundle_root
 from invad_med.data.bmad import BmadDataset, inspect_tree
-from invad_med.detection import AnomalyDetector
-from invad_med.evaluation.dataset import choose_checkpoint, choose_facts, load_detector
+from invad_med.detection import load_detector
+from invad_med.diffusion import inversion_timesteps
+from invad_med.evaluation.dataset import choose_checkpoint, choose_facts
 from invad_med.evaluation.truth import read_truth
 from invad_med.features.cached import cached_features
-from invad_med.inferers import InversionInferer
 from invad_med.metrics import ranking
 from invad_med.metrics.bootstrap import interval, resample_weights
 from invad_med.metrics.image import auroc
@@ -84,7 +82,7 @@ class Measured:
 
 
 def measure(
-    dataset: BmadDataset, network_def: AnomalyDetector, models_dir: str | Path, cache_dir: str | Path | None
+    dataset: BmadDataset, models_dir: str | Path, cache_dir: str | Path | None
 ) -> dict[tuple[str, str], tuple[tuple[str, ...], Found]]:
     """Return what every rule reaches on one data set: (timesteps, rule) -> (its parts, figures).
 
@@ -92,18 +90,18 @@ def measure(
         ValueError: no model for the data set, or a split without both classes.
     """
     facts = choose_facts(dataset, None, False, None)
-    detector = load_detector(network_def, choose_checkpoint(facts.name, None, models_dir, False), "cpu")
+    detector = load_detector(choose_checkpoint(facts.name, None, models_dir, False))
     cohort, truth = read_cohort(dataset.root, facts.name), read_truth(dataset, "test", facts)
     parts = [list(cohort.train), list(cohort.held_out), list(cohort.abnormal), list(truth.images)]
-    raw = [cached_features(detector.features, paths, facts, cache_dir, detector.image_size) for paths in parts]
+    raw = [cached_features(detector.host, paths, facts, cache_dir) for paths in parts]
     valid_labels = np.repeat([0, 1], [len(cohort.held_out), len(cohort.abnormal)])
     valid_weights = resample_weights(len(valid_labels))
     weights = resample_weights(int(truth.groups.max()) + 1)[:, truth.groups]
     result: dict[tuple[str, str], tuple[tuple[str, ...], Found]] = {}
-    for grid, inferer in (("calibrated", detector.inferer), ("paper", InversionInferer())):
-        detector.inferer = inferer
+    for grid, timesteps in (("calibrated", detector.timesteps), ("paper", inversion_timesteps(3))):
+        detector.timesteps = timesteps
         train, held_out, abnormal, test = (end_points(detector, part) for part in raw)
-        calibration = Calibration(train.shape[1]).fit(train, held_out, inferer.timesteps)
+        calibration = Calibration(train.shape[1]).fit(train, held_out, timesteps)
         fitted, *both = (statistics(z, calibration) for z in (train, torch.cat([held_out, abnormal]), test))
         valid, judged = ({n: (of[n] - fitted[n].mean()) / fitted[n].std() for n in fitted} for of in both)
         rules: list[tuple[tuple[str, ...], str, Rule]] = [((name,), name, PAIRS["sum"]) for name in fitted]
@@ -168,12 +166,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--cache_dir", type=Path, help="keep features here")
     parser.add_argument("--rows", type=int, default=20, help="pairs to show (%(default)s)")
     options = parser.parse_args(argv)
-    config = ConfigParser()
-    config.read_config(Path(bundle_root()) / "configs" / "evaluate.json")
-    network_def = config.get_parsed_content("network_def")
     rules: dict[tuple[str, str], Measured] = {}
     for dataset in tqdm(inspect_tree(options.dataset_dir), unit="data set"):
-        for key, (parts, found) in measure(dataset, network_def, options.models_dir, options.cache_dir).items():
+        for key, (parts, found) in measure(dataset, options.models_dir, options.cache_dir).items():
             rules.setdefault(key, Measured(parts)).found[dataset.root.name] = found
     print(table(rules, options.rows))
     return 0

@@ -1,46 +1,93 @@
-"""What is said of one slice: its map, scores and provenance, or why there is none."""
+"""What is said of an image: its scores, from the detector to the table, and why there are none."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from enum import Enum
 
 import numpy as np
+from torch import Tensor
 
 from invad_med.data.slices import Source
 
-Status = Literal["scored", "no model", "unreadable"]
+
+class Status(str, Enum):
+    """What became of a slice."""
+
+    SCORED = "scored"
+    NO_MODEL = "no model"  # none, shipped or given, is for it
+    UNREADABLE = "unreadable"
+
+    __str__ = str.__str__
+
+
+class ChosenBy(str, Enum):
+    """What decided which modality's model is for a slice."""
+
+    DICOM = "dicom"
+    FOLDER = "folder"
+    OPTION = "option"
+    DEFAULT = "default"
+
+    __str__ = str.__str__
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scores:
+    """The numbers of one image; None where they are withheld. A new reported number is a field here.
+
+    Args:
+        score: calibrated image score, in deviations above normal.
+        threshold: score above which an image counts as abnormal.
+        p_value: conformal p-value of the score among held-out normal images, 0 < p <= 1.
+        map_threshold: map value, > 0, that the colour scale is tied to: the calibrated pixel threshold, or the norm
+            expected under the prior where the calibration is withheld.
+        paper_score: the paper's image score; compare only within one model.
+    """
+
+    score: float | None = None
+    threshold: float | None = None
+    p_value: float | None = None
+    map_threshold: float | None = None
+    paper_score: float | None = None
+
+    @property
+    def abnormal(self) -> bool | None:
+        """Whether the score exceeds the threshold; None where one of them is withheld."""
+        return None if self.score is None or self.threshold is None else bool(self.score > self.threshold)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Detection(Scores):
+    """What a detector says of one image.
+
+    Args:
+        map: (H, W) float32 anomaly map of the image given, >= 0, on the detector's device.
+        withheld: why score or threshold are None, or None where nothing is withheld.
+    """
+
+    map: Tensor
+    withheld: str | None = None
 
 
 @dataclass(frozen=True)
-class Prediction:
+class Prediction(Scores):
     """The result for one slice.
 
     Args:
         source: the file or series it belongs to.
         index: the slice's position in the source, 0-based.
-        status: ``scored``; ``no model`` (no shipped or given model is for it); ``unreadable``.
+        status: what became of it.
         reason: why there is no score, or why the calibrated score is withheld; None where there is nothing to say.
-        dataset: data set of the model that scored it, or that it belongs to; None if unknown.
-        chosen_by: what decided the data set: ``dicom``, ``folder``, ``option`` or ``default``.
+        modality: name of the modality whose model scored it, or that it belongs to; None if unknown.
+        chosen_by: what decided the modality.
         map: (H, W) float32 anomaly map on the slice's own grid, >= 0, or None.
-        score: calibrated image score, or None if withheld.
-        p_value: its conformal p-value among held-out normal images, or None.
-        threshold: score above which an image counts as abnormal, or None.
-        map_threshold: map value that the colour scale is tied to: the calibrated pixel threshold, or the norm
-            expected under the prior where the calibration is withheld.
-        paper_score: the paper's three-step score; compare only within one data set.
     """
 
     source: Source
     index: int
     status: Status
     reason: str | None = None
-    dataset: str | None = None
-    chosen_by: str | None = None
+    modality: str | None = None
+    chosen_by: ChosenBy | None = None
     map: np.ndarray | None = None
-    score: float | None = None
-    p_value: float | None = None
-    threshold: float | None = None
-    map_threshold: float | None = None
-    paper_score: float | None = None

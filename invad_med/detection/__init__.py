@@ -1,5 +1,19 @@
-"""Detectors: frozen features, a noise predictor, an inversion and a calibration, joined; and the models that ship."""
+"""Detectors: a diffusion model, an inversion and a calibration, joined; and the models that ship."""
 
-from invad_med.detection.detector import AnomalyDetector, Detection
+from invad_med.data.provenance import Provenance
+from invad_med.detection.detector import AnomalyDetector, load_detector
+from invad_med.detection.detectors import Detectors
+from invad_med.detection.host import FeatureHost, Host
+from invad_med.detection.models import ModelFiles, model_files, read_provenance
 
-__all__ = ["AnomalyDetector", "Detection"]
+__all__ = [
+    "AnomalyDetector",
+    "Detectors",
+    "FeatureHost",
+    "Host",
+    "ModelFiles",
+    "Provenance",
+    "load_detector",
+    "model_files",
+    "read_provenance",
+]

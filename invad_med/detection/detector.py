@@ -1,101 +1,171 @@
-"""The whole detector as one module: image in, anomaly map out."""
+"""The whole detector as one module: image in, anomaly map and scores out."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from invad_med.inferers import InversionInferer
+from invad_med.data.prediction import Detection
+from invad_med.data.provenance import Provenance
+from invad_med.detection.engine import Engine, make_engine
+from invad_med.detection.host import Host, rebuild_host
+from invad_med.diffusion import Grid, Timesteps, check_timesteps, inversion_timesteps
 from invad_med.networks.checkpoints import load_strictly, read_checkpoint
-from invad_med.networks.features import FrozenFeatures
 from invad_med.scoring import Calibration, anomaly_map, paper_score, resize_map
 
-
-class Detection(NamedTuple):
-    """What a detector finds in a batch of images.
-
-    Fields: ``pred`` (B, 1, H, W), the map; ``paper_score`` (B,); ``score`` and ``p_value`` (B,), calibrated, or None
-    where they have no meaning, with the reason in ``withheld``.
-    """
-
-    pred: Tensor
-    paper_score: Tensor
-    score: Tensor | None
-    p_value: Tensor | None
-    withheld: str | None
+_OLD_PARTS = ("features.", "denoiser.")  # of the host, in checkpoints of version 0.1
 
 
 class AnomalyDetector(nn.Module):
-    """Frozen features, a denoiser, an inversion and a calibration, joined: (B, 3, H, W) in [0, 1] -> (B, 1, H, W).
+    """A host, an inversion and a calibration, joined: (B, 3, H, W) in [0, 1] -> (B, 1, H, W).
 
-    The map is the calibration's (about 1 on normal images) if that was fitted for the inferer's timesteps, else the
+    The map is the calibration's (about 1 on normal images) if that was fitted for the detector's timesteps, else the
     norm of the end point.
 
     Args:
-        features: backbone; see `FrozenFeatures`.
-        denoiser: noise predictor ``eps(x, t)`` over the features.
-        inferer: how features are walked to noise; the paper's three steps if None.
+        host: the diffusion model that is inverted.
         calibration: statistics of normal images; unfitted if None.
-        image_size: side to which images are resized (bilinear) before the backbone.
-        checkpoint: state dict of a whole detector to load at once, strictly; it brings its ``provenance``.
+        timesteps: pairs (t, t_next) of the inversion; the paper's three steps if None.
+        engine: what computes end points, a name of `invad_med.detection.engine.ENGINES`.
 
     Raises:
-        FileNotFoundError, ValueError: the checkpoint is missing, or does not fit, by name.
+        ValueError: a pair outside the host's schedule, or an unknown engine.
     """
 
     def __init__(
         self,
-        features: FrozenFeatures,
-        denoiser: nn.Module,
-        inferer: InversionInferer | None = None,
+        host: Host,
         calibration: Calibration | None = None,
-        image_size: int = 256,
-        checkpoint: str | Path | None = None,
+        timesteps: Timesteps | None = None,
+        engine: str = "eager",
     ) -> None:
         super().__init__()
-        self.features = features
-        self.denoiser = denoiser
-        self.inferer = inferer or InversionInferer()
-        self.calibration = calibration or Calibration(features.out_channels)
-        self.image_size = image_size
-        self.provenance: dict[str, Any] = {}
-        if checkpoint is not None:
-            load_strictly(self, read_checkpoint(checkpoint))
+        self.host = host
+        self.calibration = calibration or Calibration(host.channels)
+        self.provenance = Provenance(architecture=host.architecture.to_plain())
+        self.engine_name = engine
+        self.timesteps = inversion_timesteps(3) if timesteps is None else timesteps
+        self.register_load_state_dict_pre_hook(_take_up_old_names)
+
+    @property
+    def timesteps(self) -> list[tuple[int, int | None]]:
+        """Pairs (t, t_next) of the inversion; setting them makes the engine anew."""
+        return self._timesteps
+
+    @timesteps.setter
+    def timesteps(self, timesteps: Timesteps) -> None:
+        check_timesteps(timesteps, len(self.host.alphas_cumprod))
+        self._timesteps = [(t, t_next) for t, t_next in timesteps]
+        self.engine: Engine = make_engine(self.engine_name, self.host, self._timesteps)
+
+    @property
+    def withheld(self) -> str | None:
+        """Why calibrated scores have no meaning, or None if they have."""
+        return self.calibration.why_not(self.timesteps)
 
     def end_point(self, image: Tensor) -> Tensor:
-        """Return z_T of ``image`` (B, 3, H, W) in [0, 1]: (B, C, h, w)."""
+        """Return z_T of ``image`` (B, 3, H, W) in [0, 1], resized (bilinear) if need be: (B, C, h, w)."""
         if image.ndim != 4 or image.shape[1] != 3:
             raise ValueError(f"the detector expects images (B, 3, H, W) in [0, 1], not {tuple(image.shape)}")
-        size = (self.image_size, self.image_size)
+        size = (self.host.image_size, self.host.image_size)
         if image.shape[-2:] != size:
             image = F.interpolate(image, size=size, mode="bilinear", align_corners=False, antialias=True)
-        denoiser: Callable[..., Tensor] = self.denoiser
-        return self.inferer(self.features(image), denoiser)
+        return self.engine(image)
 
-    def _map(self, z: Tensor, size: Any) -> Tensor:
-        calibrated = self.calibration.why_not(self.inferer.timesteps) is None
-        return resize_map(self.calibration.map(z) if calibrated else anomaly_map(z), size)[:, None]
+    def map(self, z: Tensor, size: Sequence[int]) -> Tensor:
+        """Return the anomaly map of end points ``z`` (B, C, h, w): (B, H, W) for ``size`` (H, W), >= 0."""
+        return resize_map(self.calibration.map(z) if self.withheld is None else anomaly_map(z), size)
 
     def forward(self, image: Tensor) -> Tensor:
         """Return the anomaly map of ``image`` (B, 3, H, W) in [0, 1]: (B, 1, H, W), >= 0."""
-        return self._map(self.end_point(image), image.shape[-2:])
+        return self.map(self.end_point(image), image.shape[-2:])[:, None]
 
-    def detect(self, image: Tensor) -> Detection:
-        """Return map, scores and p-value of ``image`` (B, 3, H, W) in [0, 1]."""
+    @torch.no_grad()
+    def detect(self, image: Tensor, false_positive_rate: float = 0.05) -> list[Detection]:
+        """Return map and scores of each image of ``image`` (B, 3, H, W) in [0, 1].
+
+        Args:
+            image: on the detector's device.
+            false_positive_rate: of the thresholds, 0 < rate < 1.
+        """
         z = self.end_point(image)
-        withheld = self.calibration.why_not(self.inferer.timesteps)
-        score = self.calibration.score(z) if withheld is None else None
-        p_value = self.calibration.p_value(score) if score is not None else None
-        return Detection(self._map(z, image.shape[-2:]), paper_score(z), score, p_value, withheld)
+        maps, paper = self.map(z, image.shape[-2:]), paper_score(z).tolist()
+        calibration, withheld = self.calibration, self.withheld
+        if withheld is not None:
+            limit = self.host.channels**0.5  # the norm expected under the prior
+            return [
+                Detection(map=m, paper_score=p, map_threshold=limit, withheld=withheld)
+                for m, p in zip(maps, paper, strict=True)
+            ]
+        scores = calibration.score(z)
+        threshold = calibration.threshold(false_positive_rate)
+        map_threshold = calibration.map_threshold(false_positive_rate)
+        if map_threshold is None:
+            map_threshold = float(calibration.map_reference[-1])
+        if threshold is None:
+            count = len(calibration.reference)
+            withheld = f"{count} held-out normal images support no threshold at a rate of {false_positive_rate:g}"
+        return [
+            Detection(
+                map=maps[i],
+                score=score,
+                p_value=p_value,
+                threshold=threshold,
+                map_threshold=map_threshold,
+                paper_score=paper[i],
+                withheld=withheld,
+            )
+            for i, (score, p_value) in enumerate(
+                zip(scores.tolist(), calibration.p_value(scores).tolist(), strict=True)
+            )
+        ]
 
     def get_extra_state(self) -> dict[str, Any]:
         """Return the provenance, which travels in the state dict: plain values only."""
-        return self.provenance
+        return self.provenance.to_state()
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
         """Take up a checkpoint's provenance."""
-        self.provenance = dict(state)
+        self.provenance = Provenance.from_state(state)
+
+
+def _take_up_old_names(module: nn.Module, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+    """Rename in place what version 0.1 stored beside the calibration and the host holds now."""
+    for name in [name for name in state_dict if name.startswith(tuple(prefix + part for part in _OLD_PARTS))]:
+        state_dict[f"{prefix}host.{name.removeprefix(prefix)}"] = state_dict.pop(name)
+
+
+def load_detector(
+    path: str | Path,
+    grid: Grid | None = None,
+    engine: str = "eager",
+    device: torch.device | str = "cpu",
+    **parts: nn.Module | None,
+) -> AnomalyDetector:
+    """Return the detector that a checkpoint holds, built as its provenance states, in evaluation mode.
+
+    Args:
+        path: the file.
+        grid: timesteps instead of those it was calibrated for; scores are then withheld.
+        engine: what computes end points.
+        device: where it is put.
+        parts: networks instead of those it states, such as ``denoiser``; its weights must fit them.
+
+    Raises:
+        FileNotFoundError, ValueError: the file is missing or cannot be read safely, cannot be built here, or does not
+            fit, by name.
+    """
+    tensors = read_checkpoint(path)
+    stated = Provenance.from_state(tensors.get("_extra_state", {}))
+    host = rebuild_host(stated.architecture, **parts)
+    detector = AnomalyDetector(host, engine=engine)
+    _take_up_old_names(detector, tensors, "")  # its names are compared before it is loaded
+    load_strictly(detector, tensors)
+    calibrated = detector.calibration.timesteps or detector.timesteps
+    detector.timesteps = (grid or Grid()).resolve(calibrated, len(host.alphas_cumprod))
+    return detector.to(device).eval()

@@ -10,14 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from tqdm import tqdm
 
 from invad_med.data.bmad import BmadDataset
 from invad_med.data.datasets import DatasetFacts, all_datasets, find_dataset
 from invad_med.data.transforms import to_image
-from invad_med.detection import AnomalyDetector
-from invad_med.detection.detectors import load_like
+from invad_med.detection import AnomalyDetector, ModelFiles, Provenance, read_provenance
 from invad_med.evaluation.baselines import STATISTICS, trivial_statistics
 from invad_med.evaluation.judge import Judgement, Scored, judge
 from invad_med.evaluation.methods import OwnScores, batches, image_features, make_baselines
@@ -25,7 +23,6 @@ from invad_med.evaluation.truth import Truth, read_truth
 from invad_med.files import data_digest
 from invad_med.metrics.bootstrap import Figure, paired_difference, resample_weights
 from invad_med.metrics.image import auroc
-from invad_med.networks.checkpoints import read_provenance
 from invad_med.parallel import processes, rank, together
 
 logger = logging.getLogger(__name__)
@@ -72,7 +69,7 @@ class Evaluation:
     name: str
     truth: Truth
     plan: Plan
-    provenance: dict[str, Any]
+    provenance: Provenance
     checkpoint_digest: str
     data_digest: str
     scored: dict[str, Scored] = field(default_factory=dict)
@@ -202,7 +199,7 @@ def _note(result: Evaluation) -> None:
                 f"no {what} threshold at a false-positive rate of {result.plan.false_positive_rate:g}: "
                 "too few held-out normal images support it"
             )
-    trained_on = result.provenance.get("dataset")
+    trained_on = result.provenance.modality
     if trained_on and trained_on != truth.facts.name:
         result.notes.append(f"the model was trained for {trained_on}, the images are prepared as {truth.facts.name}")
 
@@ -221,7 +218,7 @@ def choose_facts(dataset: BmadDataset, modality: str | None, alone: bool, ckpt_p
         raise ValueError(f"modality {modality!r} is none of {', '.join(all_datasets())}")
     if dataset.facts:
         return dataset.facts
-    if alone and ckpt_path and (facts := find_dataset(str(read_provenance(ckpt_path).get("dataset")))):
+    if alone and ckpt_path and (facts := find_dataset(str(read_provenance(ckpt_path).modality))):
         return facts
     raise ValueError(
         f"the folder's name {dataset.root.resolve().name!r} is none of the known data sets: evaluate it alone with "
@@ -230,26 +227,11 @@ def choose_facts(dataset: BmadDataset, modality: str | None, alone: bool, ckpt_p
 
 
 def choose_checkpoint(name: str, ckpt_path: str | None, models_dir: str | Path, alone: bool) -> Path:
-    """Return a data set's checkpoint: the given one if it is for it (or the data set is given alone), else its own.
+    """Return a modality's checkpoint: the given one if it is for it (or the data set is given alone), else its own.
 
     Raises:
         ValueError: there is none.
     """
-    if ckpt_path and (alone or read_provenance(ckpt_path).get("dataset") == name):
+    if ckpt_path and (alone or read_provenance(ckpt_path).modality == name):
         return Path(ckpt_path)
-    own = Path(models_dir) / f"{name}.pt"
-    if own.is_file():
-        return own
-    default = Path(models_dir) / "model.pt"
-    if default.is_file() and read_provenance(default).get("dataset") == name:
-        return default
-    have = ", ".join(sorted(p.stem for p in Path(models_dir).glob("*.pt"))) or "none"
-    raise ValueError(
-        f"no model for {name} in the models folder (there: {have}): train one with configs/train.json and give "
-        "--models_dir or --ckpt_path"
-    )
-
-
-def load_detector(network_def: AnomalyDetector, path: str | Path, device: torch.device | str) -> AnomalyDetector:
-    """Return the detector of a checkpoint on a device, built like ``network_def``."""
-    return load_like(network_def, path).to(device)
+    return ModelFiles.in_folder(models_dir)[name]

@@ -27,11 +27,12 @@ from torch import Tensor
 
 from invad_med.data.transforms import to_image
 from invad_med.detection import AnomalyDetector
+from invad_med.diffusion import Timesteps, inversion_timesteps, invert
 from invad_med.evaluation.baselines import PositionGaussian, nearest_neighbour_maps
 from invad_med.evaluation.judge import Scored
 from invad_med.evaluation.truth import Truth
 from invad_med.features.cached import cached_features
-from invad_med.inferers import InversionInferer, ReconstructionInferer
+from invad_med.inferers import ReconstructionInferer
 from invad_med.metrics.image import auroc
 from invad_med.parallel import together
 from invad_med.scoring import anomaly_map, max_min, nll, paper_score
@@ -50,8 +51,8 @@ MapMaker = Callable[[Tensor], Tensor]
 @torch.no_grad()
 def image_features(detector: AnomalyDetector, truth: Truth, chosen: range) -> Tensor:
     """Return the normalised features of some images: (n, C, h, w) float32 on the detector's device."""
-    images = torch.stack([to_image(truth.piece(i), truth.facts, detector.image_size) for i in chosen])
-    return detector.features(images.to(detector.features.image_mean.device))
+    images = torch.stack([to_image(truth.piece(i), truth.facts, detector.host.image_size) for i in chosen])
+    return detector.host.encode(images.to(detector.host.device))
 
 
 class OwnScores:
@@ -66,20 +67,19 @@ class OwnScores:
     """
 
     def __init__(self, detector: AnomalyDetector, false_positive_rate: float) -> None:
-        if reason := detector.calibration.why_not(detector.inferer.timesteps):
-            raise ValueError(reason)
+        if detector.withheld is not None:
+            raise ValueError(detector.withheld)
         self.detector, self.rate = detector, false_positive_rate
-        self.paper, self.official = InversionInferer(3, "paper"), InversionInferer(3, "official")
+        length = len(detector.host.alphas_cumprod)
+        self.paper, self.official = (inversion_timesteps(3, mode, length) for mode in ("paper", "official"))
         self.rows: dict[str, list[Tensor]] = {}
 
     @torch.no_grad()
     def add(self, x: Tensor) -> None:
         """Score features (n, C, h, w)."""
         d = self.detector
-        z = d.inferer(x, d.denoiser)
-        same = list(d.inferer.timesteps) == list(self.paper.timesteps)
-        z_paper = z if same else self.paper(x, d.denoiser)
-        z_official = self.official(x, d.denoiser)
+        z, z_official = self._walk(x, d.timesteps), self._walk(x, self.official)
+        z_paper = z if d.timesteps == self.paper else self._walk(x, self.paper)
         score = d.calibration.score(z)
         found = {
             "score": score,
@@ -93,6 +93,9 @@ class OwnScores:
         }
         for name, value in found.items():
             self.rows.setdefault(name, []).append(value.float().cpu())
+
+    def _walk(self, x: Tensor, timesteps: Timesteps) -> Tensor:
+        return invert(self.detector.host.eps, x, timesteps, self.detector.host.alphas_cumprod)
 
     def gather(self) -> None:
         """Take up what the other processes scored."""
@@ -108,16 +111,16 @@ class OwnScores:
             rows["map"],
             calibration.threshold(self.rate),
             calibration.map_threshold(self.rate),
-            f"timesteps {list(self.detector.inferer.timesteps)}, {len(calibration.reference)} held-out normals",
+            f"timesteps {self.detector.timesteps}, {len(calibration.reference)} held-out normals",
         )
         official = sum(_unit_range(rows[name]) for name in ("diff", "nll"))
         return {
             "calibrated": own,
-            "paper": Scored(rows["paper"], rows["paper map"], note=f"timesteps {list(self.paper.timesteps)}"),
+            "paper": Scored(rows["paper"], rows["paper map"], note=f"timesteps {self.paper}"),
             "official": Scored(
                 np.asarray(official),
                 rows["official map"],
-                note=f"timesteps {list(self.official.timesteps)}; transductive: min-max over the whole split",
+                note=f"timesteps {self.official}; transductive: min-max over the whole split",
             ),
         }, rows["p_value"]
 
@@ -177,17 +180,17 @@ def make_baselines(
         valid: None where there is none.
         cache_dir: folder for features, kept between runs.
     """
-    device = detector.features.image_mean.device
+    host = detector.host
     normal = [path for path, label in zip(train.images, train.labels, strict=True) if not label]
-    raw = cached_features(detector.features, normal, train.facts, cache_dir, detector.image_size)
-    normals = torch.cat([detector.features.normalise(part.to(device).float()).half().cpu() for part in raw.split(64)])
+    raw = cached_features(host, normal, train.facts, cache_dir)
+    normals = torch.cat([host.normalise(part.to(host.device).float()).half().cpu() for part in raw.split(64)])
     del raw
     gaussian = PositionGaussian(normals)
     bank = _bank(normals)
 
     def reconstructed(level: int) -> MapMaker:
-        inferer = ReconstructionInferer(level, len(detector.inferer.timesteps))
-        return lambda x: (inferer(x, detector.denoiser) - x).norm(dim=1)
+        inferer = ReconstructionInferer(level, len(detector.timesteps), alphas_cumprod=host.alphas_cumprod)
+        return lambda x: (inferer(x, host.eps) - x).norm(dim=1)
 
     levels = sorted(LEVELS, key=lambda level: level != _DEFAULT_LEVEL)  # the default first
     baselines = {

@@ -7,17 +7,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from invad_med.data.bmad import BmadDataset, inspect_tree
 from invad_med.data.slices import ReadError
-from invad_med.detection import AnomalyDetector
+from invad_med.detection import load_detector
+from invad_med.diffusion import Grid
 from invad_med.evaluation.dataset import (
     Evaluation,
     Plan,
     choose_checkpoint,
     choose_facts,
     evaluate_dataset,
-    load_detector,
 )
 from invad_med.evaluation.report import write_report
 from invad_med.evaluation.tables import write_tables
@@ -33,7 +34,9 @@ class Evaluator:
 
     Args:
         datasets: as `invad_med.data.bmad.inspect_tree` lists them, problems and all.
-        network_def: a detector without weights of its own; each data set's is built like it.
+        grid: timesteps instead of those each model was calibrated for.
+        engine: what computes end points.
+        denoiser: noise predictor instead of the one that a checkpoint states.
         output_dir: folder for results, made if need be.
         ckpt_path: a checkpoint for the one data set given, or for the one of several that it names; None: those of
             ``models_dir``.
@@ -47,8 +50,10 @@ class Evaluator:
     def __init__(
         self,
         datasets: list[BmadDataset],
-        network_def: AnomalyDetector,
         output_dir: str | Path,
+        grid: Grid | None = None,
+        engine: str = "eager",
+        denoiser: nn.Module | None = None,
         ckpt_path: str | None = None,
         models_dir: str | Path = "models",
         modality: str | None = None,
@@ -56,7 +61,8 @@ class Evaluator:
         tracker: Any = None,
         **plan: Any,
     ) -> None:
-        self.datasets, self.network_def, self.output_dir = datasets, network_def.eval(), Path(output_dir)
+        self.datasets, self.output_dir = datasets, Path(output_dir)
+        self.grid, self.engine, self.denoiser = grid, engine, denoiser
         self.ckpt_path, self.models_dir, self.modality = ckpt_path, models_dir, modality
         self.device, self.tracker, self.plan = device, tracker, Plan(**plan)
         self.evaluations: list[Evaluation] = []
@@ -86,7 +92,7 @@ class Evaluator:
         alone = len(self.datasets) == 1
         facts = choose_facts(dataset, self.modality, alone, self.ckpt_path)
         path = choose_checkpoint(facts.name, self.ckpt_path, self.models_dir, alone)
-        detector = load_detector(self.network_def, path, self.device)
+        detector = load_detector(path, self.grid, self.engine, self.device, denoiser=self.denoiser)
         return evaluate_dataset(dataset, facts, detector, path, self.plan)
 
     def summary(self) -> str:

@@ -16,9 +16,9 @@ from tqdm import tqdm
 
 from invad_med.data.datasets import DatasetFacts
 from invad_med.data.transforms import to_image
+from invad_med.detection.host import Host
 from invad_med.features.cache import ArrayCache
 from invad_med.networks.checkpoints import round_to_half
-from invad_med.networks.features import FrozenFeatures
 from invad_med.parallel import barrier, processes, rank, together
 from invad_med.readers.sources import read_raster
 from invad_med.training.cohort import Cohort
@@ -26,27 +26,18 @@ from invad_med.training.cohort import Cohort
 logger = logging.getLogger(__name__)
 
 
-def cache_key(path: Path, backbone_digest: str, facts: DatasetFacts, size: int) -> str:
-    """Return the name of an image's cached features: a digest of its bytes, the backbone's and the recipe."""
-    recipe = f"{backbone_digest} {facts.intensity} {facts.fit} {size}"
+def cache_key(path: Path, encoder_digest: str, facts: DatasetFacts) -> str:
+    """Return the name of an image's cached features: a digest of its bytes, the encoder and the preparation."""
+    recipe = f"{encoder_digest} {facts.intensity} {facts.fit}"
     return hashlib.sha256(hashlib.sha256(path.read_bytes()).digest() + recipe.encode()).hexdigest()
-
-
-def network_digest(features: FrozenFeatures) -> str:
-    """Return a digest of the backbone's weights and name (not of the channel normalisation)."""
-    digest = hashlib.sha256(features.backbone.encode())
-    for name, tensor in features.body.state_dict().items():
-        digest.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()
 
 
 @torch.no_grad()
 def cached_features(
-    features: FrozenFeatures,
+    host: Host,
     images: Sequence[Path],
     facts: DatasetFacts,
     cache_dir: str | Path | None = None,
-    size: int = 256,
     progress: bool = True,
     workers: int | None = None,
     limit_gb: float | None = None,
@@ -58,11 +49,10 @@ def cached_features(
     several processes that train together each computes its share.
 
     Args:
-        features: the frozen backbone, on the device to compute on.
+        host: whose encoding, on the device to compute on.
         images: PNG, JPEG or TIFF files.
         facts: how they are prepared.
         cache_dir: folder of the cache, made if need be; None: nothing is kept.
-        size: side of the square image in pixels.
         progress: show a bar on standard error.
         workers: images computed at the same time, a thread each; None: as many as torch has threads.
         limit_gb: size of the cache, in 10^9 bytes, beyond which what was not used for longest is removed.
@@ -73,12 +63,12 @@ def cached_features(
     Raises:
         ReadError: an image cannot be read.
     """
-    shape = (features.out_channels, size // features.reduction, size // features.reduction)
+    shape = (host.channels, host.grid_size, host.grid_size)
     result = torch.empty((len(images), *shape), dtype=torch.float16)
     limit = None if limit_gb is None else int(limit_gb * 1e9)
     cache = ArrayCache(cache_dir, shape, limit) if cache_dir else None
-    digest = network_digest(features)
-    keys = [cache_key(path, digest, facts, size) for path in images] if cache else []
+    digest = host.encoder_digest() if cache else ""
+    keys = [cache_key(path, digest, facts) for path in images] if cache else []
 
     def load(i: int) -> bool:
         array = cache.load(keys[i]) if cache else None
@@ -88,7 +78,7 @@ def cached_features(
 
     def compute(i: int) -> None:
         with torch.no_grad():  # a thread has its own mode
-            result[i] = image_features(features, images[i], facts, size)
+            result[i] = image_features(host, images[i], facts)
         if cache:
             cache.store(keys[i], result[i].numpy())
 
@@ -113,10 +103,10 @@ def cached_features(
     return result
 
 
-def image_features(features: FrozenFeatures, path: Path, facts: DatasetFacts, size: int) -> Tensor:
+def image_features(host: Host, path: Path, facts: DatasetFacts) -> Tensor:
     """Return the raw features of one file: (C, h, w) float16 on the CPU."""
-    image = to_image(read_raster(path), facts, size)[None].to(features.image_mean.device)
-    return features.raw(image)[0].half().cpu()
+    image = to_image(read_raster(path), facts, host.image_size)[None].to(host.device)
+    return host.raw(image)[0].half().cpu()
 
 
 @contextmanager
@@ -141,10 +131,9 @@ class CohortFeatures:
 
 
 def prepare_features(
-    features: FrozenFeatures,
+    host: Host,
     cohort: Cohort,
     cache_dir: str | Path | None = None,
-    size: int = 256,
     progress: bool = True,
     workers: int | None = None,
     limit_gb: float | None = None,
@@ -153,10 +142,10 @@ def prepare_features(
 
     The arguments are those of `cached_features`.
     """
-    round_to_half(features)
+    round_to_half(host.encoder)
     parts = (cohort.train, cohort.held_out, cohort.abnormal)
     images = [path for part in parts for path in part]
-    found = cached_features(features, images, cohort.facts, cache_dir, size, progress, workers, limit_gb)
+    found = cached_features(host, images, cohort.facts, cache_dir, progress, workers, limit_gb)
     train, held_out, abnormal = found.split([len(part) for part in parts])
-    features.fit_normalisation(train)
+    host.fit_normalisation(train)
     return CohortFeatures(train, held_out, abnormal)

@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from invad_med.inferers import InversionInferer
-from invad_med.networks.features import FrozenFeatures
+from invad_med.detection.host import Host
+from invad_med.diffusion import Timesteps, invert
 
 
+@torch.no_grad()
 def walk_to_noise(
-    features: FrozenFeatures, network: nn.Module, inferer: InversionInferer, raw: Tensor, batch_size: int = 16
+    host: Host, raw: Tensor, timesteps: Timesteps, network: Callable[..., Tensor] | None = None, batch_size: int = 16
 ) -> Tensor:
-    """Return z_T of raw features (N, C, h, w) on the network's device: (N, C, h, w) float32 on the CPU."""
-    device = next(network.parameters()).device
-    batches = (features.normalise(chunk.to(device).float()) for chunk in raw.split(batch_size))
-    return torch.cat([inferer(batch, network).cpu() for batch in batches])
+    """Return z_T of a host's raw encodings (N, C, h, w), on its device: (N, C, h, w) float32 on the CPU.
+
+    Args:
+        host: whose encoding and schedule.
+        raw: any float dtype.
+        timesteps: pairs (t, t_next).
+        network: noise predictor instead of the host's, such as averaged weights.
+        batch_size: images at a time.
+    """
+    eps = network or host.eps
+    batches = (host.normalise(part.to(host.device).float()) for part in raw.split(batch_size))
+    return torch.cat([invert(eps, x, timesteps, host.alphas_cumprod).cpu() for x in batches])

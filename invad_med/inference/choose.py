@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from invad_med.data.datasets import DatasetFacts, all_datasets, dataset_for_dicom, find_dataset
+from invad_med.data.prediction import ChosenBy
 from invad_med.data.slices import Source
 
 
@@ -14,12 +15,12 @@ class Choice:
 
     Args:
         facts: the data set, or None.
-        chosen_by: ``dicom``, ``option``, ``folder`` or ``default``; None without a data set.
+        chosen_by: what said so; None without a data set.
         reason: why there is none, for the user's table.
     """
 
     facts: DatasetFacts | None
-    chosen_by: str | None = None
+    chosen_by: ChosenBy | None = None
     reason: str | None = None
 
 
@@ -40,19 +41,19 @@ def choose_dataset(source: Source, modality: str | None = None, default: str | N
     """
     if modality is not None and find_dataset(modality) is None:
         raise ValueError(f"modality={modality!r} names no data set: choose one of {', '.join(all_datasets())}")
-    stated, said_by = (modality, "option") if modality else (source.stated_dataset, "folder")
+    stated, said_by = (modality, ChosenBy.OPTION) if modality else (source.stated_dataset, ChosenBy.FOLDER)
     facts = find_dataset(stated) if stated else None
     if source.modality is None:
         if facts is not None:
             return Choice(facts, said_by)
         if default is not None:
-            return Choice(find_dataset(default), "default")
+            return Choice(find_dataset(default), ChosenBy.DEFAULT)
         return Choice(None, None, "nothing says what the image shows: give --modality")
     if facts is not None and _fits(facts, source):
         return Choice(facts, said_by)
     tagged = dataset_for_dicom(source.modality, source.body_part)
     if tagged is not None:
-        return Choice(tagged, "dicom")
+        return Choice(tagged, ChosenBy.DICOM)
     part = f"body part {source.body_part}" if source.body_part else "no body part stated"
     return Choice(None, None, f"no model for DICOM modality {source.modality}, {part}")
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from invad_med.data.datasets import DatasetFacts
-from invad_med.data.prediction import Prediction
+from invad_med.data.prediction import ChosenBy, Prediction, Status
 from invad_med.data.slices import Problem, Source
 from invad_med.inference.choose import choose_dataset
 from invad_med.readers.sources import scan
@@ -24,7 +24,7 @@ class Input:
     source: Source
     index: int
     facts: DatasetFacts
-    chosen_by: str
+    chosen_by: ChosenBy
 
 
 @dataclass(frozen=True)
@@ -47,8 +47,8 @@ class Inputs:
 
     @property
     def datalist(self) -> list[dict[str, Any]]:
-        """The slices to be scored as MONAI items: ``image`` (the `Input`) and ``item``, its position in ``items``."""
-        return [{"image": item, "item": position} for position, item in enumerate(self.items)]
+        """The slices to be scored as MONAI items of one key, ``image``: the `Input`."""
+        return [{"image": item} for item in self.items]
 
 
 def list_inputs(
@@ -81,13 +81,15 @@ def list_inputs(
     unscored: list[Prediction] = []
     for source in found.sources:
         choice = choose_dataset(source, modality, default)
-        if choice.facts is not None and choice.facts.name in models:
-            items += [Input(source, i, choice.facts, str(choice.chosen_by)) for i in range(source.n_slices)]
+        if choice.facts is not None and choice.chosen_by is not None and choice.facts.name in models:
+            items += [Input(source, i, choice.facts, choice.chosen_by) for i in range(source.n_slices)]
             continue
         name = choice.facts.name if choice.facts else None
         reason = choice.reason or f"no model for {choice.facts.title if choice.facts else 'it'}"
-        unscored += [Prediction(source, i, "no model", reason, name, choice.chosen_by) for i in range(source.n_slices)]
-    unsaid = {i.source.name for i in items if i.chosen_by == "default"}
+        unscored += [
+            Prediction(source, i, Status.NO_MODEL, reason, name, choice.chosen_by) for i in range(source.n_slices)
+        ]
+    unsaid = {i.source.name for i in items if i.chosen_by is ChosenBy.DEFAULT}
     if unsaid:
         logger.warning(
             "%d input(s) do not say what they show and are scored by the default model (%s): give --modality if they "

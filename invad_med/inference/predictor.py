@@ -3,56 +3,73 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 
 from invad_med.bundle import root
+from invad_med.data.prediction import Prediction
+from invad_med.data.provenance import Provenance
+from invad_med.data.slices import Slice, Source
+from invad_med.detection import Detectors, model_files
+from invad_med.diffusion import Grid
+from invad_med.inference.choose import choose_dataset
+from invad_med.inference.inputs import Input, list_inputs
+from invad_med.inference.pipeline import score_inputs, score_source
+from invad_med.readers.decoding import value_range
 
-if TYPE_CHECKING:
-    from invad_med.data.prediction import Prediction
-    from invad_med.detection.detectors import DetectorShelf
 
-
-def load(modality: str | None = None, **overrides: Any) -> Predictor:
-    """Load the shipped bundle as ``configs/inference.json`` defines it.
+def load(
+    modality: str | None = None,
+    ckpt_path: str | Path | None = None,
+    device: torch.device | str = "cpu",
+    false_positive_rate: float = 0.05,
+    grid: Grid | None = None,
+    engine: str = "eager",
+    bundle_root: str | Path | None = None,
+) -> Predictor:
+    """Load the shipped models, or a checkpoint of your own, as ``configs/inference.json`` does.
 
     Args:
-        modality: data set that images belong to where nothing else says so; the default model's if None.
-        overrides: keys of the configuration, such as ``ckpt_path=...``, ``device="cpu"`` or ``inferer={...}``.
+        modality: what images show that do not say so themselves; the default model's if None.
+        ckpt_path: the default model; the bundle's if None.
+        device: to compute on.
+        false_positive_rate: share of normal images that may exceed the threshold, 0 < rate < 1.
+        grid: timesteps instead of those that the models are calibrated for; scores are then withheld.
+        engine: what computes end points, see `invad_med.detection.engine.ENGINES`.
+        bundle_root: folder of the bundle; the installed one if None.
 
     Raises:
         FileNotFoundError, ValueError: the checkpoint is missing or does not fit.
     """
-    from monai.bundle import ConfigParser
-
-    parser = ConfigParser()
-    parser.read_config(Path(root()) / "configs" / "inference.json")
-    parser.update({"modality": modality, **overrides})
-    return Predictor(parser.get_parsed_content("network"), modality)
+    models = Path(bundle_root or root()) / "models"
+    files = model_files(ckpt_path or models / "model.pt", models, modality)
+    return Predictor(Detectors(files, None, grid, engine, device, false_positive_rate), modality)
 
 
 class Predictor:
     """Give it a path or an array, get map, score and provenance.
 
     Args:
-        network: the detectors.
-        modality: data set stated by the user, or None.
+        detectors: the models.
+        modality: what images show that do not say so, as the user states; None: what the default model is for.
     """
 
-    def __init__(self, network: DetectorShelf, modality: str | None = None) -> None:
-        self.network, self.modality = network.eval(), modality
+    def __init__(self, detectors: Detectors, modality: str | None = None) -> None:
+        self.detectors, self.modality = detectors.eval(), modality
+        detectors.detector(detectors.default)  # what does not load is told at once
 
     @property
-    def provenance(self) -> dict[str, Any]:
+    def provenance(self) -> Provenance:
         """What the default model was trained on and with, as its checkpoint states."""
-        return self.network.detector(self.network.default).provenance
+        return self.detectors.provenance(self.detectors.default)
 
-    def __call__(self, image: str | Path | np.ndarray) -> list[Prediction]:
+    def __call__(self, image: str | Path | np.ndarray, batch_size: int = 4) -> list[Prediction]:
         """Score a file, every image below a folder, or one array.
 
         Args:
             image: path; or (H, W) or (H, W, 3), uint8 as displayed, or any other dtype in its own units.
+            batch_size: slices of a source that are scored at once.
 
         Returns:
             One `Prediction` per slice, in the order of files and slices; those without a model or unreadable are
@@ -61,51 +78,24 @@ class Predictor:
         Raises:
             FileNotFoundError, ValueError: nothing is there, nothing that a model is for, or no image array.
         """
-        from invad_med.data.slices import ReadError
-        from invad_med.inference.inputs import list_inputs
-        from invad_med.inference.pipeline import unreadable
-        from invad_med.readers.sources import read_slice
-
         if isinstance(image, np.ndarray):
-            return [self._score(*self._from_array(image))]
-        inputs = list_inputs(image, self.network.names, self.network.default, self.modality)
-        results = []
-        for wanted in inputs.items:
-            try:
-                results.append(self._score(wanted, read_slice(wanted.source, wanted.index)))
-            except ReadError as error:
-                results.append(unreadable(wanted, str(error)))
+            item, piece = self._from_array(image)
+            return [prediction for prediction, _ in score_source(self.detectors, [item], [piece])]
+        inputs = list_inputs(image, self.detectors.names, self.detectors.default, self.modality)
+        results = [prediction for prediction, _ in score_inputs(self.detectors, inputs, batch_size)]
         return [*results, *inputs.unscored]
 
-    def _score(self, wanted: Any, piece: Any) -> Prediction:
-        import torch
-
-        from invad_med.data.transforms import from_image, to_image
-        from invad_med.inference.pipeline import scored
-
-        device = next(self.network.parameters()).device
-        with torch.no_grad():
-            found = self.network(to_image(piece, wanted.facts)[None].to(device), [wanted.facts.name])
-        row = {key: value[0] for key, value in found.items()}
-        row["pred"] = from_image(row["pred"][0].cpu(), piece, wanted.facts)[None]
-        return scored(wanted, row)
-
-    def _from_array(self, image: np.ndarray) -> tuple[Any, Any]:
-        from invad_med.data.slices import Slice, Source
-        from invad_med.inference.choose import choose_dataset
-        from invad_med.inference.inputs import Input
-        from invad_med.readers.decoding import value_range
-
+    def _from_array(self, image: np.ndarray) -> tuple[Input, Slice]:
         colour = image.ndim == 3 and image.shape[2] == 3 and image.dtype == np.uint8
         if not colour and image.ndim != 2:
             raise ValueError(f"an array must be (H, W), or (H, W, 3) uint8, not {image.shape} {image.dtype}")
         source = Source("raster", (), "array", 1)
-        choice = choose_dataset(source, self.modality, self.network.default)
-        assert choice.facts is not None  # the default model has one
-        if choice.facts.name not in self.network.names:
-            raise ValueError(f"no model for {choice.facts.title}; there are {', '.join(self.network.names)}")
+        choice = choose_dataset(source, self.modality, self.detectors.default)
+        assert choice.facts is not None and choice.chosen_by is not None  # the default model has one
+        if choice.facts.name not in self.detectors.names:
+            raise ValueError(f"no model for {choice.facts.title}; there are {', '.join(self.detectors.names)}")
         eight_bit = image.dtype == np.uint8
         pixels = image if colour else image.astype(np.float32)
         shown = (0.0, 255.0) if eight_bit else value_range([pixels])
         piece = Slice(pixels, source, 0, "8bit" if eight_bit else "stored", shown)
-        return Input(source, 0, choice.facts, str(choice.chosen_by)), piece
+        return Input(source, 0, choice.facts, choice.chosen_by), piece

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Protocol
 
 import numpy as np
 
 from invad_med.data.datasets import find_dataset
-from invad_med.data.prediction import Prediction
+from invad_med.data.prediction import Prediction, Status
+from invad_med.data.provenance import Provenance
 from invad_med.data.slices import Problem, ReadError, Slice, Source
 from invad_med.data.transforms import to_unit
 from invad_med.writers.dicom.common import Result
@@ -28,6 +29,17 @@ logger = logging.getLogger(__name__)
 INCOMPLETE = 3  # exit status of a run that could not read some of its input, or write or store some of its results
 
 
+class Store(Protocol):
+    """Where DICOM objects are sent, such as `invad_med.archive.dicomweb.Destination`; what fails there is counted."""
+
+    host: str
+    stored: int
+    failed: Counter[str]
+
+    def store(self, paths: Iterable[Path]) -> None:
+        """Send the objects of one source."""
+
+
 class SourceWriter:
     """Write heatmaps of slices, maps and DICOM objects of sources, a table and an overview below ``output_dir``.
 
@@ -38,34 +50,26 @@ class SourceWriter:
     Args:
         output_dir: folder, made with the first prediction.
         dicom: writes each source's DICOM objects; None writes none.
-        provenance: what is known of the model of a data set, for the DICOM objects.
-        destination: DICOMweb root of a server that the DICOM objects are stored on as well, or None.
+        provenance: what the model of a modality states of itself, for the DICOM objects.
+        destination: where the DICOM objects are stored as well, or None.
         unscored: predictions of slices that are not taken, such as those without a model, for table and overview.
         problems: files that were not read, for table and overview.
         base: folder that was searched; problems are named from there.
-
-    Raises:
-        ValueError, ConnectionError, ImportError: the destination cannot be used; see
-            `invad_med.archive.dicomweb.Destination`.
     """
 
     def __init__(
         self,
         output_dir: str | Path,
         dicom: DicomWriter | None = None,
-        provenance: Callable[[str], Mapping[str, Any]] | None = None,
-        destination: str | None = None,
+        provenance: Callable[[str], Provenance] | None = None,
+        destination: Store | None = None,
         unscored: Collection[Prediction] = (),
         problems: Sequence[Problem] = (),
         base: str | Path = ".",
     ) -> None:
         self.output_dir, self.dicom = Path(output_dir), dicom
-        self.provenance = provenance or (lambda dataset: {})
-        self.destination = None
-        if destination:
-            from invad_med.archive.dicomweb import Destination
-
-            self.destination = Destination(destination)
+        self.provenance = provenance or (lambda modality: Provenance(modality=modality))
+        self.destination = destination
         self.unscored, self.problems, self.base = tuple(unscored), tuple(problems), base
         self.predictions: list[Prediction] = []  # without their maps: a long run does not hold them all
         self.objects = 0
@@ -130,7 +134,7 @@ class SourceWriter:
     @property
     def unreadable(self) -> int:
         """Number of files and slices that could not be read."""
-        return len(self.problems) + sum(p.status == "unreadable" for p in self.predictions)
+        return len(self.problems) + sum(p.status is Status.UNREADABLE for p in self.predictions)
 
     @property
     def incomplete(self) -> bool:
@@ -139,8 +143,8 @@ class SourceWriter:
 
     def summary(self) -> str:
         """Return the counts and where the results are, in a few lines."""
-        done = [p for p in self.predictions if p.status == "scored"]
-        above = sum(p.score is not None and p.threshold is not None and p.score > p.threshold for p in done)
+        done = [p for p in self.predictions if p.status is Status.SCORED]
+        above = sum(bool(p.abnormal) for p in done)
         stored = f", {self.destination.stored} stored on {self.destination.host}" if self.destination else ""
         objects = f", dicom ({self.objects} objects{stored})" if self.objects else ""
         faults = f"{sum(self.faults.values())} file(s) not written, " if self.faults else ""
@@ -152,7 +156,7 @@ class SourceWriter:
         )
 
     def _draw(self, prediction: Prediction, piece: Slice) -> None:
-        facts = find_dataset(prediction.dataset or "")
+        facts = find_dataset(prediction.modality or "")
         assert facts is not None  # it was scored by the model of one
         unit = to_unit(piece, facts)
         picture = draw_heatmap(prediction, unit)
@@ -166,10 +170,11 @@ class SourceWriter:
         if source is None or not scored:
             return
         indices = sorted(scored)
-        faults = [self._attempt("map", lambda: self._map(source, pieces, scored))]
+        fault = self._attempt("map", lambda: self._map(source, pieces, scored))
+        faults = [fault] if fault else []
         slices = tuple(piece for i in indices if isinstance(piece := pieces[i], Slice))
         predictions = tuple(scored[i] for i in indices)
-        result = Result(source, predictions, slices, self.provenance(predictions[0].dataset or ""))
+        result = Result(source, predictions, slices, self.provenance(predictions[0].modality or ""))
         if self.dicom is not None and self.dicom.wanted(result):
             outcome = self.dicom(result)
             self.objects += len(outcome.written)
@@ -179,11 +184,10 @@ class SourceWriter:
                 self.faults[faults[-1]] += 1
             if self.destination:
                 self.destination.store(outcome.written)
-        said = [fault for fault in faults if fault]
-        if said:
+        if faults:
             for i in range(self._first, len(self.predictions)):
                 if self.predictions[i].index in scored:
-                    self.predictions[i] = _with_reason(self.predictions[i], said)
+                    self.predictions[i] = _with_reason(self.predictions[i], faults)
 
     def _map(self, source: Source, pieces: Mapping[int, Slice | ReadError], scored: Mapping[int, Prediction]) -> None:
         maps = {i: p.map for i, p in scored.items() if p.map is not None}
@@ -213,7 +217,7 @@ class SourceWriter:
     def _warn(self) -> None:
         for problem in self.problems:
             logger.warning("not read: %s: %s", relative_name(problem.path, self.base), problem.reason)
-        for reason in dict.fromkeys(p.reason for p in self.predictions if p.status == "scored" and p.reason):
+        for reason in dict.fromkeys(p.reason for p in self.predictions if p.status is Status.SCORED and p.reason):
             logger.warning("%s", reason)
         for (kind, reason), count in self.refused.items():
             logger.warning("DICOM %s not written for %d source(s): %s", kind, count, reason)

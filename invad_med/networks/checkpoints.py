@@ -43,15 +43,6 @@ def read_checkpoint(path: str | Path, mmap: bool = False) -> dict[str, Any]:
     return content
 
 
-def read_provenance(path: str | Path) -> dict[str, Any]:
-    """Return what a detector's checkpoint states about itself, without reading its tensors; {} if nothing.
-
-    Raises:
-        FileNotFoundError, ValueError: as `read_checkpoint`.
-    """
-    return dict(read_checkpoint(path, mmap=True).get("_extra_state", {}))
-
-
 def strip_prefixes(name: str) -> str:
     """Remove any run of ``module.`` and ``net.`` from the front of a tensor's name."""
     while name.startswith(PREFIXES):

@@ -81,6 +81,7 @@ class FrozenFeatures(nn.Module):
             path = Path(weights_file) if origin == "file" and weights_file else packaged_file(backbone)
             load_backbone(self.body, backbone, path)
         self.backbone, self.origin = backbone, origin
+        self.out_indices, self.official_padding = tuple(out_indices), official_padding
         self._cut(tuple(out_indices))
         if official_padding:
             pad_symmetrically(self.body)

@@ -48,13 +48,20 @@ def create_denoiser(
     if name in MLP_PRESETS:
         if activation_checkpointing or compiled:
             raise ValueError(f"{name!r} is no transformer: activation checkpointing and compilation are for those")
-        return TokenMLP(in_channels=in_channels, **(MLP_PRESETS[name] | overrides))
+        return _labelled(TokenMLP(in_channels=in_channels, **(MLP_PRESETS[name] | overrides)), name, overrides)
     sizes = DIT_PRESETS.get(name) or VELOCITY_PRESETS.get(name)
     if sizes:
         transformer = DiT(in_channels=in_channels, input_size=input_size, **(sizes | overrides))
         transformer.activation_checkpointing = activation_checkpointing
         for block in transformer.blocks if compiled else ():
             block.compile()
-        return VelocityDenoiser(transformer) if name in VELOCITY_PRESETS else transformer
+        network = VelocityDenoiser(transformer) if name in VELOCITY_PRESETS else transformer
+        return _labelled(network, name, overrides)
     known = ", ".join([*DIT_PRESETS, *MLP_PRESETS, *VELOCITY_PRESETS])
     raise ValueError(f"{name!r} is no denoiser preset; choose one of {known}")
+
+
+def _labelled(network: nn.Module, preset: str, sizes: dict[str, Any]) -> nn.Module:
+    """Return the network with what a checkpoint states of it: ``preset`` and the ``sizes`` that override it."""
+    network.preset, network.sizes = preset, sizes  # type: ignore[assignment]
+    return network

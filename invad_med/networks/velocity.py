@@ -17,16 +17,16 @@ class VelocityDenoiser(nn.Module):
 
     Args:
         network: any network ``v(x, t)``, such as a `DiT`.
-        num_train_timesteps: T of the linear schedule.
+        alphas_cumprod: (T,) the schedule; the linear one of 1000 if None.
     """
 
     sqrt_abar: Tensor
     sqrt_noise: Tensor
 
-    def __init__(self, network: nn.Module, num_train_timesteps: int = 1000) -> None:
+    def __init__(self, network: nn.Module, alphas_cumprod: Tensor | None = None) -> None:
         super().__init__()
         self.network = network
-        abar = linear_alphas_cumprod(num_train_timesteps)
+        abar = linear_alphas_cumprod() if alphas_cumprod is None else alphas_cumprod
         self.register_buffer("sqrt_abar", abar.sqrt().float(), persistent=False)
         self.register_buffer("sqrt_noise", (1.0 - abar).sqrt().float(), persistent=False)
 

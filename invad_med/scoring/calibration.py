@@ -5,13 +5,13 @@ standardised with the mean and deviation it has over normal training images ("wh
 square over channels, about 1 where an image is as normal as the training set.
 
 Disease may be diffuse (the whole map rises a little) or local, and local disease often shifts the features of a region
-in one direction, which the mean of their whitened vectors shows where their lengths do not. So two statistics are
-taken: the mean of the map, and the largest length that the mean whitened vector has in any cell of a 4 x 4 grid. Their
-logarithms are standardised over the normal training images, and an image's score is the length of the two deviations
-above normal. (docs/results.md tells how this rule was chosen.) Its p-value is the conformal rank among held-out normal
-images, so that a fresh normal image falls below alpha with probability at most alpha, whatever the distribution of
-scores. The map has a threshold by the same argument: of each held-out map the value is kept that a twentieth of it
-exceeds, and a fresh normal image ranks among these.
+in one direction, which the mean of their whitened vectors shows where their lengths do not. So the default rule
+(`invad_med.scoring.rules`) takes two statistics: the mean of the map, and the largest length that the mean whitened
+vector has in any cell of a 4 x 4 grid. Their logarithms are standardised over the normal training images, and an
+image's score is the length of the two deviations above normal. (docs/results.md tells how this rule was chosen.) Its
+p-value is the conformal rank among held-out normal images, so that a fresh normal image falls below alpha with
+probability at most alpha, whatever the distribution of scores. The map has a threshold by the same argument: of each
+held-out map the value is kept that a twentieth of it exceeds, and a fresh normal image ranks among these.
 """
 
 from __future__ import annotations
@@ -20,13 +20,11 @@ import math
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from invad_med.diffusion import Timesteps
+from invad_med.scoring.rules import DEFAULT_RULE, find_rule
 
-SCORE = "whitened_mean_and_cell"
-_CELLS = 4  # a side
 _MAP_SHARE = 0.05  # of a normal image's map that may lie above its threshold
 
 
@@ -35,6 +33,10 @@ class Calibration(nn.Module):
 
     Args:
         channels: C of the end point z.
+        rule: name of what makes the score, see `invad_med.scoring.rules.RULES`.
+
+    Raises:
+        ValueError: there is no such rule.
     """
 
     z_mean: Tensor
@@ -44,12 +46,13 @@ class Calibration(nn.Module):
     reference: Tensor
     map_reference: Tensor
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, rule: str = DEFAULT_RULE) -> None:
         super().__init__()
+        self.rule, self._statistics = rule, find_rule(rule)
         self.register_buffer("z_mean", torch.zeros(channels))
         self.register_buffer("z_std", torch.ones(channels))
-        self.register_buffer("statistics_mean", torch.zeros(2))  # of `statistics` over normal training images
-        self.register_buffer("statistics_std", torch.ones(2))
+        self.register_buffer("statistics_mean", torch.zeros(0))  # (k,) of `statistics` over normal training images
+        self.register_buffer("statistics_std", torch.ones(0))
         self.register_buffer("reference", torch.zeros(0))  # scores of the held-out normals, ascending
         self.register_buffer("map_reference", torch.zeros(0))  # what a twentieth of each map exceeds, ascending
         self.timesteps: list[tuple[int, int | None]] = []
@@ -102,11 +105,8 @@ class Calibration(nn.Module):
         return self.whiten(z).square().mean(1).sqrt()
 
     def statistics(self, z: Tensor) -> Tensor:
-        """Return the logarithms of the map's mean and of the longest mean vector of a cell: (B, 2)."""
-        whitened = self.whiten(z)
-        cells = F.adaptive_avg_pool2d(whitened, _CELLS).square().mean(1).sqrt()
-        found = torch.stack([whitened.square().mean(1).sqrt().mean((1, 2)), cells.amax((1, 2))], dim=1)
-        return found.clamp_min(1e-12).log()  # an untrained DiT predicts 0 everywhere
+        """Return the rule's statistics of ``z`` (B, C, h, w): (B, k)."""
+        return self._statistics(self.whiten(z))
 
     def score(self, z: Tensor) -> Tensor:
         """Return the image score of ``z`` (B, C, h, w): (B,), in deviations from normal, negative if below."""
@@ -135,21 +135,20 @@ class Calibration(nn.Module):
 
     def get_extra_state(self) -> dict[str, Any]:
         """Return what the statistics were fitted for, so that it travels in the state dict."""
-        return {"score": SCORE, "timesteps": [list(pair) for pair in self.timesteps]}
+        return {"score": self.rule, "timesteps": [list(pair) for pair in self.timesteps]}
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
         """Take up what the statistics were fitted for.
 
         Raises:
-            ValueError: they were fitted for another score than this version computes.
+            ValueError: they were fitted for a rule that is not known here.
         """
-        if state["score"] != SCORE:
-            raise ValueError(f"the checkpoint's calibration is for the score {state['score']!r}, not {SCORE!r}")
+        self.rule, self._statistics = state["score"], find_rule(state["score"])
         self.timesteps = [(t, t_next) for t, t_next in state["timesteps"]]
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        # The number of held-out normals is the checkpoint's.
-        for name in ("reference", "map_reference"):
+        # The number of held-out normals and of statistics is the checkpoint's.
+        for name in ("statistics_mean", "statistics_std", "reference", "map_reference"):
             stored = state_dict.get(prefix + name)
             if stored is not None:
                 setattr(self, name, torch.zeros_like(stored, device=self.z_mean.device))

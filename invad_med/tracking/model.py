@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import pandas as pd
 from mlflow.pyfunc import PythonModel
+
+from invad_med.data.prediction import Prediction, Scores
+
+_NUMBERS = tuple(field.name for field in dataclasses.fields(Scores))
 
 
 class BundleModel(PythonModel):
@@ -18,7 +23,15 @@ class BundleModel(PythonModel):
         self.predictor = load(bundle_root=context.artifacts["bundle"])
 
     def predict(self, context: Any, model_input: list[str], params: Any = None) -> pd.DataFrame:
-        """Return one row per slice of every file or folder: score, p-value, threshold, data set, reason."""
-        keys = ("dataset", "score", "p_value", "threshold", "paper_score", "status", "reason")
-        found = [prediction for path in model_input for prediction in self.predictor(path)]
-        return pd.DataFrame([{key: getattr(prediction, key) for key in keys} for prediction in found])
+        """Return one row per slice of every file or folder: modality, numbers, status, reason."""
+        return pd.DataFrame([_row(prediction) for path in model_input for prediction in self.predictor(path)])
+
+
+def _row(prediction: Prediction) -> dict[str, Any]:
+    numbers = {name: getattr(prediction, name) for name in _NUMBERS}
+    return {
+        "modality": prediction.modality,
+        **numbers,
+        "status": str(prediction.status),
+        "reason": prediction.reason,
+    }

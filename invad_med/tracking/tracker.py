@@ -110,7 +110,7 @@ class Tracker:
 
 def run_params(e: Evaluation) -> dict[str, Any]:
     """Return what a data set's run was made with: model, data, versions; no path and no name of a file."""
-    stated = {f"model {key}": value for key, value in e.provenance.items()}
+    stated = {f"model {key}": value for key, value in e.provenance.stated().items()}
     return stated | {
         "checkpoint_digest": e.checkpoint_digest,
         "data_digest": e.data_digest,

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 import invad_med
-from invad_med.detection.detector import AnomalyDetector
+from invad_med.detection import AnomalyDetector, Provenance
 from invad_med.features.cached import CohortFeatures
 from invad_med.features.endpoints import walk_to_noise
 from invad_med.files import data_digest, whole_file
@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 
 def end_points(detector: AnomalyDetector, raw: Tensor, batch_size: int = 16) -> Tensor:
     """Return z_T of raw features (N, C, h, w): (N, C, h, w) float32 on the CPU."""
-    return walk_to_noise(detector.features, detector.denoiser, detector.inferer, raw, batch_size)
+    return walk_to_noise(detector.host, raw, detector.timesteps, batch_size=batch_size)
 
 
 def finish_training(
@@ -47,30 +47,29 @@ def finish_training(
         cohort, features: what it was trained on.
         path: file to write.
         configuration: plain values that the result depends on; their digest is stated.
-        provenance: more plain values to state, such as seed and steps.
+        provenance: further fields of `invad_med.detection.Provenance`, such as seed and steps.
 
     Returns:
         The path.
     """
-    load_strictly(detector.denoiser, dict(weights))
+    load_strictly(detector.host.denoiser, dict(weights))
     detector.eval()
-    round_to_half(detector.denoiser)
+    round_to_half(detector.host.denoiser)
     detector.calibration.fit(
-        end_points(detector, features.train), end_points(detector, features.held_out), detector.inferer.timesteps
+        end_points(detector, features.train), end_points(detector, features.held_out), detector.timesteps
     )
-    detector.provenance = {
-        "dataset": cohort.facts.name,
-        "title": cohort.facts.title,
-        "backbone": detector.features.backbone,
-        "denoiser": type(detector.denoiser).__name__,
-        "denoiser_parameters": sum(p.numel() for p in detector.denoiser.parameters()),
-        "train_images": len(cohort.train),
-        "held_out_images": len(cohort.held_out),
-        "data_digest": data_digest([*cohort.train, *cohort.held_out]),
-        "configuration_digest": configuration_digest(configuration or {}),
-        "versions": {"invad_med": invad_med.__version__, "monai": monai.__version__, "torch": str(torch.__version__)},
+    detector.provenance = Provenance(
+        architecture=detector.host.architecture.to_plain(),
+        modality=cohort.facts.name,
+        title=cohort.facts.title,
+        denoiser_parameters=sum(p.numel() for p in detector.host.denoiser.parameters()),
+        train_images=len(cohort.train),
+        held_out_images=len(cohort.held_out),
+        data_digest=data_digest([*cohort.train, *cohort.held_out]),
+        configuration_digest=configuration_digest(configuration or {}),
+        versions={"invad_med": invad_med.__version__, "monai": monai.__version__, "torch": str(torch.__version__)},
         **provenance,
-    }
+    )
     path = Path(path)
     with whole_file(path) as partial:
         torch.save(half_precision(detector.state_dict()), partial)

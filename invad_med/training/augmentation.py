@@ -13,7 +13,7 @@ from torch import Tensor
 
 from invad_med.data.datasets import DatasetFacts
 from invad_med.data.transforms import to_image
-from invad_med.networks.features import FrozenFeatures
+from invad_med.detection.host import Host
 from invad_med.readers.sources import read_raster
 from invad_med.training.cohort import Cohort
 from invad_med.training.sampling import Draw
@@ -50,9 +50,9 @@ class AugmentedImages(torch.utils.data.Dataset):
 
 
 def training_dataset(
-    raw: Tensor, features: FrozenFeatures, cohort: Cohort, augmentation: Compose | None = None, seed: int = 0
+    raw: Tensor, host: Host, cohort: Cohort, augmentation: Compose | None = None, seed: int = 0
 ) -> FeatureDataset | AugmentedImages:
     """Return the cached features ``raw`` of the cohort's training images, or, to augment, the images themselves."""
     if augmentation is None:
-        return FeatureDataset(raw, features)
-    return AugmentedImages(cohort.train, cohort.facts, augmentation, seed)
+        return FeatureDataset(raw, host)
+    return AugmentedImages(cohort.train, cohort.facts, augmentation, seed, host.image_size)

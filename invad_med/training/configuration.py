@@ -7,28 +7,23 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from torch import nn
 from torch.optim import Optimizer
 
-from invad_med.features.cached import network_digest
+from invad_med.detection.host import Host
 from invad_med.files import data_digest
-from invad_med.networks.features import FrozenFeatures
 from invad_med.training.cohort import Cohort
 
 
-def describe_run(
-    cohort: Cohort, features: FrozenFeatures, denoiser: nn.Module, optimizer: Optimizer, **values: Any
-) -> dict[str, Any]:
+def describe_run(cohort: Cohort, host: Host, optimizer: Optimizer, **values: Any) -> dict[str, Any]:
     """Return the configuration of a run: digests of its data and networks, the optimiser's settings, and ``values``."""
     described = {
         "dataset": cohort.facts.name,
         "train_images": data_digest(cohort.train),
         "held_out_images": data_digest(cohort.held_out),
         "abnormal_images": data_digest(cohort.abnormal),
-        "backbone": features.backbone,
-        "backbone_digest": network_digest(features)[:16],
-        "denoiser": type(denoiser).__name__,
-        "denoiser_parameters": sum(p.numel() for p in denoiser.parameters()),
+        **{f"architecture.{name}": value for name, value in host.architecture.to_plain().items()},
+        "encoder_digest": host.encoder_digest()[:16],
+        "denoiser_parameters": sum(p.numel() for p in host.denoiser.parameters()),
         "optimizer": type(optimizer).__name__,
     }
     described |= {f"optimizer.{name}": value for name, value in optimizer.defaults.items()}

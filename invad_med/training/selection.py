@@ -14,14 +14,15 @@ from sklearn.metrics import roc_auc_score
 from torch import Tensor, nn
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 
+from invad_med.detection import AnomalyDetector, Host
+from invad_med.diffusion import Timesteps
 from invad_med.features.cached import CohortFeatures
 from invad_med.features.endpoints import walk_to_noise
 from invad_med.files import whole_file
-from invad_med.inferers import InversionInferer
 from invad_med.networks.checkpoints import read_checkpoint
-from invad_med.networks.features import FrozenFeatures
 from invad_med.parallel import rank
 from invad_med.scoring import Calibration
+from invad_med.scoring.rules import DEFAULT_RULE
 
 logger = logging.getLogger(__name__)
 
@@ -127,25 +128,27 @@ class CalibratedAuroc:
     The calibration that the score needs is fitted each time, on some of the training images.
 
     Args:
-        features: whose channel normalisation applies.
-        inferer: how features are walked to noise.
+        host: whose normalisation and schedule apply.
+        timesteps: pairs (t, t_next) of the inversion.
         train: (N, C, h, w) raw features of normal training images; at most ``limit`` of them are used.
         normal, abnormal: (n, C, h, w) raw features to tell apart, none of a training image.
         held_out: (n, C, h, w) raw features of normal images for the calibration; ``normal`` if None.
         limit: number of images.
+        rule: of the score.
     """
 
     def __init__(
         self,
-        features: FrozenFeatures,
-        inferer: InversionInferer,
+        host: Host,
+        timesteps: Timesteps,
         train: Tensor,
         normal: Tensor,
         abnormal: Tensor,
         held_out: Tensor | None = None,
         limit: int = 64,
+        rule: str = DEFAULT_RULE,
     ) -> None:
-        self.features, self.inferer = features, inferer
+        self.host, self.timesteps, self.rule = host, timesteps, rule
         self.train = train[:: max(1, len(train) // limit)][:limit]
         self.normal, self.abnormal, self.held_out = normal, abnormal, held_out
 
@@ -154,17 +157,17 @@ class CalibratedAuroc:
         network.eval()
         z_train, z_normal, z_abnormal = (self._walk(network, x) for x in (self.train, self.normal, self.abnormal))
         z_held_out = z_normal if self.held_out is None else self._walk(network, self.held_out)
-        calibration = Calibration(z_train.shape[1]).fit(z_train, z_held_out, self.inferer.timesteps)
+        calibration = Calibration(z_train.shape[1], self.rule).fit(z_train, z_held_out, self.timesteps)
         scores = torch.cat([calibration.score(z_normal), calibration.score(z_abnormal)])
         labels = [0] * len(z_normal) + [1] * len(z_abnormal)
         return float(roc_auc_score(labels, scores.numpy()))
 
     def _walk(self, network: nn.Module, raw: Tensor) -> Tensor:
-        return walk_to_noise(self.features, network, self.inferer, raw)
+        return walk_to_noise(self.host, raw, self.timesteps, network)
 
 
 def validation_auroc(
-    features: FrozenFeatures, inferer: InversionInferer, cohort_features: CohortFeatures, enabled: bool = True
+    detector: AnomalyDetector, cohort_features: CohortFeatures, enabled: bool = True
 ) -> CalibratedAuroc | None:
     """Return the AUROC to select by: abnormal images of ``valid`` against the held-out normals.
 
@@ -173,4 +176,5 @@ def validation_auroc(
     if not enabled or len(cohort_features.abnormal) == 0:
         return None
     parts = cohort_features
-    return CalibratedAuroc(features, inferer, parts.train, parts.held_out, parts.abnormal)
+    rule = detector.calibration.rule
+    return CalibratedAuroc(detector.host, detector.timesteps, parts.train, parts.held_out, parts.abnormal, rule=rule)

@@ -10,8 +10,8 @@ from monai.inferers import Inferer
 from monai.utils import CommonKeys
 from torch import Tensor
 
-from invad_med.diffusion import add_noise, linear_alphas_cumprod
-from invad_med.networks.features import FrozenFeatures
+from invad_med.detection.host import Host
+from invad_med.diffusion import add_noise
 from invad_med.training.sampling import Draw
 
 
@@ -20,18 +20,18 @@ class FeatureDataset(torch.utils.data.Dataset):
 
     Args:
         raw: (N, C, h, w) raw features, any float dtype.
-        features: the backbone whose channel normalisation applies.
+        host: whose normalisation applies.
     """
 
-    def __init__(self, raw: Tensor, features: FrozenFeatures) -> None:
-        self.raw, self.features = raw, features
+    def __init__(self, raw: Tensor, host: Host) -> None:
+        self.raw, self.host = raw, host
 
     def __len__(self) -> int:
         return len(self.raw)
 
     def __getitem__(self, key: Draw | int) -> dict[str, Any]:
         step, index = key if isinstance(key, tuple) else Draw(0, key)
-        normal = self.features.normalise(self.raw[index][None].float())[0]
+        normal = self.host.normalise(self.raw[index][None].float())[0]
         return {CommonKeys.IMAGE: normal, "index": index, "step": step}
 
 
@@ -45,11 +45,11 @@ class NoisyBatch:
     Args:
         seed: of the run.
         num_train_timesteps: T of the schedule.
-        features: applied to the batch first, where it holds images instead of features.
+        host: encodes the batch first, where it holds images instead of features.
     """
 
-    def __init__(self, seed: int = 0, num_train_timesteps: int = 1000, features: FrozenFeatures | None = None) -> None:
-        self.seed, self.num_train_timesteps, self.features = seed, num_train_timesteps, features
+    def __init__(self, seed: int = 0, num_train_timesteps: int = 1000, host: Host | None = None) -> None:
+        self.seed, self.num_train_timesteps, self.host = seed, num_train_timesteps, host
 
     def __call__(
         self,
@@ -59,9 +59,9 @@ class NoisyBatch:
         **kwargs: Any,
     ) -> tuple[Tensor, Tensor, tuple[()], dict[str, Tensor]]:
         clean = batchdata[CommonKeys.IMAGE].to(device, non_blocking=non_blocking)
-        if self.features is not None:
+        if self.host is not None:
             with torch.no_grad():
-                clean = self.features(clean)
+                clean = self.host.encode(clean)
         noise = torch.empty(clean.shape)
         timesteps = torch.empty(len(clean), dtype=torch.long)
         for row, (step, index) in enumerate(zip(batchdata["step"].tolist(), batchdata["index"].tolist(), strict=True)):
@@ -82,14 +82,13 @@ class NoisePredictionInferer(Inferer):
     """Training inferer: ``(features, network, noise, timesteps) ->`` the noise predicted in the noised features.
 
     Args:
-        num_train_timesteps: T of the schedule.
+        alphas_cumprod: (T,) float64, the host's schedule.
         dtype: what the network computes in where it is safe (autocast), such as ``torch.bfloat16``; None: float32.
     """
 
-    def __init__(self, num_train_timesteps: int = 1000, dtype: torch.dtype | None = None) -> None:
+    def __init__(self, alphas_cumprod: Tensor, dtype: torch.dtype | None = None) -> None:
         super().__init__()
-        self.alphas_cumprod = linear_alphas_cumprod(num_train_timesteps)
-        self.dtype = dtype
+        self.alphas_cumprod, self.dtype = alphas_cumprod, dtype
 
     def __call__(
         self, inputs: Tensor, network: Callable[..., Tensor], noise: Tensor, timesteps: Tensor, **kwargs: Any

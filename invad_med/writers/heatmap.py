@@ -41,7 +41,7 @@ def draw_heatmap(prediction: Prediction, unit_image: np.ndarray, reduce: bool = 
     """
     limit = prediction.map_threshold
     if prediction.map is None or limit is None or not 0.0 < limit < math.inf:
-        raise ValueError(f"a heatmap needs a map and a map_threshold > 0, not {limit} (status {prediction.status!r})")
+        raise ValueError(f"a heatmap needs a map and a map_threshold > 0, not {limit} (status: {prediction.status})")
     if unit_image.shape not in (prediction.map.shape, (*prediction.map.shape, 3)):
         raise ValueError(f"image of shape {unit_image.shape}, but the map has {prediction.map.shape}")
     panel = _panel(unit_image, prediction.map, limit, _LARGE if reduce else math.inf)
@@ -148,8 +148,8 @@ def _calibrated(prediction: Prediction) -> bool:
 
 def _caption(prediction: Prediction, width: int) -> list[tuple[str, tuple[int, int, int]]]:
     """Return the lines below the slice, with their colours."""
-    facts = find_dataset(prediction.dataset) if prediction.dataset else None
-    title = facts.title if facts else printable(prediction.dataset or "unknown data set")
+    facts = find_dataset(prediction.modality) if prediction.modality else None
+    title = facts.title if facts else printable(prediction.modality or "unknown data set")
     lines = [(canvas.shorten(slice_label(prediction.source, prediction.index), _SIZE, width), canvas.TEXT)]
     reason = prediction.reason
     if prediction.score is None:

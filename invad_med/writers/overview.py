@@ -11,7 +11,7 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw
 
-from invad_med.data.prediction import Prediction
+from invad_med.data.prediction import Prediction, Status
 from invad_med.data.slices import Problem
 from invad_med.files import write_atomically
 from invad_med.writers import canvas
@@ -167,7 +167,7 @@ def _draw_tile(picture: Image.Image, left: int, top: int, prediction: Prediction
 
 
 def _headings(tiles: Sequence[tuple[Prediction, Image.Image]], predictions: list[Prediction]) -> tuple[str, str]:
-    scored = [p for p in predictions if p.status == "scored"]
+    scored = [p for p in predictions if p.status is Status.SCORED]
     judged = [p.score > p.threshold for p in scored if p.score is not None and p.threshold is not None]
     heading = f"invad-med: {_count(len(scored), 'slice')} scored, {sum(judged)} above threshold"
     if len(judged) < len(scored):
@@ -179,8 +179,8 @@ def _headings(tiles: Sequence[tuple[Prediction, Image.Image]], predictions: list
 
 def _notes(predictions: list[Prediction], problems: list[Problem]) -> list[str]:
     """Return the lines on what was not scored; unreadable files are not named, as their names are not ours."""
-    unmodelled = {(p.source.name, p.reason or "no reason given") for p in predictions if p.status == "no model"}
-    broken = [p.reason or "no reason given" for p in predictions if p.status == "unreadable"]
+    unmodelled = {(p.source.name, p.reason or "no reason given") for p in predictions if p.status is Status.NO_MODEL}
+    broken = [p.reason or "no reason given" for p in predictions if p.status is Status.UNREADABLE]
     reasons = [reason for _, reason in sorted(unmodelled)]
     lines = _tally(f"No model for {_count(len({n for n, _ in unmodelled}), 'input')}", reasons) if unmodelled else []
     if problems:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import json
 import math
@@ -12,14 +13,17 @@ from typing import Any
 
 import pandas as pd
 
-from invad_med.data.prediction import Prediction
+from invad_med.data.prediction import Prediction, Scores, Status
 from invad_med.data.slices import Problem
 from invad_med.files import write_atomically
 
+_NUMBERS = tuple(field.name for field in dataclasses.fields(Scores) if field.name != "map_threshold")
+_DECIDED = ("score", "threshold", "abnormal")
 COLUMNS = (
-    "input", "slice", "status", "dataset", "chosen_by",
-    "score", "threshold", "abnormal", "p_value", "paper_score", "reason",
-)  # fmt: skip
+    *("input", "slice", "status", "modality", "chosen_by", *_DECIDED),
+    *(name for name in _NUMBERS if name not in _DECIDED),
+    "reason",
+)
 _END = len(b"\n]\n")  # of a list in JSON
 
 
@@ -105,7 +109,7 @@ def _csv(rows: list[dict[str, Any]], header: bool = True) -> bytes:
 
 
 def _json(rows: list[dict[str, Any]]) -> bytes:
-    """Return a list that begins with ``[`` and ends with ``_END`` bytes, between which rows are told apart by commas."""
+    """Return a list of rows with commas between them, whose last bytes, `_END` of them, close it."""
     lines = json.dumps(rows, indent=1, ensure_ascii=False, allow_nan=False)
     return _encoded(f"{lines}\n" if rows else "[\n]\n")
 
@@ -123,26 +127,22 @@ def relative_name(path: Path, base: str | Path) -> str:
 
 
 def _row(p: Prediction) -> dict[str, Any]:
-    score, threshold = _number(p.score), _number(p.threshold)
-    # Compared before rounding.
-    abnormal = bool(p.score > p.threshold) if p.score is not None and p.threshold is not None else None
-    return {
+    numbers = {name: _number(getattr(p, name)) for name in _NUMBERS}
+    known = {
         "input": p.source.name,
         "slice": int(p.index),
-        "status": p.status,
-        "dataset": p.dataset,
-        "chosen_by": p.chosen_by,
-        "score": score,
-        "threshold": threshold,
-        "abnormal": abnormal if score is not None and threshold is not None else None,
-        "p_value": _number(p.p_value),
-        "paper_score": _number(p.paper_score),
+        "status": str(p.status),
+        "modality": p.modality,
+        "chosen_by": p.chosen_by and str(p.chosen_by),
+        # Compared before rounding.
+        "abnormal": None if numbers["score"] is None or numbers["threshold"] is None else p.abnormal,
         "reason": p.reason,
     }
+    return {name: (known | numbers)[name] for name in COLUMNS}
 
 
 def _problem_row(problem: Problem, base: str | Path) -> dict[str, Any]:
-    known = {"input": relative_name(problem.path, base), "status": "unreadable", "reason": problem.reason}
+    known = {"input": relative_name(problem.path, base), "status": str(Status.UNREADABLE), "reason": problem.reason}
     return dict.fromkeys(COLUMNS) | known
 
 

@@ -1,26 +1,106 @@
-"""Models of several sizes on one shelf."""
+"""Models of several sizes, and which file serves which modality."""
 
 import pytest
 import torch
 
-from invad_med.detection import AnomalyDetector
-from invad_med.detection.detectors import load_like
+from invad_med.data.provenance import Provenance
+from invad_med.detection import AnomalyDetector, Detectors, FeatureHost, ModelFiles, load_detector, model_files
+from invad_med.diffusion import Grid, inversion_timesteps
 from invad_med.networks import FrozenFeatures, create_denoiser
 
 
-def detector(preset):
+def save_model(path, preset="tiny", image_size=128, modality=None, **sizes):
+    """Write the checkpoint of a random detector and return it."""
     features = FrozenFeatures()
-    return AnomalyDetector(features, create_denoiser(preset, features.out_channels)).eval()
+    size = image_size // features.reduction
+    denoiser = create_denoiser(preset, features.out_channels, size, depth=1, hidden_size=32, num_heads=4, **sizes)
+    detector = AnomalyDetector(FeatureHost(features, denoiser, image_size)).eval()
+    network = getattr(denoiser, "network", denoiser)
+    torch.nn.init.normal_(network.final_layer.linear.weight)
+    detector.provenance = Provenance(detector.host.architecture.to_plain(), modality)
+    torch.save(detector.state_dict(), path)
+    return detector
 
 
-def test_a_checkpoint_of_another_preset_is_built_as_it_states(tmp_path):
-    other, image = detector("tiny"), torch.rand(1, 3, 256, 256)
-    torch.nn.init.normal_(other.denoiser.final_layer.linear.weight)
-    other.provenance = {"preset": "tiny", "backbone": "tf_efficientnet_lite0"}
-    torch.save(other.state_dict(), tmp_path / "tiny.pt")
-    with torch.no_grad():
-        torch.testing.assert_close(load_like(detector("cpu"), tmp_path / "tiny.pt")(image), other(image))
-    other.provenance = {}
-    torch.save(other.state_dict(), tmp_path / "silent.pt")
-    with pytest.raises(ValueError, match=r"does not fit the network; missing: denoiser\.network\.blocks"):
-        load_like(detector("cpu"), tmp_path / "silent.pt")
+@torch.no_grad()
+def test_a_checkpoint_is_built_as_it_states(tmp_path):
+    for preset, image_size in (("tiny", 128), ("cpu", 64)):
+        saved = save_model(tmp_path / "model.pt", preset, image_size)
+        image = torch.rand(1, 3, image_size, image_size)
+        loaded = load_detector(tmp_path / "model.pt")
+        torch.testing.assert_close(loaded(image), saved(image))
+        assert loaded.host.architecture == saved.host.architecture
+
+
+def test_what_no_preset_builds_must_be_given_again(tmp_path):
+    class Own(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = torch.nn.Conv2d(192, 192, 1)
+
+        def forward(self, x, timesteps):
+            return self.layer(x)
+
+    detector = AnomalyDetector(FeatureHost(FrozenFeatures(), Own()))
+    torch.save(detector.state_dict(), tmp_path / "own.pt")
+    with pytest.raises(ValueError, match="noise predictor is a Own, which no preset builds: give the same network"):
+        load_detector(tmp_path / "own.pt")
+    again = load_detector(tmp_path / "own.pt", denoiser=Own())
+    torch.testing.assert_close(again.host.denoiser.layer.weight, detector.host.denoiser.layer.weight)
+
+
+def test_an_unknown_host_or_field_is_named(tmp_path):
+    detector = save_model(tmp_path / "model.pt")
+    for change, message in (
+        ({"host": "pixels"}, "of a host 'pixels'; known are features"),
+        ({"stride": 8}, "architecture states stride, which this version"),
+        ({"preset": "enormous"}, "'enormous' is no denoiser preset"),
+    ):
+        stated = detector.provenance.to_state()
+        stated["architecture"] = stated["architecture"] | change
+        torch.save(detector.state_dict() | {"_extra_state": stated}, tmp_path / "other.pt")
+        with pytest.raises(ValueError, match=message):
+            load_detector(tmp_path / "other.pt")
+
+
+def test_a_grid_of_ones_own_is_made_of_what_is_stated(tmp_path):
+    save_model(tmp_path / "model.pt")
+    paper = inversion_timesteps(3)
+    assert load_detector(tmp_path / "model.pt").timesteps == paper
+    assert load_detector(tmp_path / "model.pt", Grid(steps=5)).timesteps == inversion_timesteps(5)
+    assert load_detector(tmp_path / "model.pt", Grid(mode="official")).timesteps == inversion_timesteps(3, "official")
+    assert load_detector(tmp_path / "model.pt", Grid(timesteps=[[400, None]])).timesteps == [(400, None)]
+    with pytest.raises(ValueError, match=r"steps=2 without a mode: the model's pairs \[\(5, 7\)\] are none"):
+        Grid(steps=2).resolve([(5, 7)])
+
+
+def test_which_file_serves_which_modality(tmp_path):
+    models, elsewhere = tmp_path / "models", tmp_path / "own.pt"
+    models.mkdir()
+    for name, modality in (("model", "brain"), ("chest", "chest"), ("brain", "brain")):
+        save_model(models / f"{name}.pt", modality=modality)
+    save_model(elsewhere, modality="chest")
+    shipped = ModelFiles.in_folder(models)
+    assert shipped.default == "brain" and shipped["brain"].name == "model.pt" and shipped["chest"].name == "chest.pt"
+    assert list(model_files(models / "chest.pt", models).files) == ["chest", "brain"]
+    assert list(model_files(elsewhere, models).files) == ["chest"]
+    with pytest.raises(ValueError, match=r"no model for liver \(there: brain, chest\): train one"):
+        shipped["liver"]
+    save_model(elsewhere)
+    assert model_files(elsewhere, models, "phantom").default == "phantom"
+    with pytest.raises(ValueError, match="does not say which modality it is for: give --modality"):
+        model_files(elsewhere, models)
+
+
+def test_each_image_is_scored_by_its_own_model(tmp_path):
+    for name in ("brain", "chest"):
+        save_model(tmp_path / f"{name}.pt", modality=name)
+    detectors = Detectors(model_files(tmp_path / "brain.pt", tmp_path))
+    image = torch.rand(3, 3, 128, 128)
+    together = detectors.detect(image, ["brain", "chest", "brain"])
+    for i, name in enumerate(("brain", "chest", "brain")):
+        alone = load_detector(tmp_path / f"{name}.pt").detect(image[i : i + 1])[0]
+        torch.testing.assert_close(together[i].map, alone.map)
+        assert together[i].paper_score == pytest.approx(alone.paper_score, rel=1e-5)
+    with pytest.raises(ValueError, match="no model for liver"):
+        detectors.detector("liver")

@@ -12,18 +12,13 @@ from PIL import Image
 
 from invad_med.commands.compare import compare_runs
 from invad_med.data.bmad import read_tree
-from invad_med.detection import AnomalyDetector
-from invad_med.evaluation.dataset import Plan, choose_checkpoint, evaluate_dataset, load_detector
+from invad_med.detection import AnomalyDetector, FeatureHost, load_detector
+from invad_med.evaluation.dataset import Plan, choose_checkpoint, evaluate_dataset
 from invad_med.evaluation.run import Evaluator, find_datasets
 from invad_med.features.cached import prepare_features
 from invad_med.networks import FrozenFeatures, create_denoiser
 from invad_med.training.artefact import finish_training
 from invad_med.training.cohort import read_cohort
-
-
-def network():
-    denoiser = create_denoiser("cpu", 192, 4, depth=1, hidden_size=32)
-    return AnomalyDetector(FrozenFeatures(weights="checkpoint"), denoiser, image_size=64)
 
 
 @pytest.fixture(scope="module")
@@ -64,9 +59,9 @@ def folder(tmp_path_factory):
     save(root / "BMAD/Liver_AD/test/good/odd/a.png")
 
     cohort = read_cohort(root / "BMAD/Brain_AD", held_out_fraction=0.4)
-    backbone = FrozenFeatures()
-    detector = AnomalyDetector(backbone, create_denoiser("cpu", 192, 4, depth=1, hidden_size=32), image_size=64)
-    features = prepare_features(backbone, cohort, None, size=64, progress=False)
+    denoiser = create_denoiser("cpu", 192, 4, depth=1, hidden_size=32)
+    detector = AnomalyDetector(FeatureHost(FrozenFeatures(), denoiser, image_size=64))
+    features = prepare_features(detector.host, cohort, None, progress=False)
     torch.manual_seed(0)
     trained = create_denoiser("cpu", 192, 4, depth=1, hidden_size=32)
     torch.nn.init.normal_(trained.network.final_layer.linear.weight, std=0.1)
@@ -79,7 +74,7 @@ def folder(tmp_path_factory):
 def run(folder):
     """The root evaluated, with baselines."""
     evaluator = Evaluator(
-        find_datasets(folder / "BMAD"), network(), folder / "out", models_dir=folder / "models", baselines=True,
+        find_datasets(folder / "BMAD"), folder / "out", models_dir=folder / "models", baselines=True,
         resamples=100, false_positive_rate=0.2,
     )  # fmt: skip
     evaluator.run()
@@ -116,7 +111,7 @@ def test_what_cannot_be_done_is_said_and_the_rest_done(run, folder):
     assert "http" not in page.replace("http://www.w3.org", "").replace("https://www.w3.org", "").replace(
         "http://purl.org", ""
     ).replace("http://creativecommons.org", "")
-    with pytest.raises(ValueError, match=r"no model for liver in the models folder \(there: brain, chest\)"):
+    with pytest.raises(ValueError, match=r"no model for liver \(there: brain, chest\)"):
         choose_checkpoint("liver", None, folder / "models", False)
 
 
@@ -133,7 +128,7 @@ def test_other_images_and_order_never_change_a_score(run, folder, tmp_path):
             (few / "test" / kind / sub).mkdir(parents=True)
             source = folder / "BMAD/Brain_AD/test" / kind / sub / f"{name}.png"
             shutil.copy(source, few / "test" / kind / sub / f"z{name}.png")
-    detector = load_detector(network(), folder / "models/brain.pt", "cpu")
+    detector = load_detector(folder / "models/brain.pt")
     data = read_tree(few)[0]
     alone = evaluate_dataset(data, data.facts, detector, folder / "models/brain.pt", Plan(resamples=10))
     whole = run.evaluations[0]
@@ -148,7 +143,7 @@ def test_two_runs_are_compared_pairwise(run, folder, tmp_path):
     table = compare_runs(folder / "out", tmp_path / "again")
     assert set(table.dataset) == {"Brain_AD", "Chest-RSNA"} and (table.difference == 0).all()
     other = Evaluator(
-        find_datasets(folder / "BMAD/Chest-RSNA"), network(), tmp_path / "other", models_dir=folder / "models",
+        find_datasets(folder / "BMAD/Chest-RSNA"), tmp_path / "other", models_dir=folder / "models",
         resamples=100, seed=1,
     )  # fmt: skip
     other.run()
@@ -177,7 +172,7 @@ def test_mlflow_has_the_same_keys_for_every_modality(run, folder, tmp_path, monk
     brain, chest = sorted(nested, key=lambda r: r.data.tags["modality"])
     assert set(chest.data.metrics) < set(brain.data.metrics) | set(run_metrics(run.evaluations[1]))
     assert brain.data.metrics["image_auroc"] == pytest.approx(auroc)
-    assert {"model backbone", "model seed", "checkpoint_digest", "data_digest", "model versions"} <= set(
+    assert {"model architecture.backbone", "model seed", "checkpoint_digest", "model versions.torch"} <= set(
         brain.data.params
     )
     assert {a.path for a in client.list_artifacts(parent)} >= {"metrics.csv", "report.html", "executed_config.json"}

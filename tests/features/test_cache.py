@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from invad_med.data.datasets import find_dataset
+from invad_med.detection import FeatureHost
 from invad_med.features.cache import ArrayCache
 from invad_med.features.cached import cached_features
 from invad_med.networks import FrozenFeatures
@@ -50,19 +51,19 @@ def test_a_damaged_entry_counts_as_absent_and_is_replaced(tmp_path, damage):
 
 
 def test_an_image_has_the_same_features_whatever_else_is_computed(tmp_path):
-    features = FrozenFeatures()
+    host = FeatureHost(FrozenFeatures(), torch.nn.Identity(), image_size=64)
     images = [save(tmp_path / f"{i}.png", i) for i in range(5)]
-    whole = cached_features(features, images, BRAIN, None, size=64, progress=False, workers=2)
-    alone = cached_features(features, images[3:4], BRAIN, tmp_path / "cache", size=64, progress=False, workers=1)
+    whole = cached_features(host, images, BRAIN, None, progress=False, workers=2)
+    alone = cached_features(host, images[3:4], BRAIN, tmp_path / "cache", progress=False, workers=1)
     assert torch.equal(alone[0], whole[3])
-    assert torch.equal(cached_features(features, images, BRAIN, tmp_path / "cache", size=64, progress=False), whole)
+    assert torch.equal(cached_features(host, images, BRAIN, tmp_path / "cache", progress=False), whole)
 
 
 def fill(images, cache, queue):
     """What one of two processes does."""
     torch.set_num_threads(1)
-    features = FrozenFeatures()
-    queue.put(cached_features(features, images, BRAIN, cache, size=64, progress=False, limit_gb=1).numpy())
+    host = FeatureHost(FrozenFeatures(), torch.nn.Identity(), image_size=64)
+    queue.put(cached_features(host, images, BRAIN, cache, progress=False, limit_gb=1).numpy())
 
 
 def test_two_processes_fill_one_cache_at_once(tmp_path):

@@ -61,7 +61,7 @@ def test_the_sample_is_scored_or_listed(sample_run):
     assert str(output) in said
     rows = table(output)
     scored = rows[rows.status == "scored"]
-    assert set(scored.dataset) == {"phantom", "chest"}
+    assert set(scored.modality) == {"phantom", "chest"}
     for folder in ("chest", "phantom"):
         assert (rows[rows.input.str.startswith(folder)].status == "scored").all()
     assert scored[["score", "p_value", "threshold", "paper_score"]].notna().all().all()
@@ -160,14 +160,14 @@ def test_three_lines_of_python_do_the_same(sample_run):
     rows = table(sample_run[0] / "output" / "inference").set_index(["input", "slice"])
     predictor = load()
     (found,) = predictor(SAMPLE / "phantom" / "lesion_01.png")
-    assert (found.dataset, found.chosen_by) == ("phantom", "folder")
+    assert (found.modality, found.chosen_by) == ("phantom", "folder")
     row = rows.loc[("phantom/lesion_01", 0)]
     assert found.score == pytest.approx(row.score, rel=1e-4)
     assert found.map.shape == (256, 256)
     array = np.asarray(Image.open(SAMPLE / "phantom" / "lesion_01.png"))
     (same,) = load("phantom")(array)
     assert same.score == pytest.approx(found.score, rel=1e-4)
-    assert predictor.provenance["dataset"] == "brain"
+    assert predictor.provenance.modality == "brain"
     with pytest.raises(ValueError, match=r"an array must be \(H, W\)"):
         predictor(np.zeros((2, 2, 2)))
 

@@ -7,8 +7,8 @@ import torch
 from monai.engines import SupervisedTrainer
 from torch import nn
 
+from invad_med.detection import AnomalyDetector, FeatureHost
 from invad_med.features.cached import CohortFeatures
-from invad_med.inferers import InversionInferer
 from invad_med.networks import FrozenFeatures
 from invad_med.training.selection import Selection, validation_auroc
 
@@ -69,17 +69,14 @@ def test_a_stale_run_stops(tmp_path):
 def test_the_auroc_tells_abnormal_from_held_out_normal():
     torch.manual_seed(0)
     known = CohortFeatures(torch.randn(20, 4, 4, 4), torch.randn(8, 4, 4, 4), 3 + torch.randn(8, 4, 4, 4))
-    features = FrozenFeatures(feature_norm=None)
-    auroc = validation_auroc(features, InversionInferer(), known)
+    detector = AnomalyDetector(FeatureHost(FrozenFeatures(feature_norm=None), nn.Identity()))
+    auroc = validation_auroc(detector, known)
     network = nn.Module()
     network.weight = nn.Parameter(torch.zeros(1))
     network.forward = lambda x, t: x * 0.0
     assert auroc(network) == 1.0
-    assert validation_auroc(features, InversionInferer(), known, enabled=False) is None
-    assert (
-        validation_auroc(features, InversionInferer(), CohortFeatures(known.train, known.train, known.train[:0]))
-        is None
-    )
+    assert validation_auroc(detector, known, enabled=False) is None
+    assert validation_auroc(detector, CohortFeatures(known.train, known.train, known.train[:0])) is None
 
 
 def test_the_artefact_states_how_it_came_about_and_the_test_split_changes_nothing(train, noise_set, tmp_path):
@@ -94,7 +91,13 @@ def test_the_artefact_states_how_it_came_about_and_the_test_split_changes_nothin
     assert one == other
     for key, value in artefacts[0].items():
         assert torch.equal(value, artefacts[1][key]) if isinstance(value, torch.Tensor) else True, key
-    assert one["preset"] == "cpu" and one["seed"] == 0 and one["steps"] == 6 and one["batch_size"] == 4
+    assert (
+        one["architecture"]["preset"] == "cpu"
+        and one["architecture"]["sizes"]["depth"] == 1
+        and one["seed"] == 0
+        and one["steps"] == 6
+        and one["batch_size"] == 4
+    )
     assert one["validation"]["step"] <= 6 and {"val_loss", "val_auroc"} <= one["validation"].keys()
     assert len(one["data_digest"]) == len(one["configuration_digest"]) == 16
     assert {"torch", "monai", "invad_med"} <= one["versions"].keys()

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from invad_med.data.datasets import find_dataset
-from invad_med.detection import AnomalyDetector
+from invad_med.detection import AnomalyDetector, FeatureHost, load_detector
 from invad_med.diffusion import add_noise, linear_alphas_cumprod
 from invad_med.features.cached import cached_features, prepare_features
 from invad_med.networks import FrozenFeatures, create_denoiser
@@ -75,25 +75,25 @@ def test_bad_wishes_are_named(brain, tmp_path):
 
 
 @pytest.fixture(scope="module")
-def features():
-    return FrozenFeatures()
+def host():
+    return FeatureHost(FrozenFeatures(), torch.nn.Identity(), image_size=64)
 
 
-def test_the_cache_gives_the_same_and_notices_every_change(features, tmp_path, monkeypatch):
+def test_the_cache_gives_the_same_and_notices_every_change(host, tmp_path, monkeypatch):
     images = [save(tmp_path / f"{i}.png", i) for i in range(3)]
     cache = tmp_path / "cache"
     computed = []
-    raw = features.raw
-    monkeypatch.setattr(features, "raw", lambda x: computed.append(len(x)) or raw(x))
+    raw = host.raw
+    monkeypatch.setattr(host, "raw", lambda x: computed.append(len(x)) or raw(x))
 
     def run(facts=BRAIN):
         computed.clear()
-        return cached_features(features, images, facts, cache, size=64, progress=False)
+        return cached_features(host, images, facts, cache, progress=False)
 
     first = run()
     assert sum(computed) == 3 and first.shape == (3, 192, 4, 4) and first.dtype == torch.float16
     assert torch.equal(run(), first) and not computed
-    assert torch.equal(cached_features(features, images, BRAIN, None, size=64, progress=False), first)
+    assert torch.equal(cached_features(host, images, BRAIN, None, progress=False), first)
 
     damaged = sorted(cache.iterdir())[0]
     damaged.write_bytes(damaged.read_bytes()[:100])
@@ -105,13 +105,18 @@ def test_the_cache_gives_the_same_and_notices_every_change(features, tmp_path, m
     run(find_dataset("chest"))
     assert sum(computed) == 3  # another recipe
     with torch.no_grad():
-        features.body.bn1.bias.add_(0.1)
+        host.features.body.bn1.bias.add_(0.1)
     run()
     assert sum(computed) == 3  # another backbone
 
 
+def raw_host():
+    """A host that takes features as they are."""
+    return FeatureHost(FrozenFeatures(feature_norm=None), torch.nn.Identity())
+
+
 def test_noise_depends_on_seed_step_and_sample_alone():
-    items = FeatureDataset(torch.randn(6, 4, 3, 3), FrozenFeatures(feature_norm=None))
+    items = FeatureDataset(torch.randn(6, 4, 3, 3), raw_host())
 
     def draw(step, indices, seed=3):
         batch = torch.utils.data.default_collate([items[Draw(step, i)] for i in indices])
@@ -129,33 +134,29 @@ def test_noise_depends_on_seed_step_and_sample_alone():
 
 def test_the_training_inferer_noises_its_input():
     x, noise, t = torch.randn(2, 4, 3, 3), torch.randn(2, 4, 3, 3), torch.tensor([10, 900])
-    seen = NoisePredictionInferer()(x, lambda x_t, t: x_t, noise=noise, timesteps=t)
+    seen = NoisePredictionInferer(linear_alphas_cumprod())(x, lambda x_t, t: x_t, noise=noise, timesteps=t)
     torch.testing.assert_close(seen, add_noise(x, noise, t, linear_alphas_cumprod()))
 
 
 def test_the_artefact_is_the_calibrated_detector(brain, tmp_path):
     cohort = read_cohort(brain, held_out_fraction=0.2)
-    backbone = FrozenFeatures()
-    detector = AnomalyDetector(backbone, create_denoiser("cpu", 192, 4, depth=1, hidden_size=32), image_size=64)
-    features = prepare_features(backbone, cohort, tmp_path / "cache", size=64, progress=False)
+    denoiser = create_denoiser("cpu", 192, 4, depth=1, hidden_size=32)
+    detector = AnomalyDetector(FeatureHost(FrozenFeatures(), denoiser, image_size=64))
+    features = prepare_features(detector.host, cohort, tmp_path / "cache", progress=False)
     trained = create_denoiser("cpu", 192, 4, depth=1, hidden_size=32)
     torch.nn.init.normal_(trained.network.final_layer.linear.weight, std=0.1)
     path = finish_training(detector, trained.state_dict(), cohort, features, tmp_path / "model.pt", seed=0)
 
     state = torch.load(path, weights_only=True)
-    assert state["features.body.conv_stem.weight"].dtype == torch.float32  # small
-    assert state["features.body.blocks.4.0.conv_pw.weight"].dtype == torch.float16
-    loaded = AnomalyDetector(
-        FrozenFeatures(weights="checkpoint"),
-        create_denoiser("cpu", 192, 4, depth=1, hidden_size=32),
-        image_size=64,
-        checkpoint=path,
-    ).eval()
+    assert state["host.features.body.conv_stem.weight"].dtype == torch.float32  # small
+    assert state["host.features.body.blocks.4.0.conv_pw.weight"].dtype == torch.float16
+    loaded = load_detector(path)
     image = torch.rand(2, 3, 64, 64)
-    for ours, theirs in zip(loaded.detect(image)[:4], detector.detect(image)[:4], strict=True):
-        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
-    assert loaded.provenance["dataset"] == "brain"
-    assert loaded.provenance["train_images"] == 16 and loaded.provenance["held_out_images"] == 7
+    for ours, theirs in zip(loaded.detect(image), detector.detect(image), strict=True):
+        torch.testing.assert_close(ours.map, theirs.map, rtol=1e-5, atol=1e-6)
+        assert (ours.score, ours.p_value) == pytest.approx((theirs.score, theirs.p_value), rel=1e-5)
+    assert loaded.provenance.modality == "brain"
+    assert loaded.provenance.train_images == 16 and loaded.provenance.held_out_images == 7
     assert str(tmp_path) not in str(loaded.provenance)
     assert len(loaded.calibration.reference) == 7
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from invad_med.data.prediction import Prediction
+from invad_med.data.prediction import Prediction, Status
 from invad_med.data.slices import Source
 from invad_med.writers import heatmap
 from invad_med.writers.canvas import font, shorten, wrap
@@ -18,8 +18,8 @@ from invad_med.writers.heatmap import draw_heatmap, save_heatmap
 
 def prediction(map_, slices=1, index=0, name="case/head", **others):
     source = Source("nifti", (Path("/secret/DOE^JANE/head.nii"),), name, slices)
-    values = dict(dataset="brain", score=1.5, p_value=0.02, threshold=1.25, map_threshold=2.0, paper_score=0.3)
-    return Prediction(source, index, "scored", map=np.asarray(map_, np.float32), **(values | others))
+    values = dict(modality="brain", score=1.5, p_value=0.02, threshold=1.25, map_threshold=2.0, paper_score=0.3)
+    return Prediction(source, index, Status.SCORED, map=np.asarray(map_, np.float32), **(values | others))
 
 
 def panel(picture):
@@ -184,7 +184,7 @@ def test_a_failing_write_leaves_nothing(tmp_path, monkeypatch):
 
 def test_what_cannot_be_drawn_is_refused():
     image = np.zeros((64, 64), np.float32)
-    with pytest.raises(ValueError, match=r"needs a map and a map_threshold > 0, not None \(status 'scored'\)"):
+    with pytest.raises(ValueError, match=r"needs a map and a map_threshold > 0, not None \(status: scored\)"):
         draw_heatmap(prediction(image, map_threshold=None), image)
     with pytest.raises(ValueError, match=r"map_threshold > 0, not 0\.0"):
         draw_heatmap(prediction(image, map_threshold=0.0), image)

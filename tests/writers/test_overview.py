@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from invad_med.data.prediction import Prediction
+from invad_med.data.prediction import ChosenBy, Prediction, Status
 from invad_med.data.slices import Problem, Source
 from invad_med.writers import canvas, overview
 from invad_med.writers.heatmap import draw_heatmap
@@ -18,8 +18,8 @@ from invad_med.writers.overview import Overview, draw_overview
 def scored(name="a", index=0, slices=1, score=1.0, p=0.5, threshold=1.25, **others):
     source = Source("nifti", (Path("/secret/DOE/x.nii"),), name, slices)
     return Prediction(
-        source, index, "scored", dataset="brain", chosen_by="option", map=np.zeros((8, 8), np.float32), score=score,
-        p_value=p, threshold=threshold, map_threshold=2.0, paper_score=others.pop("paper", 0.1), **others,
+        source, index, Status.SCORED, modality="brain", chosen_by=ChosenBy.OPTION, map=np.zeros((8, 8), np.float32),
+        score=score, p_value=p, threshold=threshold, map_threshold=2.0, paper_score=others.pop("paper", 0.1), **others,
     )  # fmt: skip
 
 
@@ -111,8 +111,8 @@ def test_what_is_said(tmp_path, words):
         gathered.add(prediction, PICTURE)
         predictions.append(replace(prediction, map=None))
     film = Source("dicom", (Path("/secret/DOE.dcm"),), "us", 2)
-    predictions += [Prediction(film, i, "no model", "no model for DICOM modality US") for i in range(2)]
-    predictions += [Prediction(scored("y", slices=3).source, 1, "unreadable", "file is cut off or damaged")]
+    predictions += [Prediction(film, i, Status.NO_MODEL, "no model for DICOM modality US") for i in range(2)]
+    predictions += [Prediction(scored("y", slices=3).source, 1, Status.UNREADABLE, "file is cut off or damaged")]
     problems = [Problem(Path("/secret/DOE.png"), "empty file") for _ in range(2)]
     problems += [Problem(Path("/secret/JANE.png"), f"odd {i}") for i in range(8)]
     gathered.save(tmp_path / "o.png", predictions, problems)

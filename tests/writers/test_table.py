@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from invad_med.data.prediction import Prediction
+from invad_med.data.prediction import ChosenBy, Prediction, Status
 from invad_med.data.slices import Problem, Source
 from invad_med.writers.table import COLUMNS, relative_name, write_table
 
@@ -18,7 +18,7 @@ FILM = Source("dicom", (Path("/data/in/film.dcm"),), "chest/film", 1)
 
 def scored(source=HEAD, index=0, **others):
     values = dict(score=1.5, p_value=0.0123456789, threshold=1.25, map_threshold=2.0, paper_score=1 / 3)
-    return Prediction(source, index, "scored", dataset="brain", chosen_by="option", **(values | others))
+    return Prediction(source, index, Status.SCORED, modality="brain", chosen_by=ChosenBy.OPTION, **(values | others))
 
 
 def rows(path):
@@ -30,13 +30,13 @@ def test_rows_and_columns(tmp_path):
         scored(index=1),
         scored(index=0, score=0.5),
         scored(index=2, score=None, p_value=None, threshold=None, reason="the model is not calibrated, sorry"),
-        Prediction(FILM, 0, "no model", "no model for DICOM modality CR", "chest", "dicom"),
+        Prediction(FILM, 0, Status.NO_MODEL, "no model for DICOM modality CR", "chest", ChosenBy.DICOM),
     ]
     problems = [Problem(Path("/data/in/sub/broken.png"), "empty file")]
     path = write_table(predictions, problems, tmp_path / "new", "/data/in")
     assert path == tmp_path / "new" / "scores.csv"
     assert rows(path) == [
-        "input,slice,status,dataset,chosen_by,score,threshold,abnormal,p_value,paper_score,reason",
+        "input,slice,status,modality,chosen_by,score,threshold,abnormal,p_value,paper_score,reason",
         "chest/film,0,no model,chest,dicom,,,,,,no model for DICOM modality CR",
         "head,0,scored,brain,option,0.5,1.25,False,0.0123457,0.333333,",
         "head,1,scored,brain,option,1.5,1.25,True,0.0123457,0.333333,",

@@ -17,7 +17,7 @@ import contextlib
 import hashlib
 import logging
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
@@ -34,6 +34,7 @@ from pydicom.uid import UID, generate_uid
 
 import invad_med
 from invad_med.data.prediction import Prediction
+from invad_med.data.provenance import Provenance
 from invad_med.data.slices import Slice, Source
 from invad_med.files import write_atomically
 from invad_med.readers.dicom.headers import RESEARCH
@@ -68,7 +69,7 @@ class Result:
     source: Source
     predictions: tuple[Prediction, ...]
     pieces: tuple[Slice, ...]
-    provenance: Mapping[str, Any]
+    provenance: Provenance
 
     @cached_property
     def maps(self) -> np.ndarray:
@@ -96,7 +97,7 @@ class Result:
     @property
     def model(self) -> str:
         """Name of the model, for equipment and text."""
-        return f"InvAD {self.provenance.get('title') or self.predictions[0].dataset or ''}".strip()[:64]
+        return f"InvAD {self.provenance.title or self.predictions[0].modality or ''}".strip()[:64]
 
 
 class Author:
@@ -132,13 +133,13 @@ class Author:
     @property
     def versions(self) -> list[str]:
         """Software Versions (0018,1020): of this program and of those the model was trained with."""
-        trained = self.result.provenance.get("versions") or {}
+        trained = self.result.provenance.versions
         return [f"invad_med {invad_med.__version__}", *(f"trained with {k} {v}" for k, v in sorted(trained.items()))]
 
     @property
     def serial(self) -> str:
         """Device Serial Number (0018,1000): the digest of the model's training data."""
-        return str(self.result.provenance.get("data_digest") or "none")[:64]
+        return (self.result.provenance.data_digest or "none")[:64]
 
     def keywords(self, kind: str, number: int = 1) -> dict[str, Any]:
         """Return what every constructor of highdicom takes."""

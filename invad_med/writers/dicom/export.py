@@ -132,9 +132,9 @@ class _Job:
 
     def _draw(self, position: int) -> Image.Image:
         prediction = self.result.predictions[position]
-        facts = find_dataset(prediction.dataset or "")
+        facts = find_dataset(prediction.modality or "")
         if facts is None:
-            raise Refused(f"no data set is called {prediction.dataset!r}, so its grey scale is unknown")
+            raise Refused(f"no data set is called {prediction.modality!r}, so its grey scale is unknown")
         return draw_heatmap(prediction, to_unit(self.result.pieces[position], facts), reduce=False)
 
 
