@@ -22,7 +22,7 @@ from data_prep import cli
 from data_prep.layout import Case, Picture, PrepError, Report, build, run_all
 from data_prep.splits import assign, shuffled, spread
 from data_prep.volumes import find_niftis, imsave, read_labels, read_volume, stem, stored_volume, to_8bit
-from invad_med.data.datasets import all_datasets
+from invad_med.data.modalities import all_modalities
 
 SHARES = {"train": 0.6, "valid": 0.1, "test": 0.3}  # of patients, recipe clean
 PUBLISHED = {"all": 1251, "train": 424, "test": 162, "valid": 39, "valid abnormal": 11}  # patients
@@ -173,5 +173,5 @@ def _make_clean(case: Case) -> Iterator[Picture]:
     volume = read_volume(case.inputs[f"{name}_flair"], case.inputs[f"{name}_seg"])
     assert volume.labels is not None
     for split, kind, z in case.parameters["slices"]:
-        image, mask = to_8bit(volume.slices[z], all_datasets()["brain"], volume.labels[z])
+        image, mask = to_8bit(volume.slices[z], all_modalities()["brain"], volume.labels[z])
         yield Picture(split, kind, f"{name}_{z:03d}", image, mask, name.split("_")[-1], f"{name}_flair", z)

@@ -59,7 +59,7 @@ def describe(dataset: BmadDataset) -> dict[str, Any]:
         "root": str(dataset.root),
         "dialect": dataset.dialect,
         "splits": dataset.splits,
-        "published": dataset.facts.counts if dataset.facts else {},
+        "published": dataset.published.counts if dataset.published else {},
         "problems": [{"reason": p.reason, "paths": [str(path) for path in p.paths]} for p in dataset.problems],
         "notes": list(dataset.notes),
     }
@@ -102,7 +102,7 @@ def _open(file: tuple[Path, bool]) -> bool | str:
 
 def _text(dataset: BmadDataset) -> str:
     lines = [f"{dataset.name}   dialect {dataset.dialect}   {dataset.root}"]
-    published = dataset.facts.counts if dataset.facts else {}
+    published = dataset.published.counts if dataset.published else {}
     rows = {(s, c): n for s, classes in dataset.splits.items() for c, n in classes.items()}
     keys = list(rows) + [(s, c) for s, classes in published.items() for c in classes if (s, c) not in rows]
     if keys:

@@ -25,7 +25,8 @@ from data_prep.layout import Case, Picture, PrepError, Report, build
 from data_prep.pictures import read_one
 from data_prep.splits import anonymous, portion, shuffled
 from data_prep.volumes import to_8bit
-from invad_med.data.datasets import all_datasets
+from invad_med.data.modalities import all_modalities
+from invad_med.data.published_sets import all_published_sets
 
 TABLE = "stage_2_detailed_class_info.csv"
 _BATCH = 64  # pictures of a case
@@ -77,7 +78,7 @@ def prepare(
     ]
     if len(problems) == len(findings):
         raise PrepError(f"none of the <patientId>.dcm that {TABLE} names is below {source}")
-    counts = all_datasets()["chest"].counts
+    counts = all_published_sets()["chest"].counts
     rows = []
     for kind in ("good", "Ungood"):
         names = {n for n, finding in findings.items() if (finding == "Normal") == (kind == "good") and n in files}
@@ -134,5 +135,5 @@ def _make_bmad(case: Case) -> Iterator[Picture]:
 
 def _make_clean(case: Case) -> Iterator[Picture]:
     for key, split, kind, finding in case.parameters["pictures"]:
-        pixels, _ = to_8bit(read_one(case.inputs[key]), all_datasets()["chest"], None)
+        pixels, _ = to_8bit(read_one(case.inputs[key]), all_modalities()["chest"], None)
         yield Picture(split, kind, _PREFIX[finding] + key, pixels, None, key, key, finding=finding)

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -29,8 +29,8 @@ from data_prep.layout import Case, Picture, PrepError, Report, build
 from data_prep.splits import anonymous, apart, assign, spread
 from data_prep.volumes import mask_volume, slice_distance, to_8bit
 from invad_med.data.bmad import read_mask
-from invad_med.data.datasets import DatasetFacts, all_datasets, dataset_for_dicom, find_dataset
-from invad_med.data.slices import ReadError, Slice, Source
+from invad_med.data.modalities import Modality, Percentile, Window, all_modalities, find_modality, modality_for_dicom
+from invad_med.data.slices import PERCENTILES, ReadError, Slice, Source
 from invad_med.readers.sources import scan, whole_source
 
 NORMAL_SHARES = {"train": 0.7, "valid": 0.1, "test": 0.2}  # of patients
@@ -100,7 +100,7 @@ def prepare(
             raise PrepError(str(error)) from None
         found[kind] = [(source, _patient(source, salt)) for source in result.sources]
         problems += [f"{problem.path}: {problem.reason}" for problem in result.problems]
-    facts = _facts([s for pairs in found.values() for s, _ in pairs], dataset, window)
+    modality = _modality([s for pairs in found.values() for s, _ in pairs], dataset, window)
     where = assign({patient for _, patient in found["good"]}, NORMAL_SHARES, seed)
     where |= assign({patient for _, patient in found["Ungood"]}, ABNORMAL_SHARES, seed)  # wins where a patient is both
     available = _mask_files(masks) if masks else {}
@@ -118,15 +118,15 @@ def prepare(
             if source.kind == "dicom":
                 name = f"{patient}_{anonymous(source.name, salt)[:6]}"
             parameters = {
-                "kind": source.kind, "n_slices": source.n_slices, "modality": source.modality, "patient": patient,
-                "split": where[patient], "class": kind, "name": name, "intensity": facts.intensity,
+                "kind": source.kind, "n_slices": source.n_slices, "dicom_modality": source.modality, "patient": patient,
+                "split": where[patient], "class": kind, "name": name, "intensity": asdict(modality.intensity),
                 "every_mm": every_mm, "slices": slices,
             }  # fmt: skip
             cases.append(Case(f"{kind} {name}", inputs, _make, parameters))
     return build(
-        output, sorted(cases, key=lambda case: case.name), dataset=facts.name, recipe="folder",
+        output, sorted(cases, key=lambda case: case.name), dataset=modality.name, recipe="folder",
         parameters={
-            "seed": seed, "every_mm": every_mm, "slices": slices, "intensity": facts.intensity,
+            "seed": seed, "every_mm": every_mm, "slices": slices, "intensity": asdict(modality.intensity),
             "shares": {"good": NORMAL_SHARES, "Ungood": ABNORMAL_SHARES},
             "min_pixels": MIN_PIXELS, "min_foreground": MIN_FOREGROUND,
         },
@@ -144,25 +144,25 @@ def _patient(source: Source, salt: str) -> str:
     return anonymous(str(header.get("PatientID") or header.get("StudyInstanceUID") or source.name), salt)
 
 
-def _facts(found: list[Source], dataset: str | None, window: tuple[float, float] | None) -> DatasetFacts:
+def _modality(found: list[Source], dataset: str | None, window: tuple[float, float] | None) -> Modality:
     if dataset is not None:
-        named = find_dataset(dataset)
+        named = find_modality(dataset)
         if named is None:
-            raise PrepError(f"--dataset {dataset} is none of {', '.join(all_datasets())}")
-        facts = named
+            raise PrepError(f"--dataset {dataset} is none of {', '.join(all_modalities())}")
+        modality = named
     else:
-        chosen = [dataset_for_dicom(s.modality, s.body_part) for s in found if s.kind == "dicom"]
+        chosen = [modality_for_dicom(s.modality, s.body_part) for s in found if s.kind == "dicom"]
         names = sorted({f.name if f else "none" for f in chosen})
         if len(names) > 1 and window is None:
             raise PrepError(f"the DICOM files belong to several data sets ({', '.join(names)}): name one by --dataset")
         agreed = chosen[0] if len(names) == 1 else None
-        facts = agreed or replace(all_datasets()["brain"], name="custom", intensity={"kind": "percentile"})
+        modality = agreed or Modality("custom", "custom")
     if window is not None:
         low, high = window
         if high <= low:
             raise PrepError(f"--window {low:g} {high:g}: the second must be the higher one")
-        facts = replace(facts, intensity={"kind": "window", "low": float(low), "high": float(high)})
-    return facts
+        modality = replace(modality, intensity=Window(float(low), float(high)))
+    return modality
 
 
 def _inputs(source: Source, patient: str) -> dict[str, Path]:
@@ -205,8 +205,9 @@ def _mask_of(source: Source, folder: Path, available: dict[str, Path]) -> Path |
 def _make(case: Case) -> Iterator[Picture]:
     p = case.parameters
     files = [path for key, path in case.inputs.items() if key != "mask"]
-    source = Source(p["kind"], tuple(files), p["name"], p["n_slices"], p["modality"])
-    facts = replace(all_datasets()["brain"], intensity=p["intensity"])
+    source = Source(p["kind"], tuple(files), p["name"], p["n_slices"], p["dicom_modality"])
+    low, high = p["intensity"].values()
+    modality = Modality("custom", "custom", intensity=Percentile() if (low, high) == PERCENTILES else Window(low, high))
     try:
         pieces = whole_source(source)
     except ReadError as error:
@@ -214,7 +215,7 @@ def _make(case: Case) -> Iterator[Picture]:
     labels = _labels(source, pieces, case.inputs["mask"]) if "mask" in case.inputs else None
     first = next(iter(case.inputs)) if p["kind"] != "dicom" else p["patient"]
     for i in _choose(source, pieces, labels, p["every_mm"], p["slices"]):
-        image, mask = to_8bit(pieces[i], facts, None if labels is None else labels[i])
+        image, mask = to_8bit(pieces[i], modality, None if labels is None else labels[i])
         name = p["name"] if source.n_slices == 1 else f"{p['name']}_{i:04d}"
         yield Picture(p["split"], p["class"], name, image, mask, p["patient"], first, i)
 

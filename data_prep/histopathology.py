@@ -64,7 +64,7 @@ def prepare(
     Args:
         source: folder of slides and annotations.
         output: folder of the set.
-        recipe: ``bmad`` (needs `coords`) or ``clean``.
+        recipe: ``bmad`` (needs ``coords``) or ``clean``.
         coords: folder of the lists of tile centres, or None for a grid over the tissue.
         tiles: at most so many per slide and class; for the grid only.
         seed: of the division and of the choice of tiles.

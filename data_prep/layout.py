@@ -3,11 +3,11 @@
 A build is a list of `Case`s, each a few input files and a function that turns them into `Picture`s. Cases run in
 parallel; what has been finished is remembered in ``.journal.jsonl`` and, once all is done, in ``manifest.json``. A case
 whose inputs, parameters and outputs are what they were is not made again, so a killed build goes on where it stopped
-and a second build writes nothing. The same inputs and parameters give the same bytes, however many workers there are.
+and a second build writes nothing. The same inputs and parameters give the same bytes, however many workers there are::
 
     train/good/*.png   {valid,test}/{good,Ungood}/img/*.png   {valid,test}/Ungood/label/*.png (0 or 255)
     manifest.json      dataset, recipe, parameters; per case sha256 of inputs and outputs
-    manifest.csv       one row per image (`COLUMNS`, then those of the source)
+    manifest.csv       one row per image (COLUMNS, then those of the source)
     datalist.json      the same as lists of image, mask, label and group, paths relative to the folder
 """
 
@@ -124,7 +124,7 @@ def build(
         problems: found while planning, to be reported with those found while writing.
 
     Raises:
-        PrepError: `output` holds images that were not written by a build; two cases or pictures of one name.
+        PrepError: ``output`` holds images that were not written by a build; two cases or pictures of one name.
     """
     output = Path(output)
     _refuse_foreign(output)

@@ -18,6 +18,7 @@ from __future__ import annotations
 import argparse
 import re
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from data_prep import cli
 from data_prep.layout import Case, Picture, PrepError, Report, build, run_all
 from data_prep.splits import apart, assign, shuffled, spread
 from data_prep.volumes import find_niftis, imsave, read_volume, stem, stored_volume, to_8bit
-from invad_med.data.datasets import all_datasets
+from invad_med.data.modalities import all_modalities
 
 SHARES = {"train": 0.5, "valid": 0.1, "test": 0.4}  # of LiTS patients, recipe clean
 VALID_SHARE = 0.1  # of LiTS slices, recipe bmad
@@ -87,7 +88,7 @@ def prepare(
     if recipe == "clean":
         parameters = {
             "seed": seed, "shares": SHARES, "min_pixels": MIN_PIXELS, "min_liver_mm2": MIN_LIVER,
-            "every_mm": EVERY_MM, "per_patient": PER_PATIENT, "window": all_datasets()["liver"].intensity,
+            "every_mm": EVERY_MM, "per_patient": PER_PATIENT, "window": asdict(all_modalities()["liver"].intensity),
         }  # fmt: skip
     return build(
         output, cases, dataset="liver", recipe=recipe, parameters=parameters, workers=workers, progress=progress,
@@ -181,7 +182,7 @@ def _make_clean(case: Case) -> Iterator[Picture]:
     assert volume.labels is not None
     _, lesion = _organs(name, volume.labels)
     for split, kind, z in case.parameters["slices"]:
-        picture, mask = to_8bit(volume.slices[z], all_datasets()["liver"], lesion[z])
+        picture, mask = to_8bit(volume.slices[z], all_modalities()["liver"], lesion[z])
         yield Picture(split, kind, f"{name}_{z:04d}", picture, mask, name, f"{name}_image", z)
 
 

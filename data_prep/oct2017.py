@@ -3,7 +3,8 @@
 ``--source`` holds ``{train,val,test}/{NORMAL,CNV,DME,DRUSEN}/<class>-<patient>-<n>.jpeg``, at any depth. NORMAL is
 good, the others are Ungood; of train only NORMAL is used. Pixels are those of the file, as 8-bit grey.
 
-``bmad``   As released.
+``bmad``   As released: what lies in a folder is in that split, so that a patient may be in
+           two.
 ``clean``  The same, less the pictures that would put a patient in two splits: a patient of test is in no other split,
            one of valid not in train. (The number in a file's name is taken as the patient, whatever the class.)
 """

@@ -184,7 +184,7 @@ def write_phantom(folder: Path) -> None:
 
 
 def write_sample(output: Path = DEFAULT_OUTPUT) -> Path:
-    """Write all sample images below `output` (its ``README.md`` stays as it is) and return it."""
+    """Write all sample images below ``output`` (its ``README.md`` stays as it is) and return it."""
     output = Path(output)
     source = shipped_dicom(CHEST)
     write_atomically(output / "chest" / "chest_cr.dcm", source.read_bytes())

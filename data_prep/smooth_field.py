@@ -19,7 +19,7 @@ class SmoothField:
 
     @classmethod
     def draw(cls, rng: np.random.Generator, channels: int, spacing: float, sd: float) -> SmoothField:
-        """Draw a field whose values have standard deviation `sd`, with knots every `spacing` mm."""
+        """Draw a field whose values have standard deviation ``sd``, with knots every ``spacing`` mm."""
         counts = [math.ceil((high - low) / spacing) + 4 for low, high in _DOMAIN]
         # Averaged over position the squared weights of a cubic B-spline sum to 151/315 on each axis.
         gain = sd / (151 / 315) ** 1.5

@@ -57,7 +57,7 @@ def portion(total: int, shares: Mapping[str, float]) -> dict[str, int]:
 
 
 def spread(items: Sequence[_T], count: int) -> list[_T]:
-    """Return at most `count` items, evenly spread over the sequence, ends included."""
+    """Return at most ``count`` items, evenly spread over the sequence, ends included."""
     if count >= len(items):
         return list(items)
     if count == 1:

@@ -61,7 +61,7 @@ class PhantomSlice:
 
 
 def slices(patient: Patient, count: int = 12) -> list[PhantomSlice]:
-    """Image `count` evenly spaced axial slices of the central range, from a start of the patient's own.
+    """Image ``count`` evenly spaced axial slices of the central range, from a start of the patient's own.
 
     Slices that a lesion only grazes (fewer than 12 mask pixels, or soft edge without mask) are left out.
     """

@@ -18,7 +18,7 @@ import SimpleITK as sitk
 from nibabel.orientations import apply_orientation, axcodes2ornt, io_orientation, ornt_transform
 
 from data_prep.layout import PrepError
-from invad_med.data.datasets import DatasetFacts
+from invad_med.data.modalities import Modality
 from invad_med.data.slices import ReadError, Slice, Source
 from invad_med.data.transforms import to_unit
 from invad_med.readers import nifti
@@ -108,18 +108,18 @@ def imsave(values: np.ndarray, cmap: str) -> np.ndarray:
     return matplotlib.colormaps[cmap](unit, bytes=True)
 
 
-def to_8bit(piece: Slice, facts: DatasetFacts, mask: np.ndarray | None) -> tuple[np.ndarray, np.ndarray | None]:
+def to_8bit(piece: Slice, modality: Modality, mask: np.ndarray | None) -> tuple[np.ndarray, np.ndarray | None]:
     """Return a slice as inference would see it, in 8 bit with square pixels, and its mask on the same grid.
 
     Args:
         piece: from any reader.
-        facts: whose intensity recipe applies.
+        modality: whose intensity recipe applies.
         mask: (H, W) or None.
 
     Returns:
         (H, W) or (H, W, 3) uint8; bool mask or None.
     """
-    unit = to_unit(piece, facts)
+    unit = to_unit(piece, modality)
     if piece.spacing and unit.ndim == 2 and abs(piece.spacing[0] / piece.spacing[1] - 1) > 0.01:
         unit = _square(unit, piece.spacing, sitk.sitkLinear)
         mask = None if mask is None else _square((mask > 0).astype(np.float32), piece.spacing, sitk.sitkNearestNeighbor)

@@ -68,7 +68,7 @@ def learning_curve(
             cached_features(
                 detector.host,
                 [Path(item["image"]) for item in judged if item["label"] == label],
-                cohort.facts,
+                cohort.modality,
                 parser["cache_dir"],
             )
             for label in (0, 1)
@@ -99,7 +99,7 @@ def learning_curve(
             finish = parser.get_parsed_content("finish")
             finish(weights=selection.load_best(), validation=selection.best)
     return {
-        "dataset": cohort.facts.name,
+        "dataset": cohort.modality.name,
         "train_images": len(cohort.train),
         "steps": total,
         "seconds": round(seconds, 1),

@@ -23,7 +23,7 @@ from tqdm import tqdm
 from invad_med.data.bmad import BmadDataset, inspect_tree
 from invad_med.detection import load_detector
 from invad_med.diffusion import inversion_timesteps
-from invad_med.evaluation.dataset import choose_checkpoint, choose_facts
+from invad_med.evaluation.dataset import choose_checkpoint, choose_modality
 from invad_med.evaluation.truth import read_truth
 from invad_med.features.cached import cached_features
 from invad_med.metrics import ranking
@@ -89,11 +89,11 @@ def measure(
     Raises:
         ValueError: no model for the data set, or a split without both classes.
     """
-    facts = choose_facts(dataset, None, False, None)
-    detector = load_detector(choose_checkpoint(facts.name, None, models_dir, False))
-    cohort, truth = read_cohort(dataset.root, facts.name), read_truth(dataset, "test", facts)
+    modality = choose_modality(dataset, None, False, None)
+    detector = load_detector(choose_checkpoint(modality.name, None, models_dir, False))
+    cohort, truth = read_cohort(dataset.root, modality.name), read_truth(dataset, "test", modality)
     parts = [list(cohort.train), list(cohort.held_out), list(cohort.abnormal), list(truth.images)]
-    raw = [cached_features(detector.host, paths, facts, cache_dir) for paths in parts]
+    raw = [cached_features(detector.host, paths, modality, cache_dir) for paths in parts]
     valid_labels = np.repeat([0, 1], [len(cohort.held_out), len(cohort.abnormal)])
     valid_weights = resample_weights(len(valid_labels))
     weights = resample_weights(int(truth.groups.max()) + 1)[:, truth.groups]

@@ -29,14 +29,14 @@ def train_and_evaluate(dataset_dir: Path, output_dir: Path, overrides: Sequence[
     failed: dict[str, str] = {}
     for tree in inspect_tree(dataset_dir):
         name = tree.root.resolve().name if tree.root != dataset_dir else tree.name
-        if tree.problems or tree.facts is None:
+        if tree.problems or tree.modality is None:
             failed[name] = str(tree.problems[0]) if tree.problems else "its name is none of the table of data sets"
             continue
-        model = output_dir / "models" / f"{tree.facts.name}.pt"
+        model = output_dir / "models" / f"{tree.modality.name}.pt"
         if model.exists():
             print(f"{name}: {model} is there already, not trained again", flush=True)
             continue
-        given = {"dataset_dir": tree.root, "output_dir": output_dir / "train" / tree.facts.name, "ckpt_path": model}
+        given = {"dataset_dir": tree.root, "output_dir": output_dir / "train" / tree.modality.name, "ckpt_path": model}
         status = run_config("train.json", {**given, "cache_dir": output_dir / "features"}, overrides)
         if status:
             failed[name] = f"training ended with status {status}"

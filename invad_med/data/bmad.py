@@ -40,7 +40,8 @@ from invad_med.data.bmad_folders import (
     subfolders,
     unread_files,
 )
-from invad_med.data.datasets import DatasetFacts, find_dataset
+from invad_med.data.modalities import Modality, find_modality
+from invad_med.data.published_sets import PublishedSet, find_published_set, modality_of_folder
 
 LAYOUTS = "train/good[/img], {valid,val,test}/{good,Ungood}[/{img,label,anomaly_mask}] (docs/data.md lists every form)"
 
@@ -94,9 +95,14 @@ class BmadDataset:
     notes: tuple[str, ...] = ()
 
     @property
-    def facts(self) -> DatasetFacts | None:
-        """The row of the table, None for a custom set."""
-        return find_dataset(self.name)
+    def published(self) -> PublishedSet | None:
+        """What was published of a set of this name, or None."""
+        return find_published_set(self.name)
+
+    @property
+    def modality(self) -> Modality | None:
+        """How its images are prepared, None where nothing says what they show."""
+        return find_modality(self.name)
 
     @property
     def splits(self) -> dict[str, dict[str, dict[str, int]]]:
@@ -198,14 +204,14 @@ def _name(place: Path, root: Path) -> str:
     """Name of the table that its manifest states, or that the folder, or one between it and the root, goes by."""
     try:
         stated = json.loads((place / "manifest.json").read_text(encoding="utf-8"))["dataset"]
-        return facts.name if (facts := find_dataset(stated)) else "custom"
+        return modality.name if (modality := modality_of_folder(stated)) else "custom"
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         pass  # not made by data_prep
     folders = [place, *place.parents]
     for folder in folders[: folders.index(root) + 1]:
-        facts = find_dataset(folder.resolve().name)
-        if facts:
-            return facts.name
+        modality = modality_of_folder(folder.resolve().name)
+        if modality:
+            return modality.name
     return "custom"
 
 
@@ -325,17 +331,17 @@ class _Reader:
         ]
 
     def _note_counts(self, dataset: BmadDataset, has_masks: bool) -> None:
-        facts = dataset.facts
-        for split, classes in (facts.counts if facts else {}).items():
-            for kind, published in classes.items():
+        published = dataset.published
+        for split, classes in (published.counts if published else {}).items():
+            for kind, count in classes.items():
                 found = dataset.splits.get(split, {}).get(kind, {"images": 0})["images"]
-                if found != published:
-                    self.notes.append(f"{split} {kind}: {found} images, published: {published}")
-        if facts is None:
+                if found != count:
+                    self.notes.append(f"{split} {kind}: {found} images, published: {count}")
+        if dataset.modality is None:
             self.notes.append("a name that is not in the table of data sets: taken as custom")
-        elif facts.pixel_masks and not has_masks:
+        elif published and published.pixel_masks and not has_masks:
             self.notes.append("no masks, although published with them: pixel metrics cannot be computed")
-        elif has_masks and not facts.pixel_masks:
+        elif published and has_masks and not published.pixel_masks:
             self.notes.append("masks, although published without them")
         anomalous = sum(item.split == "train" and item.label == 1 for item in dataset.items)
         if anomalous:

@@ -10,6 +10,7 @@ import numpy as np
 
 Kind = Literal["raster", "nifti", "dicom"]
 Unit = Literal["8bit", "HU", "stored"]
+PERCENTILES = (0.5, 99.5)  # of a source's values: `Slice.value_range`
 
 
 class Origin:
@@ -47,7 +48,7 @@ class Source:
         n_slices: number of 2-D slices it holds.
         modality: DICOM Modality (0008,0060), or None where the format has no such word.
         body_part: DICOM Body Part Examined (0018,0015), upper case, or None.
-        stated_dataset: dataset name that a folder on the way to the file states (``.../chest/x.png``), or None.
+        stated_modality: name of the modality that a folder on the way states (``.../chest/x.png``), or None.
     """
 
     kind: Kind
@@ -56,7 +57,7 @@ class Source:
     n_slices: int
     modality: str | None = None
     body_part: str | None = None
-    stated_dataset: str | None = None
+    stated_modality: str | None = None
 
 
 @dataclass(frozen=True)

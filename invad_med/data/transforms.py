@@ -1,4 +1,4 @@
-"""From a slice to what the networks take, and a map back onto the slice's own grid: one recipe per data set.
+"""From a slice to what the networks take, and a map back onto the slice's own grid: one recipe per modality.
 
 1. Intensity to [0, 1]: 8-bit images keep their display range; CT is windowed as the table says; anything else is
    scaled by the 0.5 and 99.5 percentile of its whole source, so that slices of a volume share one scale.
@@ -12,22 +12,22 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from invad_med.data.datasets import DatasetFacts
+from invad_med.data.modalities import Modality, Window
 from invad_med.data.slices import Slice
 
 
-def to_unit(piece: Slice, facts: DatasetFacts) -> np.ndarray:
-    """Return the slice's intensities in [0, 1]: (H, W) float32, or (H, W, 3) where the data set has colour.
+def to_unit(piece: Slice, modality: Modality) -> np.ndarray:
+    """Return the slice's intensities in [0, 1]: (H, W) float32, or (H, W, 3) where colour matters.
 
-    A window applies to Hounsfield units: CT from DICOM, and NIfTI of a data set whose table asks for one.
+    A window applies to Hounsfield units: CT from DICOM, and NIfTI of a modality that has one.
     """
     pixels = piece.pixels.astype(np.float32)
-    if pixels.ndim == 3 and not facts.colour:
+    if pixels.ndim == 3 and not modality.colour:
         pixels = pixels.mean(axis=2)  # a colour map over grey, such as the blue tint of BMAD's Brain PNGs
     if piece.unit == "8bit":
         low, high = 0.0, 255.0
-    elif facts.intensity["kind"] == "window" and (piece.unit == "HU" or piece.source.kind == "nifti"):
-        low, high = facts.intensity["low"], facts.intensity["high"]
+    elif isinstance(modality.intensity, Window) and (piece.unit == "HU" or piece.source.kind == "nifti"):
+        low, high = modality.intensity.low, modality.intensity.high
     else:
         low, high = piece.value_range
     if high <= low:
@@ -35,16 +35,16 @@ def to_unit(piece: Slice, facts: DatasetFacts) -> np.ndarray:
     return np.clip((pixels - low) / (high - low), 0.0, 1.0)
 
 
-def to_image(piece: Slice, facts: DatasetFacts, size: int = 256) -> Tensor:
+def to_image(piece: Slice, modality: Modality, size: int = 256) -> Tensor:
     """Return the slice as a network's input: (3, size, size) float32 in [0, 1], grey repeated."""
-    unit = torch.from_numpy(to_unit(piece, facts))
+    unit = torch.from_numpy(to_unit(piece, modality))
     channels = unit[None].expand(3, -1, -1) if unit.ndim == 2 else unit.permute(2, 0, 1)
-    top, bottom, left, right = _padding(piece, facts)
+    top, bottom, left, right = _padding(piece, modality)
     padded = F.pad(channels, (left, right, top, bottom))
     return F.interpolate(padded[None], size=(size, size), mode="bilinear", align_corners=False, antialias=True)[0]
 
 
-def mask_on_grid(mask: np.ndarray, piece: Slice, facts: DatasetFacts, size: int = 256) -> tuple[np.ndarray, np.ndarray]:
+def mask_on_grid(mask: np.ndarray, piece: Slice, modality: Modality, size: int = 256) -> tuple[np.ndarray, np.ndarray]:
     """Return a mask (H, W) bool as `to_image` places the slice, and which pixels of the square are the slice at all.
 
     A pixel of the square is abnormal where at least half of the area it covers is.
@@ -57,25 +57,25 @@ def mask_on_grid(mask: np.ndarray, piece: Slice, facts: DatasetFacts, size: int 
     """
     if mask.shape != piece.pixels.shape[:2]:
         raise ValueError(f"mask of shape {mask.shape} for an image of {piece.pixels.shape[:2]}")
-    top, bottom, left, right = _padding(piece, facts)
+    top, bottom, left, right = _padding(piece, modality)
     both = torch.from_numpy(np.stack([mask, np.ones_like(mask)])).float()
     square = F.interpolate(F.pad(both, (left, right, top, bottom))[None], size=(size, size), mode="area")[0] >= 0.5
     return square[0].numpy(), square[1].numpy()
 
 
-def from_image(maps: Tensor, piece: Slice, facts: DatasetFacts) -> Tensor:
+def from_image(maps: Tensor, piece: Slice, modality: Modality) -> Tensor:
     """Return a map (size, size) of `to_image`'s result on the slice's own grid: (H, W), bilinear."""
     height, width = piece.pixels.shape[:2]
-    top, bottom, left, right = _padding(piece, facts)
+    top, bottom, left, right = _padding(piece, modality)
     whole = F.interpolate(
         maps[None, None], size=(top + height + bottom, left + width + right), mode="bilinear", align_corners=False
     )[0, 0]
     return whole[top : top + height, left : left + width]
 
 
-def _padding(piece: Slice, facts: DatasetFacts) -> tuple[int, int, int, int]:
+def _padding(piece: Slice, modality: Modality) -> tuple[int, int, int, int]:
     """Return (top, bottom, left, right) pixels that make the slice square in mm (in pixels if spacing is unknown)."""
-    if facts.fit == "stretch":
+    if modality.fit == "stretch":
         return 0, 0, 0, 0
     height, width = piece.pixels.shape[:2]
     rows, columns = piece.spacing or (1.0, 1.0)

@@ -49,7 +49,8 @@ class AnomalyDetector(nn.Module):
         self.calibration = calibration or Calibration(host.channels)
         self.provenance = Provenance(architecture=host.architecture.to_plain())
         self.engine_name = engine
-        self.timesteps = inversion_timesteps(3) if timesteps is None else timesteps
+        paper = inversion_timesteps(3, "paper", len(host.alphas_cumprod))
+        self.timesteps = paper if timesteps is None else timesteps
         self.register_load_state_dict_pre_hook(_take_up_old_names)
 
     @property

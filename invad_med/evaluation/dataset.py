@@ -13,7 +13,7 @@ import numpy as np
 from tqdm import tqdm
 
 from invad_med.data.bmad import BmadDataset
-from invad_med.data.datasets import DatasetFacts, all_datasets, find_dataset
+from invad_med.data.modalities import Modality, all_modalities, find_modality, require_modality
 from invad_med.data.transforms import to_image
 from invad_med.detection import AnomalyDetector, ModelFiles, Provenance, read_provenance
 from invad_med.evaluation.baselines import STATISTICS, trivial_statistics
@@ -90,7 +90,7 @@ class Evaluation:
 
 
 def evaluate_dataset(
-    dataset: BmadDataset, facts: DatasetFacts, detector: AnomalyDetector, ckpt_path: str | Path, plan: Plan
+    dataset: BmadDataset, modality: Modality, detector: AnomalyDetector, ckpt_path: str | Path, plan: Plan
 ) -> Evaluation:
     """Score a data set's split and measure every score.
 
@@ -98,7 +98,7 @@ def evaluate_dataset(
 
     Args:
         dataset: as `invad_med.data.bmad.read_tree` gives it.
-        facts: how its images are prepared.
+        modality: how its images are prepared.
         detector: calibrated, on the device to compute on.
         ckpt_path: the file it was loaded from.
         plan: what to do.
@@ -107,7 +107,7 @@ def evaluate_dataset(
         ValueError: no image in the split, or a detector that is not calibrated.
         ReadError: an image cannot be read.
     """
-    truth = read_truth(dataset, plan.split, facts)
+    truth = read_truth(dataset, plan.split, modality)
     result = Evaluation(
         dataset.root.resolve().name,
         truth,
@@ -155,10 +155,10 @@ def _baselines(result: Evaluation, dataset: BmadDataset, detector: AnomalyDetect
     if "train" not in splits:
         result.notes.append("baselines skipped: there is no train split with normal images to fit them on")
         return {}
-    facts = result.truth.facts
-    result.notes.append(_floor(result.truth, read_truth(dataset, "train", facts)))
-    valid = read_truth(dataset, "valid", facts) if "valid" in splits and result.plan.split != "valid" else None
-    return make_baselines(detector, read_truth(dataset, "train", facts), valid, result.plan.cache_dir)
+    modality = result.truth.modality
+    result.notes.append(_floor(result.truth, read_truth(dataset, "train", modality)))
+    valid = read_truth(dataset, "valid", modality) if "valid" in splits and result.plan.split != "valid" else None
+    return make_baselines(detector, read_truth(dataset, "train", modality), valid, result.plan.cache_dir)
 
 
 def _floor(truth: Truth, train: Truth, size: int = 64, most: int = 1000) -> str:
@@ -168,7 +168,7 @@ def _floor(truth: Truth, train: Truth, size: int = 64, most: int = 1000) -> str:
     if len(chosen) < 2 or len(set(truth.labels.tolist())) < 2:
         return "no trivial statistic: it needs two normal training images and both classes"
     images, normals = (
-        np.stack([to_image(t.piece(i), t.facts, size).mean(0).numpy() for i in rows])
+        np.stack([to_image(t.piece(i), t.modality, size).mean(0).numpy() for i in rows])
         for t, rows in ((truth, range(len(truth.images))), (train, chosen))
     )
     values = {
@@ -200,29 +200,27 @@ def _note(result: Evaluation) -> None:
                 "too few held-out normal images support it"
             )
     trained_on = result.provenance.modality
-    if trained_on and trained_on != truth.facts.name:
-        result.notes.append(f"the model was trained for {trained_on}, the images are prepared as {truth.facts.name}")
+    if trained_on and trained_on != truth.modality.name:
+        result.notes.append(f"the model was trained for {trained_on}, the images are prepared as {truth.modality.name}")
 
 
-def choose_facts(dataset: BmadDataset, modality: str | None, alone: bool, ckpt_path: str | None) -> DatasetFacts:
-    """Return the row of the table by which a data set's images are prepared.
+def choose_modality(dataset: BmadDataset, named: str | None, alone: bool, ckpt_path: str | None) -> Modality:
+    """Return the modality by which a data set's images are prepared.
 
-    ``modality`` decides for a data set given alone; else its name does; else, alone, the given checkpoint.
+    ``named`` decides for a data set given alone; else its name does; else, alone, the given checkpoint.
 
     Raises:
         ValueError: none of them says.
     """
-    if modality and alone:
-        if facts := find_dataset(modality):
-            return facts
-        raise ValueError(f"modality {modality!r} is none of {', '.join(all_datasets())}")
-    if dataset.facts:
-        return dataset.facts
-    if alone and ckpt_path and (facts := find_dataset(str(read_provenance(ckpt_path).modality))):
-        return facts
+    if named and alone:
+        return require_modality(named)
+    if dataset.modality:
+        return dataset.modality
+    if alone and ckpt_path and (modality := find_modality(read_provenance(ckpt_path).modality or "")):
+        return modality
     raise ValueError(
         f"the folder's name {dataset.root.resolve().name!r} is none of the known data sets: evaluate it alone with "
-        f"--modality, one of {', '.join(all_datasets())}"
+        f"--modality, one of {', '.join(all_modalities())}"
     )
 
 

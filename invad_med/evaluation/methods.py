@@ -1,15 +1,15 @@
 """What is measured: the detector's own scores, and what it must beat, on the same features of the same images.
 
-=====================  ================================================================================================
-``calibrated``         `invad_med.scoring.Calibration`: whitened end point, scored against held-out normals
-``paper``              max(A) - min(A) + sum(A) of the norm A of the end point, three steps of the paper's grid
-``official``           the authors' code: its grid, and min-max over the whole test set (transductive: an image's score
-                       depends on the others; only to reproduce)
-``no_inversion``       norm of the normalised features: no diffusion at all
-``gaussian``           Mahalanobis distance to a Gaussian per position (PaDiM-like)
-``nearest_neighbours`` distance to the nearest of a bank of normal positions (PatchCore-like)
-``reconstruction``     distance to what noising to level r and denoising gives back, as many network evaluations
-=====================  ================================================================================================
+======================  ================================================================================================
+``calibrated``          `invad_med.scoring.Calibration`: whitened end point, scored against held-out normals
+``paper``               max(A) - min(A) + sum(A) of the norm A of the end point, three steps of the paper's grid
+``official``            the authors' code: its grid, and min-max over the whole test set (transductive: an image's score
+                        depends on the others; only to reproduce)
+``no_inversion``        norm of the normalised features: no diffusion at all
+``gaussian``            Mahalanobis distance to a Gaussian per position (PaDiM-like)
+``nearest_neighbours``  distance to the nearest of a bank of normal positions (PatchCore-like)
+``reconstruction``      distance to what noising to level r and denoising gives back, as many network evaluations
+======================  ================================================================================================
 
 A baseline's image score is the mean, the largest 1 % or the maximum of its map, whichever has the best AUROC on
 ``valid`` (and r with it); the maximum, and r = 300, where ``valid`` lacks a class.
@@ -51,7 +51,7 @@ MapMaker = Callable[[Tensor], Tensor]
 @torch.no_grad()
 def image_features(detector: AnomalyDetector, truth: Truth, chosen: range) -> Tensor:
     """Return the normalised features of some images: (n, C, h, w) float32 on the detector's device."""
-    images = torch.stack([to_image(truth.piece(i), truth.facts, detector.host.image_size) for i in chosen])
+    images = torch.stack([to_image(truth.piece(i), truth.modality, detector.host.image_size) for i in chosen])
     return detector.host.encode(images.to(detector.host.device))
 
 
@@ -182,7 +182,7 @@ def make_baselines(
     """
     host = detector.host
     normal = [path for path, label in zip(train.images, train.labels, strict=True) if not label]
-    raw = cached_features(host, normal, train.facts, cache_dir)
+    raw = cached_features(host, normal, train.modality, cache_dir)
     normals = torch.cat([host.normalise(part.to(host.device).float()).half().cpu() for part in raw.split(64)])
     del raw
     gaussian = PositionGaussian(normals)

@@ -102,7 +102,7 @@ def calibration(e: Evaluation) -> str:
 def case(e: Evaluation, i: int) -> str:
     """Return image ``i``, the map over it and its mask, side by side, as a PNG data URI."""
     own, size = e.scored["calibrated"], 2 * 96
-    unit = to_image(e.truth.piece(i), e.truth.facts, SIZE).numpy().transpose(1, 2, 0)
+    unit = to_image(e.truth.piece(i), e.truth.modality, SIZE).numpy().transpose(1, 2, 0)
     grey = (unit * 255).round().astype(np.uint8)
     limit = own.map_threshold or float(
         np.quantile(own.maps[e.truth.labels == 0], 0.99) if (e.truth.labels == 0).any() else own.maps.max()

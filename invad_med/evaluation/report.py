@@ -42,7 +42,7 @@ def write_report(evaluations: Sequence[Evaluation], problems: dict[str, str], ou
         problems=problems,
         columns=COLUMNS,
         level=round(100 * LEVEL),
-        bmad9=bmad9({e.truth.facts.name: e.judged["calibrated"].values for e in evaluations}),
+        bmad9=bmad9({e.truth.modality.name: e.judged["calibrated"].values for e in evaluations}),
         methods=(METHODS or "").split("\n\n", 1)[1],
     )
     path = output_dir / "report.html"
@@ -61,7 +61,7 @@ def _section(e: Evaluation, table: object) -> dict[str, object]:
     normal = e.truth.labels == 0
     return {
         "e": e,
-        "title": e.truth.facts.title,
+        "title": e.truth.modality.title,
         "images": (int(normal.sum()), int((~normal).sum())),
         "groups": e.judged["calibrated"].groups,
         "columns": columns,

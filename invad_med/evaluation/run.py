@@ -1,4 +1,4 @@
-"""What `configs/evaluate.json` runs: every data set below a folder, each by its own model, and what is left behind."""
+"""What ``configs/evaluate.json`` runs: every data set below a folder, each by its own model, and what it leaves."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from invad_med.evaluation.dataset import (
     Evaluation,
     Plan,
     choose_checkpoint,
-    choose_facts,
+    choose_modality,
     evaluate_dataset,
 )
 from invad_med.evaluation.report import write_report
@@ -90,10 +90,10 @@ class Evaluator:
         if dataset.problems:
             raise ValueError("; ".join(str(problem) for problem in dataset.problems))
         alone = len(self.datasets) == 1
-        facts = choose_facts(dataset, self.modality, alone, self.ckpt_path)
-        path = choose_checkpoint(facts.name, self.ckpt_path, self.models_dir, alone)
+        modality = choose_modality(dataset, self.modality, alone, self.ckpt_path)
+        path = choose_checkpoint(modality.name, self.ckpt_path, self.models_dir, alone)
         detector = load_detector(path, self.grid, self.engine, self.device, denoiser=self.denoiser)
-        return evaluate_dataset(dataset, facts, detector, path, self.plan)
+        return evaluate_dataset(dataset, modality, detector, path, self.plan)
 
     def summary(self) -> str:
         """Return image and pixel AUROC of every data set, and what could not be done, in a few lines."""

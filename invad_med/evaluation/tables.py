@@ -40,7 +40,7 @@ def metrics_table(evaluations: Sequence[Evaluation]) -> pd.DataFrame:
                 bounds = (judged.error_bounds.get(key) for key in (name, f"{name} replicate"))
                 rows.append((e.name, score, name, f.value, f.low, f.high, *bounds))
     for score in {score: None for e in evaluations for score in e.judged}:
-        value = bmad9({e.truth.facts.name: e.judged[score].values for e in evaluations if score in e.judged})
+        value = bmad9({e.truth.modality.name: e.judged[score].values for e in evaluations if score in e.judged})
         if value is not None:
             rows.append(("all", score, "bmad9", value, None, None, None, None))
     columns = ["dataset", "score", "figure", "value", "low", "high", "error_bound", "interval_error_bound"]

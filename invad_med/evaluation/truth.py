@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from invad_med.data.bmad import BmadDataset, read_mask
-from invad_med.data.datasets import DatasetFacts
+from invad_med.data.modalities import Modality
 from invad_med.data.slices import Slice
 from invad_med.data.transforms import mask_on_grid
 from invad_med.readers.sources import read_raster
@@ -22,7 +22,7 @@ class Truth:
 
     Args:
         root: folder of the data set.
-        facts: how its images are prepared.
+        modality: how its images are prepared.
         images: N files.
         masks: N files or None.
         labels: (N,) int, 0 good, 1 Ungood.
@@ -31,7 +31,7 @@ class Truth:
     """
 
     root: Path
-    facts: DatasetFacts
+    modality: Modality
     images: tuple[Path, ...]
     masks: tuple[Path | None, ...]
     labels: np.ndarray
@@ -61,13 +61,13 @@ class Truth:
         if i not in self._placed:
             piece, path = self.piece(i), self.masks[i]
             mask = read_mask(path) if path else np.zeros(piece.pixels.shape[:2], dtype=bool)
-            placed, inside = mask_on_grid(mask, piece, self.facts, SIZE)
+            placed, inside = mask_on_grid(mask, piece, self.modality, SIZE)
             self._placed[i] = np.packbits(placed), np.packbits(inside)
         placed, inside = (np.unpackbits(bits).reshape(SIZE, SIZE).astype(bool) for bits in self._placed[i])
         return placed, inside
 
 
-def read_truth(dataset: BmadDataset, split: str, facts: DatasetFacts) -> Truth:
+def read_truth(dataset: BmadDataset, split: str, modality: Modality) -> Truth:
     """Return what is known of a split.
 
     Raises:
@@ -81,7 +81,7 @@ def read_truth(dataset: BmadDataset, split: str, facts: DatasetFacts) -> Truth:
     place = {name: i for i, name in enumerate(dict.fromkeys(names))}
     return Truth(
         dataset.root,
-        facts,
+        modality,
         tuple(item.image for item in items),
         tuple(item.mask for item in items),
         np.array([item.label for item in items]),

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from invad_med.data.datasets import DatasetFacts
+from invad_med.data.modalities import Modality
 from invad_med.data.transforms import to_image
 from invad_med.detection.host import Host
 from invad_med.features.cache import ArrayCache
@@ -26,9 +26,9 @@ from invad_med.training.cohort import Cohort
 logger = logging.getLogger(__name__)
 
 
-def cache_key(path: Path, encoder_digest: str, facts: DatasetFacts) -> str:
+def cache_key(path: Path, encoder_digest: str, modality: Modality) -> str:
     """Return the name of an image's cached features: a digest of its bytes, the encoder and the preparation."""
-    recipe = f"{encoder_digest} {facts.intensity} {facts.fit}"
+    recipe = f"{encoder_digest} {modality.intensity} {modality.fit}"
     return hashlib.sha256(hashlib.sha256(path.read_bytes()).digest() + recipe.encode()).hexdigest()
 
 
@@ -36,7 +36,7 @@ def cache_key(path: Path, encoder_digest: str, facts: DatasetFacts) -> str:
 def cached_features(
     host: Host,
     images: Sequence[Path],
-    facts: DatasetFacts,
+    modality: Modality,
     cache_dir: str | Path | None = None,
     progress: bool = True,
     workers: int | None = None,
@@ -51,7 +51,7 @@ def cached_features(
     Args:
         host: whose encoding, on the device to compute on.
         images: PNG, JPEG or TIFF files.
-        facts: how they are prepared.
+        modality: how they are prepared.
         cache_dir: folder of the cache, made if need be; None: nothing is kept.
         progress: show a bar on standard error.
         workers: images computed at the same time, a thread each; None: as many as torch has threads.
@@ -68,7 +68,7 @@ def cached_features(
     limit = None if limit_gb is None else int(limit_gb * 1e9)
     cache = ArrayCache(cache_dir, shape, limit) if cache_dir else None
     digest = host.encoder_digest() if cache else ""
-    keys = [cache_key(path, digest, facts) for path in images] if cache else []
+    keys = [cache_key(path, digest, modality) for path in images] if cache else []
 
     def load(i: int) -> bool:
         array = cache.load(keys[i]) if cache else None
@@ -78,12 +78,12 @@ def cached_features(
 
     def compute(i: int) -> None:
         with torch.no_grad():  # a thread has its own mode
-            result[i] = image_features(host, images[i], facts)
+            result[i] = image_features(host, images[i], modality)
         if cache:
             cache.store(keys[i], result[i].numpy())
 
     def fill(missing: Sequence[int]) -> None:
-        bar = tqdm(missing, f"features of {facts.name}", unit="image", disable=not progress or not missing)
+        bar = tqdm(missing, f"features of {modality.name}", unit="image", disable=not progress or not missing)
         with one_thread_each(workers) as pool:
             for _ in zip(bar, pool.map(compute, missing), strict=True):
                 pass
@@ -103,9 +103,9 @@ def cached_features(
     return result
 
 
-def image_features(host: Host, path: Path, facts: DatasetFacts) -> Tensor:
+def image_features(host: Host, path: Path, modality: Modality) -> Tensor:
     """Return the raw features of one file: (C, h, w) float16 on the CPU."""
-    image = to_image(read_raster(path), facts, host.image_size)[None].to(host.device)
+    image = to_image(read_raster(path), modality, host.image_size)[None].to(host.device)
     return host.raw(image)[0].half().cpu()
 
 
@@ -145,7 +145,7 @@ def prepare_features(
     round_to_half(host.encoder)
     parts = (cohort.train, cohort.held_out, cohort.abnormal)
     images = [path for part in parts for path in part]
-    found = cached_features(host, images, cohort.facts, cache_dir, progress, workers, limit_gb)
+    found = cached_features(host, images, cohort.modality, cache_dir, progress, workers, limit_gb)
     train, held_out, abnormal = found.split([len(part) for part in parts])
     host.fit_normalisation(train)
     return CohortFeatures(train, held_out, abnormal)

@@ -1,64 +1,56 @@
-"""Which data set's model an input belongs to, and what said so."""
+"""Which modality an input is of, and so which model scores it, and what said so."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from invad_med.data.datasets import DatasetFacts, all_datasets, dataset_for_dicom, find_dataset
+from invad_med.data.modalities import Modality, find_modality, modality_for_dicom, require_modality
 from invad_med.data.prediction import ChosenBy
 from invad_med.data.slices import Source
 
 
 @dataclass(frozen=True)
 class Choice:
-    """The data set of an input, or why there is none.
+    """The modality of an input, or why there is none.
 
     Args:
-        facts: the data set, or None.
-        chosen_by: what said so; None without a data set.
+        modality: what it shows, or None.
+        chosen_by: what said so; None without a modality.
         reason: why there is none, for the user's table.
     """
 
-    facts: DatasetFacts | None
+    modality: Modality | None
     chosen_by: ChosenBy | None = None
     reason: str | None = None
 
 
-def choose_dataset(source: Source, modality: str | None = None, default: str | None = None) -> Choice:
-    """Choose the data set whose model is to score a source.
+def choose_modality(source: Source, named: str | None = None, default: str | None = None) -> Choice:
+    """Choose the modality whose model is to score a source.
 
-    What the user states (``modality``, else a folder named after a data set) holds unless DICOM Modality (0008,0060)
+    What the user states (``named``, else a folder of that name) holds unless DICOM Modality (0008,0060)
     or Body Part Examined (0018,0015) contradict it; then, and where nothing is stated, they decide. Only files that
     say nothing at all go to the default.
 
     Args:
         source: what was found.
-        modality: data set's name or alias that the user gave.
-        default: data set of the default model.
+        named: modality that the user gave.
+        default: modality of the default model.
 
     Raises:
-        ValueError: ``modality`` names no data set.
+        ValueError: ``named`` or ``default`` is no modality.
     """
-    if modality is not None and find_dataset(modality) is None:
-        raise ValueError(f"modality={modality!r} names no data set: choose one of {', '.join(all_datasets())}")
-    stated, said_by = (modality, ChosenBy.OPTION) if modality else (source.stated_dataset, ChosenBy.FOLDER)
-    facts = find_dataset(stated) if stated else None
+    said_by = ChosenBy.OPTION if named else ChosenBy.FOLDER
+    stated = require_modality(named) if named else find_modality(source.stated_modality or "")
     if source.modality is None:
-        if facts is not None:
-            return Choice(facts, said_by)
+        if stated is not None:
+            return Choice(stated, said_by)
         if default is not None:
-            return Choice(find_dataset(default), ChosenBy.DEFAULT)
+            return Choice(require_modality(default), ChosenBy.DEFAULT)
         return Choice(None, None, "nothing says what the image shows: give --modality")
-    if facts is not None and _fits(facts, source):
-        return Choice(facts, said_by)
-    tagged = dataset_for_dicom(source.modality, source.body_part)
+    if stated is not None and stated.allows(source.modality, source.body_part):
+        return Choice(stated, said_by)
+    tagged = modality_for_dicom(source.modality, source.body_part)
     if tagged is not None:
         return Choice(tagged, ChosenBy.DICOM)
     part = f"body part {source.body_part}" if source.body_part else "no body part stated"
     return Choice(None, None, f"no model for DICOM modality {source.modality}, {part}")
-
-
-def _fits(facts: DatasetFacts, source: Source) -> bool:
-    """Return whether DICOM tags leave a stated data set possible."""
-    right_part = not (facts.body_parts and source.body_part) or source.body_part in facts.body_parts
-    return source.modality in facts.dicom_modalities and right_part

@@ -8,10 +8,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from invad_med.data.datasets import DatasetFacts
+from invad_med.data.modalities import Modality
 from invad_med.data.prediction import ChosenBy, Prediction, Status
 from invad_med.data.slices import Problem, Source
-from invad_med.inference.choose import choose_dataset
+from invad_med.inference.choose import choose_modality
 from invad_med.readers.sources import scan
 
 logger = logging.getLogger(__name__)
@@ -19,11 +19,11 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Input:
-    """One slice to be scored: its source, position, the data set of its model, and what chose that."""
+    """One slice to be scored: its source, position, its modality, and what chose that."""
 
     source: Source
     index: int
-    facts: DatasetFacts
+    modality: Modality
     chosen_by: ChosenBy
 
 
@@ -58,9 +58,9 @@ def list_inputs(
 
     Args:
         dataset_dir: folder (searched below), one file, or DICOMweb address: see `invad_med.archive.dicomweb.fetch`.
-        models: names of the data sets there is a model for.
-        default: data set whose model scores files that say nothing of what they show.
-        modality: data set that the user states; see `choose_dataset`.
+        models: names of the modalities there is a model for.
+        default: modality whose model scores files that say nothing of what they show.
+        modality: what the user states they show; see `choose_modality`.
 
     Raises:
         FileNotFoundError, ValueError: nothing is there, or nothing that a model is for; says what was found.
@@ -80,12 +80,12 @@ def list_inputs(
     items: list[Input] = []
     unscored: list[Prediction] = []
     for source in found.sources:
-        choice = choose_dataset(source, modality, default)
-        if choice.facts is not None and choice.chosen_by is not None and choice.facts.name in models:
-            items += [Input(source, i, choice.facts, choice.chosen_by) for i in range(source.n_slices)]
+        choice = choose_modality(source, modality, default)
+        if choice.modality is not None and choice.chosen_by is not None and choice.modality.name in models:
+            items += [Input(source, i, choice.modality, choice.chosen_by) for i in range(source.n_slices)]
             continue
-        name = choice.facts.name if choice.facts else None
-        reason = choice.reason or f"no model for {choice.facts.title if choice.facts else 'it'}"
+        name = choice.modality.name if choice.modality else None
+        reason = choice.reason or f"no model for {choice.modality.title if choice.modality else 'it'}"
         unscored += [
             Prediction(source, i, Status.NO_MODEL, reason, name, choice.chosen_by) for i in range(source.n_slices)
         ]

@@ -48,7 +48,7 @@ class LoadSliced(MapTransform):
                 image = torch.zeros(3, self.size, self.size)
             else:
                 image = prepare(entry, piece, self.size)
-            item |= {key: image, "input": entry, "slice": piece, "modality": entry.facts.name}
+            item |= {key: image, "input": entry, "slice": piece, "modality": entry.modality.name}
         return item
 
 

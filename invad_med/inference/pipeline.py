@@ -24,7 +24,7 @@ from invad_med.readers.sources import read_source
 
 def prepare(item: Input, piece: Slice, size: int = 256) -> Tensor:
     """Return the image of a slice that the networks take: (3, size, size) float32 in [0, 1]."""
-    return to_image(piece, item.facts, size)
+    return to_image(piece, item.modality, size)
 
 
 @torch.no_grad()
@@ -41,7 +41,7 @@ def detect(detectors: Detectors, images: Tensor, modalities: Sequence[str]) -> l
 
 def map_back(item: Input, piece: Slice, anomaly: Tensor) -> Tensor:
     """Return a map (h, w) of a prepared image on the slice's own grid: (H, W) on the CPU."""
-    return from_image(anomaly.cpu(), piece, item.facts)
+    return from_image(anomaly.cpu(), piece, item.modality)
 
 
 def scored(item: Input, detection: Detection, anomaly: Tensor) -> Prediction:
@@ -58,7 +58,7 @@ def scored(item: Input, detection: Detection, anomaly: Tensor) -> Prediction:
         item.index,
         Status.SCORED,
         detection.withheld,
-        item.facts.name,
+        item.modality.name,
         item.chosen_by,
         map=np.asarray(anomaly.cpu(), dtype=np.float32),
         **numbers,
@@ -67,7 +67,7 @@ def scored(item: Input, detection: Detection, anomaly: Tensor) -> Prediction:
 
 def unreadable(item: Input, error: ReadError) -> Prediction:
     """Return the prediction for a slice that could not be read."""
-    return Prediction(item.source, item.index, Status.UNREADABLE, str(error), item.facts.name, item.chosen_by)
+    return Prediction(item.source, item.index, Status.UNREADABLE, str(error), item.modality.name, item.chosen_by)
 
 
 def score_source(
@@ -89,8 +89,8 @@ def score_source(
         readable = [(item, piece) for item, piece in batch if isinstance(piece, Slice)]
         detections: Iterator[Detection] = iter(())
         if readable:
-            images = [prepare(item, piece, detectors.image_size(item.facts.name)) for item, piece in readable]
-            names = [item.facts.name for item, _ in readable]
+            images = [prepare(item, piece, detectors.image_size(item.modality.name)) for item, piece in readable]
+            names = [item.modality.name for item, _ in readable]
             detections = iter(detect(detectors, torch.stack(images), names))
         for item, piece in batch:
             if isinstance(piece, ReadError):

@@ -13,7 +13,7 @@ from invad_med.data.provenance import Provenance
 from invad_med.data.slices import Slice, Source
 from invad_med.detection import Detectors, model_files
 from invad_med.diffusion import Grid
-from invad_med.inference.choose import choose_dataset
+from invad_med.inference.choose import choose_modality
 from invad_med.inference.inputs import Input, list_inputs
 from invad_med.inference.pipeline import score_inputs, score_source
 from invad_med.readers.decoding import value_range
@@ -90,12 +90,12 @@ class Predictor:
         if not colour and image.ndim != 2:
             raise ValueError(f"an array must be (H, W), or (H, W, 3) uint8, not {image.shape} {image.dtype}")
         source = Source("raster", (), "array", 1)
-        choice = choose_dataset(source, self.modality, self.detectors.default)
-        assert choice.facts is not None and choice.chosen_by is not None  # the default model has one
-        if choice.facts.name not in self.detectors.names:
-            raise ValueError(f"no model for {choice.facts.title}; there are {', '.join(self.detectors.names)}")
+        choice = choose_modality(source, self.modality, self.detectors.default)
+        assert choice.modality is not None and choice.chosen_by is not None  # the default model has one
+        if choice.modality.name not in self.detectors.names:
+            raise ValueError(f"no model for {choice.modality.title}; there are {', '.join(self.detectors.names)}")
         eight_bit = image.dtype == np.uint8
         pixels = image if colour else image.astype(np.float32)
         shown = (0.0, 255.0) if eight_bit else value_range([pixels])
         piece = Slice(pixels, source, 0, "8bit" if eight_bit else "stored", shown)
-        return Input(source, 0, choice.facts, choice.chosen_by), piece
+        return Input(source, 0, choice.modality, choice.chosen_by), piece

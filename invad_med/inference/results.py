@@ -12,7 +12,7 @@ from typing import Protocol
 
 import numpy as np
 
-from invad_med.data.datasets import find_dataset
+from invad_med.data.modalities import find_modality
 from invad_med.data.prediction import Prediction, Status
 from invad_med.data.provenance import Provenance
 from invad_med.data.slices import Problem, ReadError, Slice, Source
@@ -156,9 +156,9 @@ class SourceWriter:
         )
 
     def _draw(self, prediction: Prediction, piece: Slice) -> None:
-        facts = find_dataset(prediction.modality or "")
-        assert facts is not None  # it was scored by the model of one
-        unit = to_unit(piece, facts)
+        modality = find_modality(prediction.modality or "")
+        assert modality is not None  # it was scored by the model of one
+        unit = to_unit(piece, modality)
         picture = draw_heatmap(prediction, unit)
         self.overview.add(prediction, picture)
         save_heatmap(prediction, unit, self.output_dir, picture)

@@ -25,7 +25,7 @@ class ImageMetric(CumulativeIterationMetric):
         super().__init__()
         self.metric = metric
 
-    def _compute_tensor(self, y_pred: Tensor, y: Tensor | None = None, **kwargs: Any) -> Tensor:  # type: ignore[override]
+    def _compute_tensor(self, y_pred: Tensor, y: Tensor | None = None, **kwargs: Any) -> Tensor:
         if y is None:
             raise ValueError("labels are needed: call the metric with (scores, labels)")
         return torch.stack([y_pred.detach().double().reshape(-1), y.detach().double().reshape(-1)], dim=1)
@@ -57,7 +57,7 @@ class PixelMetric(CumulativeIterationMetric):
         super().reset()
         self.counts = PixelCounts()
 
-    def _compute_tensor(self, y_pred: Tensor, y: Tensor | None = None, **kwargs: Any) -> Tensor:  # type: ignore[override]
+    def _compute_tensor(self, y_pred: Tensor, y: Tensor | None = None, **kwargs: Any) -> Tensor:
         if y is None:
             raise ValueError("masks are needed: call the metric with (maps, masks)")
         for values, mask in zip(y_pred.detach().cpu(), y.detach().cpu(), strict=True):

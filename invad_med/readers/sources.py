@@ -13,7 +13,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from invad_med.data.datasets import find_dataset
+from invad_med.data.published_sets import modality_of_folder
 from invad_med.data.slices import Problem, ReadError, Slice, Source
 from invad_med.readers import nifti, rasters
 from invad_med.readers.decoding import ACCEPTED, without_warnings
@@ -88,7 +88,7 @@ def scan(dataset_dir: str | Path, progress: bool = False) -> Scan:
 
     for group in stacks(headers):
         found.append((_series(group, base), _ending(group[0].path) if len(group) == 1 else ""))
-    result.sources = _named([(replace(s, stated_dataset=_stated_dataset(s.paths[0], base)), e) for s, e in found])
+    result.sources = _named([(replace(s, stated_modality=_stated_modality(s.paths[0], base)), e) for s, e in found])
     result.problems.sort(key=lambda p: p.path)
     if not result.sources and not result.problems:
         rest = f"{result.ignored} other files" + (f", {result.results} results of earlier runs" * bool(result.results))
@@ -170,10 +170,10 @@ def _name(path: Path, base: Path, identity: frozenset[str] = frozenset(), stem: 
     return "/".join(f"anon-{_digest(p)}" if any(word in p.casefold() for word in identity) else p for p in parts)
 
 
-def _stated_dataset(path: Path, base: Path) -> str | None:
-    """Return the dataset that the nearest folder states, from the file's up to the scanned one."""
+def _stated_modality(path: Path, base: Path) -> str | None:
+    """Return the modality that the nearest folder states, from the file's up to the scanned one."""
     folders = list(path.parents)[: len(path.relative_to(base).parts)]
-    return next((facts.name for facts in map(find_dataset, (f.name for f in folders)) if facts), None)
+    return next((modality.name for modality in map(modality_of_folder, (f.name for f in folders)) if modality), None)
 
 
 def _named(found: Iterable[tuple[Source, str]]) -> list[Source]:

@@ -72,7 +72,7 @@ class Tracker:
             metadata = json.loads((self.bundle_root / "configs" / "metadata.json").read_text(encoding="utf-8"))
             name = self.run_name or f"bmad-{metadata['version']}"
             tags = {"bundle_version": metadata["version"], "monai_version": metadata["monai_version"]}
-            about = f"{', '.join(e.truth.facts.name for e in evaluations)}: see report.html among the artifacts"
+            about = f"{', '.join(e.truth.modality.name for e in evaluations)}: see report.html among the artifacts"
             with mlflow.start_run(None, experiment.experiment_id, name, tags=tags, description=about) as parent:
                 mlflow.log_params({key: _short(value) for key, value in self.settings.items()})
                 mlflow.log_metrics(parent_metrics(evaluations))
@@ -93,9 +93,9 @@ class Tracker:
 
         from invad_med.evaluation import pictures
 
-        facts = e.truth.facts
-        tags = tags | {"modality": facts.name, "dataset": printable_name(e.name), "split": e.plan.split}
-        with mlflow.start_run(run_name=facts.name, nested=True, tags=tags):
+        modality = e.truth.modality
+        tags = tags | {"modality": modality.name, "dataset": printable_name(e.name), "split": e.plan.split}
+        with mlflow.start_run(run_name=modality.name, nested=True, tags=tags):
             mlflow.log_params({key: _short(value) for key, value in (self.settings | run_params(e)).items()})
             mlflow.log_metrics(run_metrics(e))
             labels = e.truth.labels
@@ -140,10 +140,10 @@ def parent_metrics(evaluations: Sequence[Evaluation]) -> dict[str, float]:
     by_name: dict[str, list[float]] = {}
     for e in evaluations:
         for name, value in e.judged["calibrated"].values.items():
-            found[f"{e.truth.facts.name}/{name}"] = value
+            found[f"{e.truth.modality.name}/{name}"] = value
             by_name.setdefault(name, []).append(value)
     found |= {f"mean/{name}": sum(values) / len(values) for name, values in by_name.items() if "threshold" not in name}
-    nine = bmad9({e.truth.facts.name: e.judged["calibrated"].values for e in evaluations})
+    nine = bmad9({e.truth.modality.name: e.judged["calibrated"].values for e in evaluations})
     return found if nine is None else found | {"bmad9": nine}
 
 

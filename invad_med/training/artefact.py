@@ -60,8 +60,8 @@ def finish_training(
     )
     detector.provenance = Provenance(
         architecture=detector.host.architecture.to_plain(),
-        modality=cohort.facts.name,
-        title=cohort.facts.title,
+        modality=cohort.modality.name,
+        title=cohort.modality.title,
         denoiser_parameters=sum(p.numel() for p in detector.host.denoiser.parameters()),
         train_images=len(cohort.train),
         held_out_images=len(cohort.held_out),

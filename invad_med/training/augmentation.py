@@ -11,7 +11,7 @@ from monai.transforms import Compose
 from monai.utils import CommonKeys
 from torch import Tensor
 
-from invad_med.data.datasets import DatasetFacts
+from invad_med.data.modalities import Modality
 from invad_med.data.transforms import to_image
 from invad_med.detection.host import Host
 from invad_med.readers.sources import read_raster
@@ -25,16 +25,16 @@ class AugmentedImages(torch.utils.data.Dataset):
 
     Args:
         images: PNG, JPEG or TIFF files.
-        facts: how they are prepared.
+        modality: how they are prepared.
         augmentation: random MONAI transforms of (3, H, W).
         seed: of the run.
         size: side of the square image in pixels.
     """
 
     def __init__(
-        self, images: Sequence[Path], facts: DatasetFacts, augmentation: Compose, seed: int = 0, size: int = 256
+        self, images: Sequence[Path], modality: Modality, augmentation: Compose, seed: int = 0, size: int = 256
     ) -> None:
-        self.images, self.facts, self.augmentation = images, facts, augmentation
+        self.images, self.modality, self.augmentation = images, modality, augmentation
         self.seed, self.size = seed, size
 
     def __len__(self) -> int:
@@ -42,7 +42,7 @@ class AugmentedImages(torch.utils.data.Dataset):
 
     def __getitem__(self, key: Draw) -> dict[str, Any]:
         path = self.images[key.sample]
-        image = to_image(read_raster(path), self.facts, self.size)
+        image = to_image(read_raster(path), self.modality, self.size)
         generator = keyed_generator(self.seed + 2, key.step, key.sample)
         self.augmentation.set_random_state(int(torch.randint(2**31, (1,), generator=generator)))
         altered = torch.as_tensor(self.augmentation(image)).as_subclass(Tensor).clamp(0.0, 1.0)
@@ -55,4 +55,4 @@ def training_dataset(
     """Return the cached features ``raw`` of the cohort's training images, or, to augment, the images themselves."""
     if augmentation is None:
         return FeatureDataset(raw, host)
-    return AugmentedImages(cohort.train, cohort.facts, augmentation, seed, host.image_size)
+    return AugmentedImages(cohort.train, cohort.modality, augmentation, seed, host.image_size)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from invad_med.data.bmad import datalist, read_tree
-from invad_med.data.datasets import DatasetFacts, all_datasets, find_dataset
+from invad_med.data.modalities import Modality, all_modalities, require_modality
 
 
 @dataclass(frozen=True)
@@ -16,13 +16,13 @@ class Cohort:
     """The images of one data set by what training may do with them.
 
     Args:
-        facts: the row of the table that says how images are prepared.
+        modality: how its images are prepared.
         train: normal images the denoiser learns from.
         held_out: normal images for selection and calibration, of groups that ``train`` does not have.
         abnormal: abnormal images of ``valid``, for selection alone.
     """
 
-    facts: DatasetFacts
+    modality: Modality
     train: tuple[Path, ...]
     held_out: tuple[Path, ...]
     abnormal: tuple[Path, ...] = ()
@@ -43,7 +43,7 @@ def read_cohort(
 
     Args:
         dataset_dir: one data set in any of BMAD's layouts.
-        modality: name of the table's row, for a folder whose name does not say it.
+        modality: what the images show, for a folder whose name does not say it.
         held_out_fraction: share of the training normals to hold out, 0 <= fraction < 1.
         seed: of the order.
         train_fraction: share of what is not held out to learn from, 0 < fraction <= 1, by whole groups: to measure
@@ -58,11 +58,10 @@ def read_cohort(
         raise ValueError(f"held_out_fraction={held_out_fraction} must be at least 0 and below 1")
     if not 0.0 < train_fraction <= 1.0:
         raise ValueError(f"train_fraction={train_fraction} must be above 0 and at most 1")
-    facts = find_dataset(modality) if modality else find_dataset(read_tree(dataset_dir)[0].name)
-    if facts is None:
+    shown = require_modality(modality) if modality else read_tree(dataset_dir)[0].modality
+    if shown is None:
         raise ValueError(
-            f"{modality or dataset_dir} is none of the known data sets: give --modality one of "
-            + ", ".join(all_datasets())
+            f"nothing says what the images of {dataset_dir} show: give --modality one of {', '.join(all_modalities())}"
         )
     items = datalist(dataset_dir, "train", good_only=True)
     groups: dict[str, list[Path]] = {}
@@ -94,7 +93,7 @@ def read_cohort(
         raise ValueError(
             f"{dataset_dir} has no normal image to calibrate on: raise held_out_fraction or add valid/good"
         )
-    return Cohort(facts, tuple(sorted(train)), tuple(sorted(held_out)), tuple(sorted(abnormal)))
+    return Cohort(shown, tuple(sorted(train)), tuple(sorted(held_out)), tuple(sorted(abnormal)))
 
 
 def _without_fold(groups: list[list[Path]], fold: str) -> tuple[list[list[Path]], list[Path]]:

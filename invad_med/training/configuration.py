@@ -17,7 +17,7 @@ from invad_med.training.cohort import Cohort
 def describe_run(cohort: Cohort, host: Host, optimizer: Optimizer, **values: Any) -> dict[str, Any]:
     """Return the configuration of a run: digests of its data and networks, the optimiser's settings, and ``values``."""
     described = {
-        "dataset": cohort.facts.name,
+        "dataset": cohort.modality.name,
         "train_images": data_digest(cohort.train),
         "held_out_images": data_digest(cohort.held_out),
         "abnormal_images": data_digest(cohort.abnormal),

@@ -1,4 +1,4 @@
-"""How each denoiser preset is trained unless told otherwise: the one table that `train.json` reads.
+"""How each denoiser preset is trained unless told otherwise: the one table that ``train.json`` reads.
 
 Common to all (method of arXiv 2504.05662 and its code): AdamW without weight decay, a linear warm-up from 2 % of the
 peak rate over 40 of 300 epochs, cosine decay to 0, gradient norm clipped at 1, exponential moving average 0.999.

@@ -22,7 +22,7 @@ class StepSampler(DistributedSampler):
 
     Step s of P processes takes the stream's positions ``s P b`` to ``(s + 1) P b``; process r its r-th block of b. So
     every batch is full, two processes see together what one sees with the doubled batch, and a run can begin at any
-    step. MONAI's trainer calls `set_epoch`, as for every `DistributedSampler`.
+    step. MONAI's trainer calls ``set_epoch``, as for every `DistributedSampler`.
 
     Args:
         dataset: what is sampled.
@@ -62,7 +62,7 @@ class StepSampler(DistributedSampler):
         """Leave out the steps before ``step`` (counted from 0 over all epochs)."""
         self.start = step
 
-    def __iter__(self) -> Iterator[Draw]:  # type: ignore[override]
+    def __iter__(self) -> Iterator[Draw]:
         first = max((self.epoch - 1) * self.steps_per_epoch, self.start)  # MONAI counts epochs from 1
         for step in range(first, self.epoch * self.steps_per_epoch):
             block = (step * self.num_replicas + self.rank) * self.batch_size

@@ -87,6 +87,13 @@ def wrap(text: str, size: int, width: float, lines: int) -> list[str]:
     return [*result, shorten(" ".join(words), size, width)] if words else result
 
 
-def write(draw: ImageDraw.ImageDraw, xy: tuple[float, float], text: str, size: int, fill=TEXT, anchor="la") -> None:
+def write(
+    draw: ImageDraw.ImageDraw,
+    xy: tuple[float, float],
+    text: str,
+    size: int,
+    fill: tuple[int, int, int] = TEXT,
+    anchor: str = "la",
+) -> None:
     """Draw one line of text; ``anchor`` as Pillow names them."""
     draw.text(xy, text, fill=fill, font=font(size), anchor=anchor)

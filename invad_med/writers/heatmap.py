@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
-from invad_med.data.datasets import find_dataset
+from invad_med.data.modalities import find_modality
 from invad_med.data.prediction import Prediction
 from invad_med.files import write_atomically
 from invad_med.writers import canvas
@@ -148,8 +148,8 @@ def _calibrated(prediction: Prediction) -> bool:
 
 def _caption(prediction: Prediction, width: int) -> list[tuple[str, tuple[int, int, int]]]:
     """Return the lines below the slice, with their colours."""
-    facts = find_dataset(prediction.modality) if prediction.modality else None
-    title = facts.title if facts else printable(prediction.modality or "unknown data set")
+    modality = find_modality(prediction.modality) if prediction.modality else None
+    title = modality.title if modality else printable(prediction.modality or "unknown data set")
     lines = [(canvas.shorten(slice_label(prediction.source, prediction.index), _SIZE, width), canvas.TEXT)]
     reason = prediction.reason
     if prediction.score is None:

@@ -21,14 +21,13 @@ def test_every_normal_image_becomes_a_reference_once(noise_set, tmp_path, capfd)
     for name in ("calibration.reference", "calibration.map_reference"):
         expected = sorted(value for state in states.values() for value in state[name].tolist())
         assert pooled[name].tolist() == expected and len(expected) == count
-    assert all(torch.equal(pooled[k], v) for k, v in states["whole"].items() if k.startswith("denoiser"))
+    weights = {k: v for k, v in states["whole"].items() if k.startswith("host.denoiser")}
+    assert weights and all(torch.equal(pooled[k], v) for k, v in weights.items())
     assert not torch.equal(states["whole"]["calibration.z_mean"], states["fold-1"]["calibration.z_mean"])
 
     image = noise_set / "valid" / "good" / "img" / "g0.png"
-    narrow_network = {"denoiser#depth": 1, "denoiser#hidden_size": 32}
     pooled_score, whole_score = (
-        load("brain", ckpt_path=str(tmp_path / f"{name}.pt"), device="cpu", **narrow_network)(image)[0]
-        for name in ("brain", "whole")
+        load("brain", ckpt_path=str(tmp_path / f"{name}.pt"))(image)[0] for name in ("brain", "whole")
     )
     assert pooled_score.score == whole_score.score
     assert pooled_score.p_value != whole_score.p_value

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from invad_med.data.bmad import TreeError, datalist, inspect_tree, read_mask, read_tree
-from invad_med.data.datasets import all_datasets
+from invad_med.data.published_sets import all_published_sets
 
 BRAIN = {
     "readme": {
@@ -250,9 +250,10 @@ def test_published_counts_add_up():
     """Totals of BMAD's table."""
     totals = {"brain": 11298, "liver": 3201, "resc": 6217, "oct2017": 27315, "chest": 26684, "histopathology": 7321}
     for name, total in totals.items():
-        facts = all_datasets()[name]
-        assert sum(n for split in facts.counts.values() for n in split.values()) == total
-        assert facts.sources and facts.licence and facts.obtain and facts.archive and len(facts.image_size) == 2
+        published = all_published_sets()[name]
+        assert sum(n for split in published.counts.values() for n in split.values()) == total
+        assert published.sources and published.licence and published.obtain and published.archive
+        assert len(published.image_size) == 2
 
 
 @pytest.mark.shared

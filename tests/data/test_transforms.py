@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from invad_med.data.datasets import all_datasets
+from invad_med.data.modalities import all_modalities
 from invad_med.data.slices import Slice, Source
 from invad_med.data.transforms import from_image, to_image, to_unit
 
-TABLE = all_datasets()
+TABLE = all_modalities()
 
 
 def piece(pixels, unit="stored", value_range=(0.0, 1.0), spacing=None, kind="raster") -> Slice:

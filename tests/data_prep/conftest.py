@@ -11,7 +11,7 @@ from PIL import Image
 
 from data_prep import layout
 from invad_med.data.bmad import read_mask, read_tree
-from invad_med.data.datasets import all_datasets, find_dataset
+from invad_med.data.modalities import all_modalities, find_modality
 from invad_med.data.transforms import to_image
 from invad_med.readers.sources import read_raster
 
@@ -60,9 +60,10 @@ def proven(tmp_path, monkeypatch):
                 left -= 1
                 write(path, data)
 
-            with monkeypatch.context() as patch, pytest.raises(Killed):
+            with monkeypatch.context() as patch:
                 patch.setattr(layout, "write_atomically", dying)
-                prepare(*args, output=broken, **options)
+                with pytest.raises(Killed):
+                    prepare(*args, output=broken, **options)
             assert snapshot(broken) != content
             prepare(*args, output=broken, **options)
             assert snapshot(broken) == content, f"killed after {stop} files"
@@ -75,10 +76,10 @@ def proven(tmp_path, monkeypatch):
             i.image.relative_to(output).as_posix() for i in found.items
         )
         assert all(item.group for item in found.items)
-        facts = find_dataset(found.name) or all_datasets()["brain"]
+        modality = find_modality(found.name) or all_modalities()["brain"]
         for item in found.items:  # loaded as training and scoring load it
             piece = read_raster(item.image)
-            image = to_image(piece, facts, 32)
+            image = to_image(piece, modality, 32)
             assert image.shape == (3, 32, 32) and bool(((image >= 0) & (image <= 1)).all())
             assert item.mask is None or read_mask(item.mask).shape == piece.pixels.shape[:2]
         assert str(tmp_path) not in (output / "manifest.json").read_text() + (output / "manifest.csv").read_text()

@@ -13,7 +13,7 @@ from data_prep import folder
 from data_prep.layout import PrepError
 from data_prep.splits import anonymous
 from invad_med.data.bmad import datalist, read_mask, read_tree
-from invad_med.data.datasets import find_dataset
+from invad_med.data.modalities import Window, find_modality
 from invad_med.data.transforms import to_image
 from invad_med.readers.sources import read_slice, scan
 
@@ -162,9 +162,9 @@ def test_one_ct_slice_through_png_nifti_and_dicom_is_one_tensor(tmp_path, save_n
     """Equal within the half step of 1/255 that 8 bit force; DICOM and NIfTI within rounding of float32."""
     from dataclasses import replace
 
-    facts = find_dataset("liver")
+    modality = find_modality("liver")
     if window:
-        facts = replace(facts, intensity={"kind": "window", "low": window[0], "high": window[1]})
+        modality = replace(modality, intensity=Window(*window))
     volume = hounsfield(3)
     save_series(tmp_path / "dicom/normal/a", volume, "A")
     save_series(tmp_path / "dicom/abnormal/b", hounsfield(4), "B")
@@ -184,7 +184,7 @@ def test_one_ct_slice_through_png_nifti_and_dicom_is_one_tensor(tmp_path, save_n
     assert sorted(pngs) == list(range(2, DEPTH))
     for i, path in pngs.items():
         (png,) = scan(path).sources
-        tensors = [to_image(read_slice(s, n), facts, 64) for s, n in ((png, 0), (nifti, i), (dicom, i))]
+        tensors = [to_image(read_slice(s, n), modality, 64) for s, n in ((png, 0), (nifti, i), (dicom, i))]
         assert tensors[1].std() > 0.1
         np.testing.assert_allclose(tensors[1], tensors[2], atol=1e-6)
         assert float((tensors[0] - tensors[1]).abs().max()) <= 0.5 / 255 + 1e-6

@@ -128,7 +128,7 @@ def test_label_on_another_grid_is_put_on_the_images(tmp_path, source, volumes, s
 def test_pixels_are_made_square(tmp_path, save_nifti):
     """A disc of 20 mm in pixels of 1 x 2 mm is round in the picture, image and mask alike."""
     from data_prep.volumes import read_volume, to_8bit
-    from invad_med.data.datasets import find_dataset
+    from invad_med.data.modalities import find_modality
 
     y, x = np.mgrid[0:30, 0:60] * np.array([2.0, 1.0]).reshape(2, 1, 1)
     disc = np.stack([np.hypot(y - 29, x - 29.5) < 10] * 2).astype(np.int16)
@@ -136,7 +136,7 @@ def test_pixels_are_made_square(tmp_path, save_nifti):
     image = save_nifti(tmp_path / "i.nii", disc * 250, affine)
     volume = read_volume(image, save_nifti(tmp_path / "l.nii", disc, affine))
     assert volume.slices[0].spacing == (2.0, 1.0) and volume.distance == 5.0
-    picture, mask = to_8bit(volume.slices[0], find_dataset("liver"), volume.labels[0])
+    picture, mask = to_8bit(volume.slices[0], find_modality("liver"), volume.labels[0])
     assert picture.shape == mask.shape == (60, 60)
     assert abs(int(mask.any(0).sum()) - int(mask.any(1).sum())) <= 1
     assert picture[mask].min() > 200 and np.abs(mask.sum() - np.pi * 100) < 15

@@ -7,12 +7,12 @@ import pytest
 from PIL import Image
 
 from invad_med.data.bmad import read_tree
-from invad_med.data.datasets import find_dataset
+from invad_med.data.modalities import find_modality
 from invad_med.evaluation.judge import Scored, judge, upsampled
 from invad_med.evaluation.truth import read_truth
 from invad_med.metrics import PixelCounts, auroc, average_precision, f1_max, resample_weights
 
-BRAIN = find_dataset("brain")
+BRAIN = find_modality("brain")
 
 
 def make(root: Path, good=8, ungood=8, masks=True, patients=True, size=(48, 64)):

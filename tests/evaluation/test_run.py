@@ -130,7 +130,7 @@ def test_other_images_and_order_never_change_a_score(run, folder, tmp_path):
             shutil.copy(source, few / "test" / kind / sub / f"z{name}.png")
     detector = load_detector(folder / "models/brain.pt")
     data = read_tree(few)[0]
-    alone = evaluate_dataset(data, data.facts, detector, folder / "models/brain.pt", Plan(resamples=10))
+    alone = evaluate_dataset(data, data.modality, detector, folder / "models/brain.pt", Plan(resamples=10))
     whole = run.evaluations[0]
     assert whole.name == "Brain_AD"
     for name in ("calibrated", "paper"):

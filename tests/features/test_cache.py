@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 import torch
 
-from invad_med.data.datasets import find_dataset
+from invad_med.data.modalities import find_modality
 from invad_med.detection import FeatureHost
 from invad_med.features.cache import ArrayCache
 from invad_med.features.cached import cached_features
 from invad_med.networks import FrozenFeatures
 from tests.conftest import save
 
-BRAIN = find_dataset("brain")
+BRAIN = find_modality("brain")
 
 
 def array(value):

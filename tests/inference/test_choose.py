@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from invad_med.data.slices import Source
-from invad_med.inference.choose import choose_dataset
+from invad_med.inference.choose import choose_modality
 
 
 def source(modality=None, body_part=None, stated=None) -> Source:
@@ -38,14 +38,14 @@ def source(modality=None, body_part=None, stated=None) -> Source:
     ],
 )
 def test_an_input_finds_its_model_or_none(found, option, expected, by):
-    choice = choose_dataset(found, option, default="brain")
-    assert (choice.facts.name if choice.facts else None, choice.chosen_by) == (expected, by)
+    choice = choose_modality(found, option, default="brain")
+    assert (choice.modality.name if choice.modality else None, choice.chosen_by) == (expected, by)
     assert (choice.reason is None) == (expected is not None)
 
 
 def test_reasons_name_the_tags():
-    assert choose_dataset(source("US", "ABDOMEN")).reason == "no model for DICOM modality US, body part ABDOMEN"
-    assert choose_dataset(source("MR")).reason == "no model for DICOM modality MR, no body part stated"
-    assert choose_dataset(source()).reason == "nothing says what the image shows: give --modality"
-    with pytest.raises(ValueError, match="modality='knee' names no data set: choose one of brain, liver"):
-        choose_dataset(source(), "knee")
+    assert choose_modality(source("US", "ABDOMEN")).reason == "no model for DICOM modality US, body part ABDOMEN"
+    assert choose_modality(source("MR")).reason == "no model for DICOM modality MR, no body part stated"
+    assert choose_modality(source()).reason == "nothing says what the image shows: give --modality"
+    with pytest.raises(ValueError, match="modality 'knee' is none of brain, liver"):
+        choose_modality(source(), "knee")

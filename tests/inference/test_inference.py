@@ -142,7 +142,7 @@ def test_five_broken_files_of_twenty(tmp_path):
     ("arguments", "message"),
     [
         (("--ckpt_path", "nowhere.pt"), "checkpoint nowhere.pt does not exist: train one with configs/train.json"),
-        (("--modality", "knee"), "modality='knee' names no data set: choose one of brain"),
+        (("--modality", "knee"), "modality 'knee' is none of brain"),
     ],
 )
 def test_what_cannot_run_stops_with_a_sentence(arguments, message, tmp_path):

@@ -134,10 +134,10 @@ def test_names_do_not_give_the_patient_away(tmp_path):
 )
 def test_a_folder_can_state_the_dataset(folder, expected, tmp_path):
     png(tmp_path / "root" / folder / "i.png")
-    assert scan(tmp_path / "root").sources[0].stated_dataset == expected
-    assert scan(tmp_path / "root" / folder / "i.png").sources[0].stated_dataset in (expected, None)
+    assert scan(tmp_path / "root").sources[0].stated_modality == expected
+    assert scan(tmp_path / "root" / folder / "i.png").sources[0].stated_modality in (expected, None)
     (own,) = scan(tmp_path / "root" / folder).sources
-    assert own.stated_dataset == {"chest": "chest", "x": None}.get(folder, None)
+    assert own.stated_modality == {"chest": "chest", "x": None}.get(folder)
 
 
 def test_dicom_states_modality_and_body_part(tmp_path):

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from invad_med.data.datasets import find_dataset
+from invad_med.data.modalities import find_modality
 from invad_med.detection import AnomalyDetector, FeatureHost, load_detector
 from invad_med.diffusion import add_noise, linear_alphas_cumprod
 from invad_med.features.cached import cached_features, prepare_features
@@ -15,7 +15,7 @@ from invad_med.training.sampling import Draw
 from invad_med.training.steps import FeatureDataset, NoisePredictionInferer, NoisyBatch
 from tests.conftest import save
 
-BRAIN = find_dataset("brain")
+BRAIN = find_modality("brain")
 
 
 @pytest.fixture
@@ -47,7 +47,7 @@ def test_whole_patients_are_held_out_and_test_is_not_touched(brain):
     assert [p.stem for p in cohort.abnormal] == ["w"]
     assert not any("test" in p.parts for p in (*cohort.train, *cohort.held_out, *cohort.abnormal))
     assert read_cohort(brain, held_out_fraction=0.2) == cohort
-    assert cohort.facts is BRAIN
+    assert cohort.modality is BRAIN
 
 
 def test_folds_hold_out_every_image_learnt_from_once_and_patients_whole(brain):
@@ -70,7 +70,7 @@ def test_folds_hold_out_every_image_learnt_from_once_and_patients_whole(brain):
 def test_bad_wishes_are_named(brain, tmp_path):
     with pytest.raises(ValueError, match=r"held_out_fraction=1\.0 must be at least 0 and below 1"):
         read_cohort(brain, held_out_fraction=1.0)
-    with pytest.raises(ValueError, match="knee is none of the known data sets: give --modality one of brain, liver"):
+    with pytest.raises(ValueError, match="modality 'knee' is none of brain, liver"):
         read_cohort(brain, modality="knee")
 
 
@@ -86,9 +86,9 @@ def test_the_cache_gives_the_same_and_notices_every_change(host, tmp_path, monke
     raw = host.raw
     monkeypatch.setattr(host, "raw", lambda x: computed.append(len(x)) or raw(x))
 
-    def run(facts=BRAIN):
+    def run(modality=BRAIN):
         computed.clear()
-        return cached_features(host, images, facts, cache, progress=False)
+        return cached_features(host, images, modality, cache, progress=False)
 
     first = run()
     assert sum(computed) == 3 and first.shape == (3, 192, 4, 4) and first.dtype == torch.float16
@@ -102,7 +102,7 @@ def test_the_cache_gives_the_same_and_notices_every_change(host, tmp_path, monke
 
     save(images[1], 77)
     assert not torch.equal(run()[1], first[1]) and sum(computed) == 1  # another content
-    run(find_dataset("chest"))
+    run(find_modality("chest"))
     assert sum(computed) == 3  # another recipe
     with torch.no_grad():
         host.features.body.bn1.bias.add_(0.1)

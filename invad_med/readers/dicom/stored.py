@@ -47,7 +47,7 @@ class StoredImage(Origin):
 
 def header_of(ds: Dataset) -> Dataset:
     """Return a dataset without its pixels and what lies behind them, changed in place."""
-    for tag in [tag for tag in ds.keys() if tag.group >= _PIXEL_GROUP]:
+    for tag in [tag for tag in list(ds.keys()) if tag.group >= _PIXEL_GROUP]:
         del ds[tag]
     return ds
 

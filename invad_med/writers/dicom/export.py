@@ -10,7 +10,7 @@ from pathlib import Path
 from PIL import Image
 from pydicom.dataset import Dataset
 
-from invad_med.data.datasets import find_dataset
+from invad_med.data.modalities import find_modality
 from invad_med.data.slices import ReadError
 from invad_med.data.transforms import to_unit
 from invad_med.writers.dicom.anonymous import Anonymiser
@@ -62,7 +62,7 @@ class DicomWriter:
         anonymize: bool = False,
         deterministic_uids: bool = False,
     ) -> None:
-        kinds = [k for k in kinds.replace(",", " ").split()] if isinstance(kinds, str) else list(kinds or ())
+        kinds = kinds.replace(",", " ").split() if isinstance(kinds, str) else list(kinds or ())
         unknown = [k for k in kinds if k not in KINDS]
         if unknown:
             raise ValueError(f"dicom_out holds {unknown[0]!r}; object types are {', '.join(KINDS)}")
@@ -132,10 +132,10 @@ class _Job:
 
     def _draw(self, position: int) -> Image.Image:
         prediction = self.result.predictions[position]
-        facts = find_dataset(prediction.modality or "")
-        if facts is None:
+        modality = find_modality(prediction.modality or "")
+        if modality is None:
             raise Refused(f"no data set is called {prediction.modality!r}, so its grey scale is unknown")
-        return draw_heatmap(prediction, to_unit(self.result.pieces[position], facts), reduce=False)
+        return draw_heatmap(prediction, to_unit(self.result.pieces[position], modality), reduce=False)
 
 
 def _referring(write: Callable[[_Job], list[Path]]) -> Callable[[_Job], list[Path]]:

@@ -257,7 +257,7 @@ def test_damage_gives_a_reason(elements, message, tmp_path):
 
 @pytest.mark.parametrize("name", ["MR_small_RLE.dcm", "MR_small_jp2klossless.dcm", "MR_small_jpeg_ls_lossless.dcm"])
 def test_compressed_files_cut_in_half_are_refused(name, tmp_path):
-    data = open(named(name), "rb").read()
+    data = Path(named(name)).read_bytes()
     (tmp_path / "half.dcm").write_bytes(data[: len(data) - 2500])
     with pytest.raises(ReadError, match=r"^file is cut off or damaged$"):
         read_file(tmp_path / "half.dcm")

@@ -16,7 +16,7 @@ from dicom_results import LIMIT, make_dx, make_enhanced_mr, make_series, named, 
 from PIL import Image
 from pydicom.uid import RLELossless
 
-from invad_med.data.datasets import find_dataset
+from invad_med.data.modalities import find_modality
 from invad_med.data.transforms import from_image, to_image
 from invad_med.readers.sources import read_slice, scan
 from invad_med.writers.dicom.export import KINDS, DicomWriter
@@ -67,11 +67,11 @@ def planted(tmp_path_factory):
     volume = np.full((5, 60, 44), 24, np.int16)
     volume[3, 20:29, 12:19] = 1500
     source, to_patient = make_series(folder / "in", volume, syntax=RLELossless)
-    facts = find_dataset("brain")
+    modality = find_modality("brain")
     maps = []
     for i in range(5):
         piece = read_slice(source, i)
-        maps.append(from_image(to_image(piece, facts)[0], piece, facts).numpy() * 2 * LIMIT)
+        maps.append(from_image(to_image(piece, modality)[0], piece, modality).numpy() * 2 * LIMIT)
     outcome, objects = write(folder, source, np.stack(maps).astype(np.float32))
     assert outcome.failed == []
     return objects, to_patient(3, 24.0, 15.0), source, np.stack(maps).astype(np.float32)
