@@ -26,10 +26,15 @@ def test_many_threads_may_write_one_file(tmp_path):
 
 def test_a_failure_leaves_what_was_there(tmp_path):
     (tmp_path / "x").write_text("before")
-    with pytest.raises(ZeroDivisionError), whole_file(tmp_path / "x") as partial:
-        partial.write_text("half")
-        assert partial.parent == tmp_path
-        raise ZeroDivisionError
+
+    def fail():
+        with whole_file(tmp_path / "x") as partial:
+            partial.write_text("half")
+            assert partial.parent == tmp_path
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
     assert [p.read_text() for p in tmp_path.iterdir()] == ["before"]
 
 
