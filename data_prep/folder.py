@@ -45,7 +45,7 @@ from invad_med.data.modalities import (
     require_modality,
 )
 from invad_med.data.slices import ReadError, Slice, Source
-from invad_med.readers.sources import read_slice, scan
+from invad_med.readers.sources import scan, whole_source
 
 NORMAL_SHARES = {"train": 0.7, "valid": 0.1, "test": 0.2}  # of patients
 ABNORMAL_SHARES = {"valid": 1 / 3, "test": 2 / 3}
@@ -233,7 +233,7 @@ def _make(case: Case) -> Iterator[Picture]:
     intensity = Window(low, high) if kind == "window" else Percentile(low, high)
     shown = Modality("custom", "custom", colour=p["colour"], intensity=intensity)
     try:
-        pieces = [read_slice(source, i) for i in range(source.n_slices)]
+        pieces = whole_source(source)
     except ReadError as error:
         raise PrepError(f"{files[0]}: {error}") from None
     labels = _labels(source, pieces, case.inputs["mask"]) if "mask" in case.inputs else None

@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
+import secrets
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+_PARTIAL = ".????????.partial"  # what is being written, for `Path.glob`
+
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
-    """Give a path beside ``path`` to write to, and move it there at the end; a failure leaves nothing new behind."""
+    """Give a path beside ``path`` to write to, and move it there at the end; a failure leaves nothing new behind.
+
+    The name written to is short, so that ``path`` may be as long as the file system allows, and drawn at random, so
+    that two threads or machines that write the same file do not meet. What a killed process leaves,
+    `remove_partials` finds.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    partial = path.with_name(f".{secrets.token_hex(4)}.partial")
     try:
         yield partial
         os.replace(partial, path)
@@ -25,6 +35,19 @@ def write_atomically(path: Path, content: bytes) -> None:
     """Write ``content`` to ``path``, making its folder if need be; a failure leaves nothing new behind."""
     with whole_file(path) as partial:
         partial.write_bytes(content)
+
+
+def remove_partials(folder: Path, older_than: float = 0.0) -> None:
+    """Remove what killed processes left half written in a folder.
+
+    Args:
+        folder: searched itself, not below.
+        older_than: seconds; younger files may be those of a process that is still writing.
+    """
+    for partial in folder.glob(_PARTIAL):
+        with contextlib.suppress(FileNotFoundError):  # another process was quicker
+            if time.time() - partial.stat().st_mtime >= older_than:
+                partial.unlink()
 
 
 def data_digest(paths: Sequence[Path]) -> str:

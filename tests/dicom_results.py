@@ -12,7 +12,7 @@ from pydicom.uid import DigitalXRayImageStorageForPresentation, generate_uid
 
 from invad_med.data.prediction import ChosenBy, Prediction, Status
 from invad_med.data.provenance import Provenance
-from invad_med.readers.sources import read_slice, scan
+from invad_med.readers.sources import scan, whole_source
 from invad_med.writers.dicom.common import Result
 
 LIMIT = 6.0
@@ -63,9 +63,9 @@ def make_enhanced_mr(path):
 
 def result_of(source, maps=None, modality="brain", title="Brain MRI"):
     """Return a result with given maps, or with a square of abnormal pixels in every slice."""
-    predictions = []
-    for i in range(source.n_slices):
-        height, width = read_slice(source, i).pixels.shape[:2]
+    predictions, pieces = [], whole_source(source)
+    for i, piece in enumerate(pieces):
+        height, width = piece.pixels.shape[:2]
         if maps is None:
             values = np.random.default_rng(i).random((height, width), dtype=np.float32)
             values[height // 4 : height // 2, width // 3 : width // 2] = 9.0 + i
@@ -87,7 +87,8 @@ def result_of(source, maps=None, modality="brain", title="Brain MRI"):
                 paper_score=33.0,
             )
         )
-    return Result(source, tuple(predictions), Provenance(title=title, data_digest="cd15", versions={"monai": "1"}))
+    provenance = Provenance(title=title, data_digest="cd15", versions={"monai": "1"})
+    return Result(source, tuple(predictions), tuple(pieces), provenance)
 
 
 def make_series(folder, volume, spacing=(0.7, 1.3), step=3.0, shear=0.9, gap_after=2, syntax=None):

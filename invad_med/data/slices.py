@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -14,8 +14,28 @@ RASTER_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff"})
 PERCENTILES = (0.5, 99.5)  # of a source's values: `Slice.value_range`
 
 
+class Origin:
+    """What the file of a slice says besides its pixels, so that writers need not open it again.
+
+    Every format that has something to say has a kind of its own: `invad_med.readers.dicom.stored.StoredImage`,
+    `invad_med.readers.nifti.NiftiGrid`.
+    """
+
+
 class ReadError(Exception):
-    """A file that cannot be read, with a reason fit for the user's table: no path, no patient identity."""
+    """A file or slice that cannot be read, with a reason fit for the user's table: no path, no patient identity.
+
+    Attributes:
+        origin: of a slice whose header could be read but not its pixels; else None.
+    """
+
+    origin: Origin | None = None
+
+    def plain(self) -> ReadError:
+        """Return the same error without traceback and cause, which would hold arrays as long as it lives."""
+        error = ReadError(str(self))
+        error.origin = self.origin
+        return error
 
 
 @dataclass(frozen=True)
@@ -53,6 +73,8 @@ class Slice:
             rescaled MR or X-ray values, 16-bit rasters).
         value_range: 0.5 and 99.5 percentile of the whole source's values, so that slices of one volume share a scale.
         spacing: (row, column) distance of pixel centres in mm, or None where unknown.
+        origin: what its file says besides pixels, patient identity included, so that no repr shows it; None of PNG,
+            JPEG and TIFF, which say nothing that is written back.
     """
 
     pixels: np.ndarray
@@ -61,6 +83,7 @@ class Slice:
     unit: Unit
     value_range: tuple[float, float]
     spacing: tuple[float, float] | None = None
+    origin: Origin | None = field(default=None, repr=False, compare=False)
 
 
 @dataclass(frozen=True)

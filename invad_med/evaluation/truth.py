@@ -10,10 +10,10 @@ import numpy as np
 from invad_med.data.bmad import BmadDataset
 from invad_med.data.masks import read_mask
 from invad_med.data.modalities import Modality
-from invad_med.data.slices import Slice, Source
+from invad_med.data.slices import Slice
 from invad_med.data.transforms import mask_on_grid
 from invad_med.parallel import together
-from invad_med.readers.sources import read_slice
+from invad_med.readers.sources import read_raster
 
 SIZE = 256  # side of the square on which pixels are judged, the network's own
 _Bits = tuple[np.ndarray, np.ndarray]  # mask and inside, eight pixels a byte
@@ -73,8 +73,7 @@ class Truth:
         Raises:
             ReadError: it cannot be read.
         """
-        path = self.images[i]
-        return read_slice(Source("raster", (path,), path.stem, 1), 0)
+        return read_raster(self.images[i])
 
     def place(self, i: int, image: Slice) -> None:
         """Place the mask of image ``i``, which is at hand, on the square."""

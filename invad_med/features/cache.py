@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import io
 import logging
 import os
-import time
 from pathlib import Path
 
 import numpy as np
 
-from invad_med.files import write_atomically
+from invad_med.files import remove_partials, write_atomically
 
 logger = logging.getLogger(__name__)
 
@@ -58,10 +56,7 @@ class ArrayCache:
 
         An entry that a run now in progress still wants is computed again by it.
         """
-        for partial in self.folder.glob(".*.partial"):  # of runs that were killed; what is an hour old is no run's now
-            with contextlib.suppress(FileNotFoundError):
-                if time.time() - partial.stat().st_mtime > 3600:
-                    partial.unlink()
+        remove_partials(self.folder, older_than=3600)  # of runs that were killed; what is an hour old is no run's now
         entries = []
         for file in self.folder.glob("*.npy"):
             try:

@@ -15,13 +15,12 @@ from torch import Tensor
 from tqdm import tqdm
 
 from invad_med.data.modalities import Modality
-from invad_med.data.slices import Source
 from invad_med.data.transforms import to_image
 from invad_med.detection.host import Host
 from invad_med.features.cache import ArrayCache
 from invad_med.networks.checkpoints import round_to_half
 from invad_med.parallel import barrier, processes, rank, together
-from invad_med.readers.sources import read_slice
+from invad_med.readers.sources import read_raster
 from invad_med.training.cohort import Cohort
 
 logger = logging.getLogger(__name__)
@@ -106,8 +105,7 @@ def cached_features(
 
 def image_features(host: Host, path: Path, modality: Modality) -> Tensor:
     """Return the raw features of one file: (C, h, w) float16 on the CPU."""
-    piece = read_slice(Source("raster", (path,), path.stem, 1), 0)
-    image = to_image(piece, modality, host.image_size)[None].to(host.device)
+    image = to_image(read_raster(path), modality, host.image_size)[None].to(host.device)
     return host.raw(image)[0].half().cpu()
 
 

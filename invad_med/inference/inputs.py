@@ -47,8 +47,8 @@ class Inputs:
 
     @property
     def datalist(self) -> list[dict[str, Any]]:
-        """The slices to be scored as MONAI items: ``image`` (the `Input`) and ``item``, its position in ``items``."""
-        return [{"image": item, "item": position} for position, item in enumerate(self.items)]
+        """The slices to be scored as MONAI items of one key, ``image``: the `Input`."""
+        return [{"image": item} for item in self.items]
 
 
 def list_inputs(

@@ -10,15 +10,13 @@ import torch
 from invad_med.bundle import root
 from invad_med.data.prediction import Prediction
 from invad_med.data.provenance import Provenance
-from invad_med.data.slices import ReadError, Slice, Source
-from invad_med.data.transforms import from_image, to_image
+from invad_med.data.slices import Slice, Source
 from invad_med.detection import Detectors, model_files
 from invad_med.diffusion import Grid
 from invad_med.inference.choose import choose_modality
 from invad_med.inference.inputs import Input, list_inputs
-from invad_med.inference.pipeline import scored, unreadable
+from invad_med.inference.pipeline import score_inputs, score_source
 from invad_med.readers.decoding import value_range
-from invad_med.readers.sources import read_slice
 
 
 def load(
@@ -67,11 +65,12 @@ class Predictor:
         """What the default model was trained on and with, as its checkpoint states."""
         return self.detectors.provenance(self.detectors.default)
 
-    def __call__(self, image: str | Path | np.ndarray) -> list[Prediction]:
+    def __call__(self, image: str | Path | np.ndarray, batch_size: int = 4) -> list[Prediction]:
         """Score a file, every image below a folder, or one array.
 
         Args:
             image: path; or (H, W) or (H, W, 3), uint8 as displayed, or any other dtype in its own units.
+            batch_size: slices of a source that are scored at once.
 
         Returns:
             One `Prediction` per slice, in the order of files and slices; those without a model or unreadable are
@@ -80,31 +79,19 @@ class Predictor:
         Raises:
             FileNotFoundError, ValueError: nothing is there, nothing that a model is for, or no image array.
         """
-
         if isinstance(image, np.ndarray):
-            return [self._score(*self._from_array(image))]
+            item, piece = self._from_array(image)
+            return [prediction for prediction, _ in score_source(self.detectors, [item], [piece])]
         inputs = list_inputs(image, self.detectors.names, self.detectors.default, self.modality)
-        results = []
-        for wanted in inputs.items:
-            try:
-                results.append(self._score(wanted, read_slice(wanted.source, wanted.index)))
-            except ReadError as error:
-                results.append(unreadable(wanted, str(error)))
+        results = [prediction for prediction, _ in score_inputs(self.detectors, inputs, batch_size)]
         return [*results, *inputs.unscored]
 
-    def _score(self, wanted: Input, piece: Slice) -> Prediction:
-        name = wanted.modality.name
-        image = to_image(piece, wanted.modality, self.detectors.image_size(name))
-        (detection,) = self.detectors.detect(image[None].to(self.detectors.device), [name])
-        return scored(wanted, detection, from_image(detection.map.cpu(), piece, wanted.modality)[None])
-
     def _from_array(self, image: np.ndarray) -> tuple[Input, Slice]:
-
         colour = image.ndim == 3 and image.shape[2] == 3 and image.dtype == np.uint8
         if not colour and image.ndim != 2:
             raise ValueError(f"an array must be (H, W), or (H, W, 3) uint8, not {image.shape} {image.dtype}")
         source = Source("raster", (), "array", 1)
-        choice = choose_modality(source, self.modality, self.detectors.default)
+        choice = choose_modality(source, self.modality, self.detectors.default, self.detectors.names)
         assert choice.modality is not None and choice.chosen_by is not None  # the default model has one
         if choice.modality.name not in self.detectors.names:
             raise ValueError(f"no model for {choice.modality.title}; there are {', '.join(self.detectors.names)}")

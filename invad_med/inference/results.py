@@ -1,152 +1,222 @@
-"""What a run leaves: an ignite handler that gathers predictions and writes them as they come."""
+"""What a run leaves: a writer that takes predictions with their slices and writes all that is asked for of them."""
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Protocol
 
 import numpy as np
-import torch
-from ignite.engine import Engine, Events
-from monai.engines import IterationEvents
-from tqdm import tqdm
 
+from invad_med.data.modalities import find_modality
 from invad_med.data.prediction import Prediction, Status
 from invad_med.data.provenance import Provenance
-from invad_med.data.slices import Source
+from invad_med.data.slices import Problem, ReadError, Slice, Source
 from invad_med.data.transforms import to_unit
-from invad_med.inference.inputs import Input, Inputs
-from invad_med.inference.monai import Carried
-from invad_med.inference.pipeline import scored, unreadable
-from invad_med.readers.sources import read_slice
 from invad_med.writers.dicom.common import Result
 from invad_med.writers.dicom.export import DicomWriter
 from invad_med.writers.heatmap import draw_heatmap, save_heatmap
 from invad_med.writers.maps import write_map
 from invad_med.writers.overview import Overview
-from invad_med.writers.table import write_table
+from invad_med.writers.table import GrowingTable, relative_name, write_table
 
 logger = logging.getLogger(__name__)
 
-INCOMPLETE = 3  # exit status of a run that could not read some of its input
+INCOMPLETE = 3  # exit status of a run that could not read some of its input, or write or store some of its results
 
 
-class WriteResults:
+class Store(Protocol):
+    """Where DICOM objects are sent, such as `invad_med.archive.dicomweb.Destination`; what fails there is counted."""
+
+    host: str
+    stored: int
+    failed: Counter[str]
+
+    def store(self, paths: Iterable[Path]) -> None:
+        """Send the objects of one source."""
+
+
+class SourceWriter:
     """Write heatmaps of slices, maps and DICOM objects of sources, a table and an overview below ``output_dir``.
 
-    Attach it to a MONAI evaluator whose network is `invad_med.detection.Detectors`; the engine's output then has
-    ``pred``, the maps, and ``detection``, a record for each image, where postprocessing and other handlers find them. A
-    source's map is written when its last slice is there.
+    Give it every prediction with its slice, those of one source one after the other, and close it; nothing of a source
+    is held once its last slice was taken. The table is whole after every slice, also if the process is killed. What
+    cannot be written costs that file alone: the table says why, and the run counts as incomplete.
 
     Args:
-        inputs: what the evaluator's items refer to.
-        output_dir: folder, made if need be.
-        dicom: writes each source's DICOM objects when its last slice is there; None writes none.
-        provenance: what is known of the model of a data set, for the DICOM objects.
-        destination: DICOMweb root of a server that the DICOM objects are stored on as well, or None.
-
-    Raises:
-        ValueError, ConnectionError, ImportError: the destination cannot be used; see
-            `invad_med.archive.dicomweb.Destination`.
+        output_dir: folder, made with the first prediction.
+        dicom: writes each source's DICOM objects; None writes none.
+        provenance: what the model of a modality states of itself, for the DICOM objects.
+        destination: where the DICOM objects are stored as well, or None.
+        unscored: predictions of slices that are not taken, such as those without a model, for table and overview.
+        problems: files that were not read, for table and overview.
+        base: folder that was searched; problems are named from there.
     """
 
     def __init__(
         self,
-        inputs: Inputs,
         output_dir: str | Path,
         dicom: DicomWriter | None = None,
         provenance: Callable[[str], Provenance] | None = None,
-        destination: str | None = None,
+        destination: Store | None = None,
+        unscored: Collection[Prediction] = (),
+        problems: Sequence[Problem] = (),
+        base: str | Path = ".",
     ) -> None:
-        self.inputs, self.output_dir, self.dicom = inputs, Path(output_dir), dicom
+        self.output_dir, self.dicom = Path(output_dir), dicom
         self.provenance = provenance or (lambda modality: Provenance(modality=modality))
-        self.destination = None
-        if destination:
-            from invad_med.archive.dicomweb import Destination
-
-            self.destination = Destination(destination)
+        self.destination = destination
+        self.unscored, self.problems, self.base = tuple(unscored), tuple(problems), base
+        self.predictions: list[Prediction] = []  # without their maps: a long run does not hold them all
         self.objects = 0
-        self.refused: Counter[tuple[str, str]] = Counter()
-        self.predictions: list[Prediction] = []
+        self.refused: Counter[tuple[str, str]] = Counter()  # DICOM objects that cannot be made of a source
+        self.faults: Counter[str] = Counter()  # files that could not be written
         self.overview = Overview()
-        self._current: Source | None = None
-        self._scored: dict[int, Prediction] = {}
+        self._table: GrowingTable | None = None
+        self._source: Source | None = None
+        self._first = 0  # place in ``predictions`` of the first of the source in hand
+        self._pieces: dict[int, Slice | ReadError] = {}  # of the source in hand, by index
+        self._scored: dict[int, Prediction] = {}  # of it, with maps
 
-    def attach(self, engine: Engine) -> None:
-        """Register with a MONAI evaluator."""
-        engine.add_event_handler(Events.STARTED, self._start)
-        engine.add_event_handler(IterationEvents.FORWARD_COMPLETED, self._unpack)
-        engine.add_event_handler(Events.ITERATION_COMPLETED, self._collect)
-        engine.add_event_handler(Events.COMPLETED, self._complete)
+    def __enter__(self) -> SourceWriter:
+        return self
 
-    def _start(self, engine: Engine) -> None:
-        self.predictions = []
-        self.bar = tqdm(total=len(self.inputs.items), desc="scoring", unit="slice")
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
 
-    @staticmethod
-    def _unpack(engine: Engine) -> None:
-        output: Any = engine.state.output
-        detections = output["pred"]
-        if isinstance(detections, list):
-            output["pred"] = torch.stack([d.map for d in detections])[:, None]
-            output["detection"] = [Carried(d) for d in detections]
+    def take(self, prediction: Prediction, piece: Slice | ReadError) -> None:
+        """Write what is to be written of one slice, and of its source if it was the last.
 
-    def _collect(self, engine: Engine) -> None:
-        batch: Any = engine.state.batch
-        output: Any = engine.state.output
-        for item, found in zip(batch, output, strict=True):
-            wanted = self.inputs.items[int(item["item"])]
-            if wanted.source != self._current:
-                self._flush()
-                self._current = wanted.source
-            self._take(wanted, item, found)
-            self.bar.update()
+        Args:
+            prediction: of the slice; with its map if it was scored.
+            piece: the slice, or why it could not be read.
 
-    def _take(self, wanted: Input, item: Mapping[str, Any], found: Mapping[str, Any]) -> None:
-        if item["problem"]:
-            self.predictions.append(unreadable(wanted, item["problem"]))
-            return
-        prediction = scored(wanted, found["detection"], found["pred"])
-        assert prediction.map is not None
-        unit = to_unit(read_slice(wanted.source, wanted.index), wanted.modality)
+        Raises:
+            OSError: the table cannot be begun: the output folder cannot be written to.
+        """
+        if self._table is None:
+            self._table = GrowingTable(self.unscored, self.problems, self.output_dir, self.base)
+        if prediction.source != self._source:
+            self._finish_source()
+            self._source, self._first = prediction.source, len(self.predictions)
+        self._pieces[prediction.index] = piece
+        if isinstance(piece, Slice) and prediction.map is not None:
+            fault = self._attempt("heatmap", lambda: self._draw(prediction, piece))
+            prediction = _with_reason(prediction, [fault] if fault else [])
+            self._scored[prediction.index] = prediction
+        self.predictions.append(replace(prediction, map=None))
+        try:
+            self._table.add(prediction)
+        except OSError as error:
+            logger.warning("the table lacks rows until the run ends (%s)", error.strerror)
+        if len(self._pieces) == prediction.source.n_slices:
+            self._finish_source()
+
+    def close(self) -> None:
+        """Write what is left, the table in order and the overview, and say aloud what went wrong.
+
+        Raises:
+            OSError: the table cannot be written.
+        """
+        self._finish_source()
+        everything = [*self.predictions, *self.unscored]
+        write_table(everything, self.problems, self.output_dir, self.base)
+        picture = self.output_dir / "overview.png"
+        self._attempt("overview", lambda: self.overview.save(picture, everything, self.problems))
+        self._warn()
+
+    @property
+    def unreadable(self) -> int:
+        """Number of files and slices that could not be read."""
+        return len(self.problems) + sum(p.status is Status.UNREADABLE for p in self.predictions)
+
+    @property
+    def incomplete(self) -> bool:
+        """Whether anything could not be read, written or stored."""
+        return bool(self.unreadable or self.faults or (self.destination and self.destination.failed))
+
+    def summary(self) -> str:
+        """Return the counts and where the results are, in a few lines."""
+        done = [p for p in self.predictions if p.status is Status.SCORED]
+        above = sum(bool(p.abnormal) for p in done)
+        stored = f", {self.destination.stored} stored on {self.destination.host}" if self.destination else ""
+        objects = f", dicom ({self.objects} objects{stored})" if self.objects else ""
+        faults = f"{sum(self.faults.values())} file(s) not written, " if self.faults else ""
+        return (
+            f"{len(done)} slices scored, {above} above threshold; {len(self.unscored)} without a model; "
+            f"{faults}{self.unreadable} not read (reasons in scores.csv).\nResults in {self.output_dir.resolve()}: "
+            f"overview.png, scores.csv, heatmaps, maps{objects}. "
+            "Research use only."
+        )
+
+    def _draw(self, prediction: Prediction, piece: Slice) -> None:
+        modality = find_modality(prediction.modality or "")
+        assert modality is not None  # it was scored by the model of one
+        unit = to_unit(piece, modality)
         picture = draw_heatmap(prediction, unit)
-        save_heatmap(prediction, unit, self.output_dir, picture)
         self.overview.add(prediction, picture)
-        self._scored[wanted.index] = prediction
-        self.predictions.append(dataclasses.replace(prediction, map=None))  # a long run does not hold them all
+        save_heatmap(prediction, unit, self.output_dir, picture)
 
-    def _flush(self) -> None:
-        """Write the map of the source that is complete, and its DICOM objects."""
-        if self._current is not None and self._scored:
-            maps = {index: p.map for index, p in self._scored.items() if p.map is not None}
-            blank = np.full(next(iter(maps.values())).shape, np.nan, dtype=np.float32)
-            whole = [maps.get(i, blank) for i in range(self._current.n_slices)]
-            write_map(self._current, np.stack(whole), self.output_dir)
-            self._export(self._current)
-        self._scored = {}
-
-    def _export(self, source: Source) -> None:
-        predictions = tuple(self._scored[i] for i in sorted(self._scored))
-        result = Result(source, predictions, self.provenance(predictions[0].modality or ""))
+    def _finish_source(self) -> None:
+        """Write the map of the source in hand and its DICOM objects, and let go of it."""
+        source, pieces, scored = self._source, self._pieces, self._scored
+        self._source, self._pieces, self._scored = None, {}, {}
+        if source is None or not scored:
+            return
+        indices = sorted(scored)
+        fault = self._attempt("map", lambda: self._map(source, pieces, scored))
+        faults = [fault] if fault else []
+        slices = tuple(piece for i in indices if isinstance(piece := pieces[i], Slice))
+        predictions = tuple(scored[i] for i in indices)
+        result = Result(source, predictions, slices, self.provenance(predictions[0].modality or ""))
         if self.dicom is not None and self.dicom.wanted(result):
             outcome = self.dicom(result)
             self.objects += len(outcome.written)
             self.refused.update(outcome.failed)
+            for kind, reason in outcome.faults:
+                faults.append(f"DICOM {kind} {reason}")
+                self.faults[faults[-1]] += 1
             if self.destination:
                 self.destination.store(outcome.written)
+        if faults:
+            for i in range(self._first, len(self.predictions)):
+                if self.predictions[i].index in scored:
+                    self.predictions[i] = _with_reason(self.predictions[i], faults)
 
-    def _complete(self, engine: Engine) -> None:
-        self._flush()
-        self.bar.close()
-        everything = [*self.predictions, *self.inputs.unscored]
-        write_table(everything, self.inputs.problems, self.output_dir, base=self.inputs.base)
-        self.overview.save(self.output_dir / "overview.png", everything, self.inputs.problems)
-        for problem in self.inputs.problems:
-            logger.warning("not read: %s: %s", problem.path.relative_to(self.inputs.base), problem.reason)
+    def _map(self, source: Source, pieces: Mapping[int, Slice | ReadError], scored: Mapping[int, Prediction]) -> None:
+        maps = {i: p.map for i, p in scored.items() if p.map is not None}
+        blank = np.full(next(iter(maps.values())).shape, np.nan, dtype=np.float32)
+        missing = ReadError("not taken")
+        write_map(
+            source,
+            [pieces.get(i, missing) for i in range(source.n_slices)],
+            np.stack([maps.get(i, blank) for i in range(source.n_slices)]),
+            self.output_dir,
+        )
+
+    def _attempt(self, what: str, write: Callable[[], object]) -> str | None:
+        """Do what may fail without ending the run; return why it failed, in words that name no patient, or None."""
+        try:
+            write()
+            return None
+        except OSError as error:
+            reason = error.strerror or "input or output error"
+        except Exception as error:  # libraries quote values of the source, which can be the patient's name
+            logger.debug("%s not written", what, exc_info=True)
+            reason = type(error).__name__
+        fault = f"{what} not written ({reason})"
+        self.faults[fault] += 1
+        return fault
+
+    def _warn(self) -> None:
+        for problem in self.problems:
+            logger.warning("not read: %s: %s", relative_name(problem.path, self.base), problem.reason)
         for reason in dict.fromkeys(p.reason for p in self.predictions if p.status is Status.SCORED and p.reason):
             logger.warning("%s", reason)
         for (kind, reason), count in self.refused.items():
@@ -154,33 +224,8 @@ class WriteResults:
         if self.destination:
             for reason, count in self.destination.failed.items():
                 logger.warning("%d DICOM object(s) not stored on %s: %s", count, self.destination.host, reason)
-        print(self.summary())
 
-    @property
-    def unreadable(self) -> int:
-        """Number of files and slices that could not be read."""
-        return len(self.inputs.problems) + sum(p.status is Status.UNREADABLE for p in self.predictions)
 
-    def summary(self) -> str:
-        """Return the counts and where the results are, in a few lines."""
-        done = [p for p in self.predictions if p.status is Status.SCORED]
-        above = sum(p.score is not None and p.threshold is not None and p.score > p.threshold for p in done)
-        objects = f", dicom ({self.objects} objects{self._stored()})" if self.objects else ""
-        return (
-            f"{len(done)} slices scored, {above} above threshold; {len(self.inputs.unscored)} without a model; "
-            f"{self.unreadable} not read (reasons in scores.csv).\nResults in {self.output_dir.resolve()}: "
-            f"overview.png, scores.csv, heatmaps, maps{objects}. "
-            "Research use only."
-        )
-
-    def _stored(self) -> str:
-        return f", {self.destination.stored} stored on {self.destination.host}" if self.destination else ""
-
-    def finish(self) -> None:
-        """End the program with status 3 if anything could not be read or stored; the rest is written all the same.
-
-        Raises:
-            SystemExit: with status 3.
-        """
-        if self.unreadable or (self.destination and self.destination.failed):
-            raise SystemExit(INCOMPLETE)
+def _with_reason(prediction: Prediction, faults: Sequence[str]) -> Prediction:
+    """Return the prediction with what could not be written of it added to its reason."""
+    return replace(prediction, reason="; ".join([*([prediction.reason] if prediction.reason else []), *faults]) or None)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import re
+import threading
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 
@@ -53,6 +56,33 @@ def one_line(error: BaseException) -> str:
     line = line.split(" - ")[0]  # pydicom appends guesses at the cause
     text = " ".join(word for word in line.split() if not re.search(r"[/\\]\S*[/\\]|\.\w+['\"]$|\.dcm|\.nii", word))
     return text if len(text) <= 120 else text[:117] + "..."
+
+
+_silence = threading.Lock()
+_silent: list[Any] = []  # one entry for each thread that is in `without_warnings`
+
+
+@contextmanager
+def without_warnings() -> Iterator[None]:
+    """Keep libraries from warning, in any number of threads.
+
+    The filters of `warnings` belong to the process: the first thread changes them, the last one puts them back.
+    """
+    with _silence:
+        if not _silent:
+            guard: Any = warnings.catch_warnings()
+            guard.__enter__()
+            warnings.simplefilter("ignore")
+        else:
+            guard = _silent[0]
+        _silent.append(guard)
+    try:
+        yield
+    finally:
+        with _silence:
+            _silent.pop()
+            if not _silent:
+                guard.__exit__(None, None, None)
 
 
 @contextmanager

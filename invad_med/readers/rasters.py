@@ -9,7 +9,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -52,12 +55,20 @@ def read(source: Source) -> list[Slice | ReadError]:
     ]
 
 
-def _open(path: Path) -> Image.Image:
+@contextmanager
+def _open(path: Path) -> Iterator[Image.Image]:
     with reading("file"):
         if path.stat().st_size == 0:
             raise ReadError("empty file")
+        file = path.open("rb")
+    with file:  # not by its name, by which Pillow opens pages that are not compressed once more
+        yield _image(file)
+
+
+def _image(file: BinaryIO) -> Image.Image:
+    with reading("file"):
         try:
-            image = Image.open(path, formats=_FORMATS)
+            image = Image.open(file, formats=_FORMATS)
         except UnidentifiedImageError:
             raise ReadError("not a PNG, JPEG or TIFF image, or its header is damaged") from None
         except Image.DecompressionBombError:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 import os
 import threading
-import warnings
-from collections import Counter, OrderedDict
+from collections import Counter
 from collections.abc import Iterable, Iterator
+from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from tqdm import tqdm
 from invad_med.data.published_sets import modality_of_folder
 from invad_med.data.slices import Problem, ReadError, Slice, Source
 from invad_med.readers import nifti, rasters
-from invad_med.readers.decoding import ACCEPTED
+from invad_med.readers.decoding import ACCEPTED, without_warnings
 from invad_med.readers.dicom import pixels as dicom
 from invad_med.readers.dicom.headers import Header, OwnResult, has_magic, read_header, stacks
 
@@ -27,7 +27,6 @@ _NO_IMAGES = set(
     ".pt .pth .ckpt .onnx .npz .pkl .sha256 .md5 .bvec .bval .url .lnk .exe .dll".split()
 )
 _JUNK = {"thumbs.db", "desktop.ini", "__macosx", "dicomdir"}
-_CACHE_BYTES = 2**30
 
 
 @dataclass
@@ -69,8 +68,7 @@ def scan(dataset_dir: str | Path, progress: bool = False) -> Scan:
 
     found: list[tuple[Source, str]] = []  # with the ending that tells colliding names apart
     headers: list[Header] = []
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # libraries warn about every odd header value; what matters becomes a Problem
+    with without_warnings():  # libraries warn about every odd header value; what matters becomes a Problem
         for path in tqdm(paths, desc="scan", unit="file", disable=not progress):
             path = base / path.relative_to(root.parent if single else root)
             try:
@@ -141,18 +139,20 @@ def _identify(path: Path) -> Source | Header | None:
     if suffix in _NO_IMAGES:
         return None
     try:
-        magic = has_magic(path)
+        file = path.open("rb")
     except OSError as error:
         raise ReadError(f"file cannot be opened ({error.strerror})") from None
-    if magic:
-        return read_header(path)
-    if not suffix or suffix[1:].isdigit():  # a DICOM file may lack name ending and preamble, a README has them neither
-        try:
-            return read_header(path)
-        except OwnResult:
-            raise
-        except ReadError:
-            return None
+    with file:
+        if has_magic(file):
+            return read_header(path, file)
+        # A DICOM file may lack name ending and preamble, a README has them neither.
+        if not suffix or suffix[1:].isdigit():
+            try:
+                return read_header(path, file)
+            except OwnResult:
+                raise
+            except ReadError:
+                return None
     raise ReadError(f"{suffix[1:].upper()} files are not read; convert it to one of {ACCEPTED}")
 
 
@@ -200,61 +200,119 @@ def _digest(text: str) -> str:
 
 
 _READERS = {"raster": rasters.read, "nifti": nifti.read, "dicom": dicom.read}
-_Decoded = list[Slice | ReadError]
-_cache: OrderedDict[tuple, _Decoded | ReadError] = OrderedDict()
-_lock = threading.Lock()
 
 
-def read_slice(source: Source, index: int) -> Slice:
-    """Decode one slice; the last sources are kept decoded (1 GiB per process), so a volume is decoded once.
+def read_source(source: Source) -> list[Slice | ReadError]:
+    """Decode all slices of a source; every file of it is opened once. Nothing is kept, and any thread may call it.
 
-    The pixels are shared with later callers and therefore read-only: copy before writing into them. Thread-safe.
+    The pixels may be shared with other users of the slices and are therefore read-only: copy before writing.
 
     Args:
         source: as found by `scan`.
-        index: 0 <= index < source.n_slices.
 
-    Raises:
-        ReadError: with a one-line reason that names neither file nor patient.
-        IndexError: the index is out of range.
+    Returns:
+        ``source.n_slices`` slices, or in their places why one could not be read: one line that names neither file nor
+        patient.
     """
-    if not 0 <= index < source.n_slices:
-        raise IndexError(f"slice {index} of a source with {source.n_slices}")
-    with _lock:
-        decoded = _decoded(source)
-    if isinstance(decoded, ReadError):
-        raise ReadError(str(decoded))
-    if index >= len(decoded):
-        raise ReadError(f"holds {len(decoded)} images, {source.n_slices} when it was found")
-    piece = decoded[index]
-    if isinstance(piece, ReadError):
-        raise ReadError(str(piece))
-    return piece
-
-
-def _decoded(source: Source) -> _Decoded | ReadError:
     try:
-        state = source.paths[0].stat()
-    except OSError as error:
-        return ReadError(f"file cannot be opened ({error.strerror})")
-    key = (source, state.st_mtime_ns, state.st_size)
-    if key in _cache:
-        _cache.move_to_end(key)
-        return _cache[key]
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            decoded: _Decoded | ReadError = _READERS[source.kind](source)
+        with without_warnings():
+            pieces = _READERS[source.kind](source)[: source.n_slices]
     except ReadError as error:
-        decoded = ReadError(str(error))  # a fresh one holds no traceback, hence no arrays
-    for piece in decoded if isinstance(decoded, list) else []:
+        return [error.plain()] * source.n_slices
+    for piece in pieces:
         if isinstance(piece, Slice):
             piece.pixels.flags.writeable = False
-    _cache[key] = decoded
-    while len(_cache) > 1 and sum(map(_size, _cache.values())) > _CACHE_BYTES:
-        _cache.popitem(last=False)
-    return decoded
+    missing = source.n_slices - len(pieces)
+    return pieces + [ReadError(f"holds {len(pieces)} images, {source.n_slices} when it was found")] * missing
 
 
-def _size(decoded: _Decoded | ReadError) -> int:
-    return sum(s.pixels.nbytes for s in decoded if isinstance(s, Slice)) if isinstance(decoded, list) else 0
+def whole_source(source: Source) -> list[Slice]:
+    """Decode all slices of a source.
+
+    Raises:
+        ReadError: one of them cannot be read; see `read_source`.
+    """
+    pieces = read_source(source)
+    slices = [piece for piece in pieces if isinstance(piece, Slice)]
+    if len(slices) < len(pieces):
+        raise next(piece for piece in pieces if isinstance(piece, ReadError))
+    return slices
+
+
+def read_slice(source: Source, index: int) -> Slice:
+    """Decode a source for one of its slices; to go through a source use `read_source`, or a `SourceReader`.
+
+    Raises:
+        ReadError: see `read_source`.
+        IndexError: the index is out of range.
+    """
+    return SourceReader().read(source, index)
+
+
+def read_raster(path: Path) -> Slice:
+    """Decode a PNG or JPEG file, or a TIFF of one page.
+
+    Raises:
+        ReadError: see `read_source`.
+    """
+    return read_slice(Source("raster", (path,), path.stem, 1), 0)
+
+
+class SourceReader:
+    """Gives slices one by one and decodes their source once: it holds the source asked for last, and no other.
+
+    For callers that go through sources in order. Several threads may share one: those that ask for the same source
+    wait for one decoding, and different sources are decoded side by side. A copy, as in another process, holds
+    nothing.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._held: tuple[Source, Future[list[Slice | ReadError]]] | None = None
+
+    def get(self, source: Source, index: int) -> Slice | ReadError:
+        """Return a slice, or why it could not be read, as `read_source` gives it.
+
+        Raises:
+            IndexError: the index is out of range.
+        """
+        if not 0 <= index < source.n_slices:
+            raise IndexError(f"slice {index} of a source with {source.n_slices}")
+        with self._lock:
+            first = self._held is None or self._held[0] != source
+            if first:
+                self._held = source, Future()
+            assert self._held is not None
+            future = self._held[1]
+        if first:
+            try:
+                future.set_result(read_source(source))
+            except BaseException as error:  # those who wait must not wait for ever
+                future.set_exception(error)
+                with self._lock:
+                    self._held = self._held if self._held and self._held[1] is not future else None
+                raise
+        return future.result()[index]
+
+    def read(self, source: Source, index: int) -> Slice:
+        """Return a slice.
+
+        Raises:
+            ReadError: see `read_source`.
+            IndexError: the index is out of range.
+        """
+        piece = self.get(source, index)
+        if isinstance(piece, ReadError):
+            raise piece.plain()
+        return piece
+
+    def release(self) -> None:
+        """Let go of the source that is held."""
+        with self._lock:
+            self._held = None
+
+    def __getstate__(self) -> dict[str, object]:
+        return {}
+
+    def __setstate__(self, state: dict[str, object]) -> None:
+        self.__init__()  # type: ignore[misc]

@@ -12,6 +12,7 @@ from typing import Any
 
 from invad_med.evaluation import pictures
 from invad_med.evaluation.record import OWN, Evaluation
+from invad_med.evaluation.tables import mean_of_nine
 from invad_med.tracking.record import DatasetRun
 
 _LONGEST = 500  # characters of a parameter

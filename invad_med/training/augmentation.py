@@ -12,10 +12,9 @@ from monai.utils import CommonKeys
 from torch import Tensor
 
 from invad_med.data.modalities import Modality
-from invad_med.data.slices import Source
 from invad_med.data.transforms import to_image
 from invad_med.detection.host import Host
-from invad_med.readers.sources import read_slice
+from invad_med.readers.sources import read_raster
 from invad_med.training.cohort import Cohort
 from invad_med.training.sampling import Draw
 from invad_med.training.steps import FeatureDataset, keyed_generator
@@ -43,7 +42,7 @@ class AugmentedImages(torch.utils.data.Dataset):
 
     def __getitem__(self, key: Draw) -> dict[str, Any]:
         path = self.images[key.sample]
-        image = to_image(read_slice(Source("raster", (path,), path.stem, 1), 0), self.modality, self.size)
+        image = to_image(read_raster(path), self.modality, self.size)
         generator = keyed_generator(self.seed + 2, key.step, key.sample)
         self.augmentation.set_random_state(int(torch.randint(2**31, (1,), generator=generator)))
         altered = torch.as_tensor(self.augmentation(image)).as_subclass(Tensor).clamp(0.0, 1.0)

@@ -20,7 +20,7 @@ from torch.distributed.checkpoint.state_dict import (
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from invad_med.files import whole_file
+from invad_med.files import remove_partials, whole_file
 from invad_med.networks.checkpoints import read_checkpoint
 from invad_med.parallel import barrier, rank
 from invad_med.training.log import TrainingLog
@@ -83,8 +83,7 @@ class RunState:
             self._read(engine)
         barrier()  # nobody writes before all have read
         if rank() == 0:
-            for leftover in self.path.parent.glob(f".{self.path.name}.*.partial"):  # of a run that was killed
-                leftover.unlink(missing_ok=True)
+            remove_partials(self.path.parent)  # of a run that was killed
 
     def _read(self, engine: Engine) -> None:
         content = read_checkpoint(self.path)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 from pathlib import Path
 
 from invad_med.data.slices import Source
@@ -18,7 +20,37 @@ def slice_path(folder: Path, source: Source, index: int, ending: str) -> Path:
     if not 0 <= index < source.n_slices:
         raise IndexError(f"slice {index} of a source with {source.n_slices}")
     width = max(3, len(str(source.n_slices - 1)))
-    return folder / f"{source.name}{f'_s{index:0{width}d}' if source.n_slices > 1 else ''}{ending}"
+    return fitted(folder, source.name, f"{f'_s{index:0{width}d}' if source.n_slices > 1 else ''}{ending}")
+
+
+def fitted(folder: Path, name: str, ending: str = "") -> Path:
+    """Return ``<folder>/<name><ending>``, its last part shortened if it is longer than the file system allows.
+
+    What is cut off is replaced by a digest of the whole, so that two long names stay two.
+
+    Args:
+        folder: need not be there yet.
+        name: relative, with forward slashes.
+        ending: is kept as it is.
+    """
+    path = folder / f"{name}{ending}"
+    room = _longest(folder) - len(os.fsencode(ending))
+    stem = path.name.removesuffix(ending)
+    if len(os.fsencode(stem)) <= room:
+        return path
+    digest = f"-{hashlib.sha256(os.fsencode(stem)).hexdigest()[:8]}"
+    while len(os.fsencode(stem)) + len(digest) > room:
+        stem = stem[:-1]
+    return path.with_name(f"{stem}{digest}{ending}")
+
+
+def _longest(folder: Path) -> int:
+    """Return how many bytes a name in a folder may have, which need not be there yet."""
+    existing = next(f for f in (folder.absolute(), *folder.absolute().parents) if f.exists())
+    try:
+        return os.pathconf(existing, "PC_NAME_MAX")
+    except (AttributeError, OSError, ValueError):  # not on this system
+        return 255
 
 
 def slice_label(source: Source, index: int) -> str:

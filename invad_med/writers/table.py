@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
 import math
 import os
@@ -23,6 +24,7 @@ COLUMNS = (
     *(name for name in _NUMBERS if name not in _DECIDED),
     "reason",
 )
+_END = len(b"\n]\n")  # of a list in JSON
 
 
 def write_table(
@@ -45,13 +47,76 @@ def write_table(
     """
     rows = [_row(p) for p in predictions] + [_problem_row(p, base) for p in problems]
     rows.sort(key=lambda row: (row["input"], -1 if row["slice"] is None else row["slice"]))
-    frame = pd.DataFrame(rows, columns=list(COLUMNS), dtype=object)
     path = Path(output_dir) / "scores.csv"
-    # Names of files need not be valid text: what does not encode is written as \\udcXX.
-    write_atomically(path, frame.to_csv(index=False, lineterminator="\n").encode("utf-8", "backslashreplace"))
-    text = json.dumps(rows, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-    write_atomically(path.with_suffix(".json"), text.encode("utf-8", "backslashreplace"))
+    write_atomically(path, _csv(rows))
+    write_atomically(path.with_suffix(".json"), _json(rows))
     return path
+
+
+class GrowingTable:
+    """The table of a run that goes on: both files are whole after every row, also if the process is killed.
+
+    Rows are put behind the others in one write each, so that a long run does not write its table anew for each; at
+    the end `write_table` brings them into order. After a write that fails the files are what they were before it.
+
+    Args:
+        predictions, problems, output_dir, base: what is known at the beginning, as `write_table` takes it.
+
+    Raises:
+        OSError: a file cannot be written.
+    """
+
+    def __init__(
+        self, predictions: Iterable[Prediction], problems: Iterable[Problem], output_dir: str | Path, base: str | Path
+    ) -> None:
+        predictions, problems = list(predictions), list(problems)
+        self.path = write_table(predictions, problems, output_dir, base)
+        self._empty = not predictions and not problems
+
+    def add(self, prediction: Prediction) -> None:
+        """Write one more row.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        row = _row(prediction)
+        _append(self.path, _csv([row], header=False))
+        _append(self.path.with_suffix(".json"), (b"" if self._empty else b",") + _json([row])[1:], over=_END)
+        self._empty = False
+
+
+def _append(path: Path, content: bytes, over: int = 0) -> None:
+    """Write content over the last ``over`` bytes of a file: all of it or, if that fails, nothing."""
+    with path.open("r+b", buffering=0) as file:
+        end = file.seek(-over, os.SEEK_END)
+        last = file.read(over)
+        file.seek(end)
+        try:
+            if (written := file.write(content)) != len(content):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), f"{written} of {len(content)} bytes")
+        except OSError:
+            file.seek(end)
+            file.write(last)
+            file.truncate()
+            raise
+
+
+def _csv(rows: list[dict[str, Any]], header: bool = True) -> bytes:
+    text = pd.DataFrame(rows, columns=list(COLUMNS), dtype=object).to_csv(
+        index=False, header=header, lineterminator="\n"
+    )
+    return _encoded(text)
+
+
+def _json(rows: list[dict[str, Any]]) -> bytes:
+    """Return a list of rows with commas between them, whose last bytes, `_END` of them, close it."""
+    lines = json.dumps(rows, indent=1, ensure_ascii=False, allow_nan=False)
+    return _encoded(f"{lines}\n" if rows else "[\n]\n")
+
+
+def _encoded(text: str) -> bytes:
+    """Return text as UTF-8; names of files need not be valid text: what does not encode is written as \\udcXX."""
+    return text.encode("utf-8", "backslashreplace")
 
 
 def relative_name(path: Path, base: str | Path) -> str:

@@ -13,9 +13,8 @@ from data_prep import layout
 from invad_med.data.bmad import read_tree
 from invad_med.data.masks import read_mask
 from invad_med.data.modalities import all_modalities
-from invad_med.data.slices import Source
 from invad_med.data.transforms import to_image
-from invad_med.readers.sources import read_slice
+from invad_med.readers.sources import read_raster
 
 LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
@@ -80,7 +79,7 @@ def proven(tmp_path, monkeypatch):
         assert all(item.group for item in found.items)
         modality = found.modality or all_modalities()["brain"]
         for item in found.items:  # loaded as training and scoring load it
-            piece = read_slice(Source("raster", (item.image,), item.image.stem, 1), 0)
+            piece = read_raster(item.image)
             image = to_image(piece, modality, 32)
             assert image.shape == (3, 32, 32) and bool(((image >= 0) & (image <= 1)).all())
             assert item.mask is None or read_mask(item.mask).shape == piece.pixels.shape[:2]

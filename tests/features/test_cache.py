@@ -27,8 +27,8 @@ def test_what_was_not_used_for_longest_goes_first(tmp_path):
         cache.store(key, array(age))
         os.utime(tmp_path / f"{key}.npy", (1000 + age, 1000 + age))
     size = (tmp_path / "a.npy").stat().st_size
-    (tmp_path / ".a.npy.1.partial").write_bytes(b"of a killed run")
-    os.utime(tmp_path / ".a.npy.1.partial", (1000, 1000))
+    (tmp_path / ".0a1b2c3d.partial").write_bytes(b"of a killed run")
+    os.utime(tmp_path / ".0a1b2c3d.partial", (1000, 1000))
     assert cache.trim() == (4 * size, 0)
     assert cache.load("a")[0, 0] == 0  # used now
     assert ArrayCache(tmp_path, (2, 3), 2 * size + 1).trim() == (2 * size, 2)

@@ -47,7 +47,8 @@ def test_every_orientation_displays_alike_and_goes_back_exactly(codes, tmp_path)
         assert (piece.index, piece.unit) == (k, "stored")
     assert len(slices) == source.n_slices == SHAPE[2]
 
-    written = nib.load(write_nifti_map(source, np.stack([s.pixels for s in slices]), tmp_path / "map.nii.gz"))
+    maps = np.stack([s.pixels for s in slices])
+    written = nib.load(write_nifti_map(slices[0].origin, maps, tmp_path / "map.nii.gz"))
     original = nib.load(source.paths[0])
     np.testing.assert_array_equal(written.get_fdata(), original.get_fdata())
     np.testing.assert_array_equal(written.affine, original.affine)
@@ -62,8 +63,9 @@ def test_an_oblique_sagittal_volume_keeps_its_affine(tmp_path):
     turn = np.eye(4)
     turn[:2, :2] = [[np.cos(0.2), -np.sin(0.2)], [np.sin(0.2), np.cos(0.2)]]
     source = source_of(nib.Nifti1Image(np.asarray(sagittal.dataobj), turn @ sagittal.affine), tmp_path / "v.nii")
-    maps = np.stack([s.pixels for s in nifti.read(source)])
-    written = nib.load(write_nifti_map(source, maps, tmp_path / "map.nii.gz"))
+    slices = nifti.read(source)
+    maps = np.stack([s.pixels for s in slices])
+    written = nib.load(write_nifti_map(slices[0].origin, maps, tmp_path / "map.nii.gz"))
     np.testing.assert_allclose(written.affine, turn @ sagittal.affine, atol=1e-5)
     np.testing.assert_array_equal(written.get_fdata(), sagittal.get_fdata())
 
@@ -73,7 +75,7 @@ def test_two_dimensions_stay_two(tmp_path):
     source = source_of(flat, tmp_path / "flat.nii")
     (piece,) = nifti.read(source)
     assert piece.pixels.shape == (4, 3)
-    written = nib.load(write_nifti_map(source, piece.pixels[None], tmp_path / "map.nii"))
+    written = nib.load(write_nifti_map(piece.origin, piece.pixels[None], tmp_path / "map.nii"))
     assert written.shape == (3, 4)
     np.testing.assert_array_equal(written.get_fdata(), flat.get_fdata())
 
@@ -117,5 +119,5 @@ def test_damaged_files_give_a_reason_without_a_path(tmp_path):
 def test_a_map_of_another_shape_is_refused_and_nothing_is_left(tmp_path):
     source = source_of(ras_volume(), tmp_path / "v.nii")
     with pytest.raises(ValueError, match=r"maps of shape \(9, 5, 7\), but the source has slices, rows, columns \(9, 7"):
-        write_nifti_map(source, np.zeros((9, 5, 7)), tmp_path / "map.nii")
+        write_nifti_map(nifti.read(source)[0].origin, np.zeros((9, 5, 7)), tmp_path / "map.nii")
     assert [p.name for p in tmp_path.iterdir()] == ["v.nii"]

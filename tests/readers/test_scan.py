@@ -1,9 +1,12 @@
 """From folders of anything to sources and slices: order, names, reasons."""
 
 import os
+import pickle
 import re
 import shutil
 import threading
+import warnings
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import nibabel as nib
@@ -17,7 +20,8 @@ from pydicom.uid import generate_uid
 
 from invad_med.data.slices import ReadError
 from invad_med.readers import sources
-from invad_med.readers.sources import read_slice, scan
+from invad_med.readers.decoding import without_warnings
+from invad_med.readers.sources import SourceReader, read_slice, read_source, scan, whole_source
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # the clinical files break small rules of the standard
 SHARED = Path(os.environ.get("INVAD_SHARED", Path(__file__).parents[2] / ".." / "shared")) / "data" / "raw"
@@ -233,35 +237,72 @@ def test_twenty_files_five_of_them_broken_in_different_ways(tmp_path):
         assert "\n" not in reasons[name] and name not in reasons[name] and str(tmp_path) not in reasons[name]
 
 
-def test_a_volume_is_decoded_once_and_shared_read_only(tmp_path, monkeypatch):
+def test_a_volume_is_decoded_once_by_all_threads_of_a_reader_and_shared_read_only(tmp_path, monkeypatch):
     nib.save(nib.Nifti1Image(np.zeros((4, 4, 9), np.float32), np.eye(4)), tmp_path / "v.nii")
     (source,) = scan(tmp_path).sources
     calls = []
     monkeypatch.setitem(sources._READERS, "nifti", lambda s: calls.append(s) or sources.nifti.read(s))
-    threads = [threading.Thread(target=read_slice, args=(source, i)) for i in range(9)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert len(calls) == 1
+    reader = SourceReader()
+    with ThreadPoolExecutor(9) as pool:
+        pieces = list(pool.map(lambda i: reader.read(source, i), range(9)))
+    assert len(calls) == 1 and [piece.index for piece in pieces] == list(range(9))
     with pytest.raises(ValueError, match="read-only"):
-        read_slice(source, 0).pixels[0, 0] = 1
+        pieces[0].pixels[0, 0] = 1
     with pytest.raises(IndexError, match="slice 9 of a source with 9"):
-        read_slice(source, 9)
+        reader.read(source, 9)
+    copied = pickle.loads(pickle.dumps(reader))
+    assert copied.read(source, 0).pixels.shape == (4, 4) and len(calls) == 2  # another process decodes for itself
 
 
-def test_the_cache_is_bounded_and_sees_changed_files(tmp_path, monkeypatch):
-    monkeypatch.setattr(sources, "_CACHE_BYTES", 3 * 8 * 8 * 4)
-    for i in range(6):
+def test_different_sources_are_decoded_side_by_side_and_one_is_held(tmp_path, monkeypatch):
+    for i in range(3):
         png(tmp_path / f"{i}.png", i)
-    found = scan(tmp_path).sources
-    assert [float(read_slice(s, 0).pixels[0, 0]) for s in found] == [0, 1, 2, 3, 4, 5]
-    assert sum(map(sources._size, sources._cache.values())) <= sources._CACHE_BYTES
+    images = scan(tmp_path).sources
+    both, calls = threading.Barrier(2, timeout=30), []
+
+    def together(source):
+        both.wait()  # passed only if two threads are here at once
+        return sources.rasters.read(source)
+
+    reader = SourceReader()
+    monkeypatch.setitem(sources._READERS, "raster", together)
+    with ThreadPoolExecutor(2) as pool:
+        values = list(pool.map(lambda s: float(reader.read(s, 0).pixels[0, 0]), images[:2]))
+    assert values == [0, 1]
+    monkeypatch.setitem(sources._READERS, "raster", lambda s: calls.append(s) or sources.rasters.read(s))
+    for image in (images[2], images[2], images[0], images[2]):
+        reader.read(image, 0)
+    assert calls == [images[2], images[0], images[2]]
+
+
+def test_nothing_is_kept_of_a_file_that_changes(tmp_path):
+    png(tmp_path / "5.png", 5)
+    (image,) = scan(tmp_path).sources
+    assert read_slice(image, 0).pixels[0, 0] == 5
     png(tmp_path / "5.png", 77, size=(9, 9))
-    assert read_slice(found[5], 0).pixels[0, 0] == 77
+    assert read_slice(image, 0).pixels[0, 0] == 77
     (tmp_path / "5.png").unlink()
-    with pytest.raises(ReadError, match=r"^file cannot be opened \(No such file"):
-        read_slice(found[5], 0)
+    with pytest.raises(ReadError, match=r"^file cannot be read \(No such file"):
+        read_slice(image, 0)
+
+
+def test_warnings_are_back_after_threads_have_decoded(tmp_path):
+    inside, leave = threading.Barrier(2, timeout=30), threading.Barrier(2, timeout=30)
+    before = list(warnings.filters)
+
+    def decode(first):
+        with without_warnings():
+            inside.wait()
+            if first:
+                return
+            leave.wait()
+
+    with ThreadPoolExecutor(2) as pool:
+        one, two = pool.submit(decode, True), pool.submit(decode, False)
+        one.result()
+        leave.wait()
+        two.result()
+    assert list(warnings.filters) == before
 
 
 @pytest.mark.shared
@@ -271,11 +312,9 @@ def test_every_real_file_is_read_or_gives_a_reason():
     reasons = [p.reason for p in found.problems]
     read = set()
     for source in found.sources:
-        for index in range(source.n_slices):
-            try:
-                piece = read_slice(source, index)
-            except ReadError as error:
-                reasons.append(str(error))
+        for piece in read_source(source):
+            if isinstance(piece, ReadError):
+                reasons.append(str(piece))
                 continue
             read.update(source.paths)
             low, high = piece.value_range
@@ -293,8 +332,8 @@ def test_real_series_equal_simpleitk(folder):
     (uid,) = sitk.ImageSeriesReader.GetGDCMSeriesIDs(str(SHARED / folder))
     files = sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(SHARED / folder), uid)
     assert [p.name for p in source.paths] == [Path(f).name for f in files]
-    for i, file in enumerate(files):
+    for file, piece in zip(files, whole_source(source), strict=True):
         expected = sitk.GetArrayFromImage(sitk.ReadImage(file))[0].astype(np.float32)
         ds = pydicom.dcmread(file)
         inside = ds.pixel_array != ds.get("PixelPaddingValue", 10**9)
-        np.testing.assert_array_equal(read_slice(source, i).pixels[inside], expected[inside])
+        np.testing.assert_array_equal(piece.pixels[inside], expected[inside])

@@ -15,9 +15,11 @@ from pydicom.sequence import Sequence
 from pydicom.uid import EnhancedMRImageStorage, generate_uid
 
 from invad_med.data.slices import ReadError, Source
+from invad_med.files import write_atomically
 from invad_med.readers import nifti
-from invad_med.readers.sources import read_slice, scan
+from invad_med.readers.sources import read_slice, read_source, scan
 from invad_med.writers.maps import write_map
+from invad_med.writers.naming import slice_path
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # pydicom's files break small rules of the standard
 
@@ -59,7 +61,7 @@ def numbered(n, height, width):
 def test_a_series_is_placed_as_simpleitk_places_it(tmp_path, order):
     source = series(tmp_path / "s", [2.5 * k for k in range(5)], order=order)
     maps = numbered(5, 12, 9)
-    written = nib.load(write_map(source, maps, tmp_path))
+    written = nib.load(write_map(source, read_source(source), maps, tmp_path))
     reference = sitk.ReadImage([str(p) for p in source.paths])
     assert written.shape == reference.GetSize() == (9, 12, 5)
     assert written.get_data_dtype() == np.float32
@@ -75,7 +77,7 @@ def test_a_series_is_placed_as_simpleitk_places_it(tmp_path, order):
 
 def test_itk_opens_the_map_over_the_series(tmp_path):
     source = series(tmp_path / "s", [2.5 * k for k in range(5)])
-    written = sitk.ReadImage(str(write_map(source, numbered(5, 12, 9), tmp_path)))
+    written = sitk.ReadImage(str(write_map(source, read_source(source), numbered(5, 12, 9), tmp_path)))
     reference = sitk.ReadImage([str(p) for p in source.paths])
     for voxel in [(0, 0, 0), (8, 11, 4)]:
         places = [image.TransformIndexToPhysicalPoint(voxel) for image in (written, reference)]
@@ -88,7 +90,7 @@ def test_a_single_file_is_placed_as_simpleitk_places_it(tmp_path, name):
     (source,) = scan(path).sources
     reference = sitk.ReadImage(str(path))
     width, height, _ = reference.GetSize()
-    out = write_map(source, numbered(1, height, width), tmp_path)
+    out = write_map(source, read_source(source), numbered(1, height, width), tmp_path)
     assert out == tmp_path / "maps" / f"{source.name}.nii.gz"
     written = nib.load(out)
     for voxel in [(0, 0, 0), (width - 1, 0, 0), (0, height - 1, 0)]:
@@ -99,13 +101,14 @@ def test_a_single_file_is_placed_as_simpleitk_places_it(tmp_path, name):
 
 @pytest.mark.parametrize("off", [0.009, 0.02])
 def test_small_deviations_are_one_volume_and_larger_ones_are_not(tmp_path, off):
-    written = write_map(series(tmp_path / "s", [0, 1, 2 + off, 3]), numbered(4, 12, 9), tmp_path)
+    source = series(tmp_path / "s", [0, 1, 2 + off, 3])
+    written = write_map(source, read_source(source), numbered(4, 12, 9), tmp_path)
     assert isinstance(written, list) == (off > 0.01)
 
 
 def test_a_gap_gives_one_file_per_slice(tmp_path):
     source, maps = series(tmp_path / "s", [0.0, 2.0, 7.0]), numbered(3, 12, 9)
-    paths = write_map(source, maps, tmp_path)
+    paths = write_map(source, read_source(source), maps, tmp_path)
     assert paths == [tmp_path / "maps" / f"{source.name}_s{k:03d}.nii.gz" for k in range(3)]
     for k, path in enumerate(paths):
         written, reference = nib.load(path), sitk.ReadImage(str(source.paths[k]))
@@ -118,7 +121,24 @@ def test_a_gap_gives_one_file_per_slice(tmp_path):
 def test_a_tilted_gantry_gives_one_file_per_slice(tmp_path):
     normal = np.cross(OBLIQUE[0], OBLIQUE[1])
     positions = [k * (2.0 * normal + 0.3 * OBLIQUE[1]) for k in range(3)]
-    assert len(write_map(series(tmp_path / "s", positions), numbered(3, 12, 9), tmp_path)) == 3
+    source = series(tmp_path / "s", positions)
+    assert len(write_map(source, read_source(source), numbered(3, 12, 9), tmp_path)) == 3
+
+
+@pytest.mark.parametrize("lost", [0, 2, 4])
+@pytest.mark.parametrize("header", [True, False])
+def test_a_slice_that_cannot_be_read_keeps_its_place_in_the_volume(tmp_path, lost, header):
+    source = series(tmp_path / "s", [2.5 * k for k in range(5)])
+    whole = nib.load(write_map(source, read_source(source), numbered(5, 12, 9), tmp_path / "whole"))
+    content = source.paths[lost].read_bytes()
+    source.paths[lost].write_bytes(content[: content.rindex(b"\xe0\x7f\x10\x00") + 50] if header else b"")
+    pieces = read_source(source)
+    assert [k for k, piece in enumerate(pieces) if isinstance(piece, ReadError)] == [lost]
+    maps = numbered(5, 12, 9)
+    maps[lost] = np.nan
+    written = nib.load(write_map(source, pieces, maps, tmp_path / "rest"))
+    np.testing.assert_allclose(written.affine, whole.affine, atol=1e-4)
+    np.testing.assert_array_equal(written.get_fdata(), np.nan_to_num(maps).transpose(2, 1, 0))
 
 
 def enhanced(path, distances):
@@ -150,7 +170,7 @@ def enhanced(path, distances):
 def test_frames_of_an_enhanced_object_are_placed_in_the_order_they_are_read(tmp_path):
     source = enhanced(tmp_path / "e.dcm", [8, 2, 5])
     assert [read_slice(source, k).pixels[0, 0] for k in range(3)] == [2, 5, 8]
-    written = nib.load(write_map(source, numbered(3, 4, 6), tmp_path))
+    written = nib.load(write_map(source, read_source(source), numbered(3, 4, 6), tmp_path))
     np.testing.assert_allclose(lps(written, (0, 0, 0)), (10, 20, 2))
     np.testing.assert_allclose(lps(written, (5, 3, 2)), (10 + 5 * 0.25, 20 + 3 * 0.5, 8))
 
@@ -161,7 +181,7 @@ def test_dicom_without_geometry_becomes_tiff(tmp_path, missing):
     delattr(ds, missing)
     ds.save_as(tmp_path / "x.dcm")
     (source,) = scan(tmp_path / "x.dcm").sources
-    path = write_map(source, numbered(1, 64, 64), tmp_path)
+    path = write_map(source, read_source(source), numbered(1, 64, 64), tmp_path)
     assert path == tmp_path / "maps" / "x.tif"
     np.testing.assert_array_equal(np.asarray(Image.open(path)), numbered(1, 64, 64)[0])
 
@@ -169,7 +189,7 @@ def test_dicom_without_geometry_becomes_tiff(tmp_path, missing):
 def test_pages_of_a_tiff_and_slices_not_scored(tmp_path):
     maps = numbered(3, 5, 7) / 7
     maps[1] = np.nan
-    path = write_map(Source("raster", (tmp_path / "in.tif",), "a/b.tif", 3), maps, tmp_path)
+    path = write_map(Source("raster", (tmp_path / "in.tif",), "a/b.tif", 3), [], maps, tmp_path)
     assert path == tmp_path / "maps" / "a" / "b.tif.tif"
     pages = [np.array(page) for page in ImageSequence.Iterator(Image.open(path))]
     assert [p.dtype for p in pages] == [np.float32] * 3
@@ -181,7 +201,7 @@ def test_nifti_keeps_its_grid(tmp_path):
     nib.save(nib.Nifti1Image(np.zeros((5, 6, 7), np.float32), affine), tmp_path / "v.nii.gz")
     source = Source("nifti", (tmp_path / "v.nii.gz",), "in/v", nifti.count_slices(tmp_path / "v.nii.gz"))
     maps = numbered(5, 6, 7)
-    written = nib.load(write_map(source, maps, tmp_path / "out"))
+    written = nib.load(write_map(source, read_source(source), maps, tmp_path / "out"))
     assert written.get_filename() == str(tmp_path / "out" / "maps" / "in" / "v.nii.gz")
     np.testing.assert_array_equal(written.affine, affine)
     assert written.shape == (5, 6, 7)
@@ -196,7 +216,7 @@ def test_nifti_keeps_its_grid(tmp_path):
 def test_nothing_of_the_patient_is_written(tmp_path):
     source = series(tmp_path / "s", [0, 1, 2])
     ds = pydicom.dcmread(source.paths[0])
-    header = bytes(nib.load(write_map(source, numbered(3, 12, 9), tmp_path)).header.binaryblock)
+    header = bytes(nib.load(write_map(source, read_source(source), numbered(3, 12, 9), tmp_path)).header.binaryblock)
     for word in (str(ds.PatientName), str(ds.PatientID)):
         assert word and word.encode() not in header
 
@@ -208,15 +228,36 @@ def test_a_failing_write_leaves_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "replace", full)
     for source in (series(tmp_path / "s", [0, 1, 2]), Source("raster", (tmp_path / "x.png",), "x", 3)):
         with pytest.raises(OSError, match="No space"):
-            write_map(source, numbered(3, 12, 9), tmp_path / "out")
+            write_map(source, read_source(source), numbered(3, 12, 9), tmp_path / "out")
     assert not [p for p in (tmp_path / "out").rglob("*") if p.is_file()]
 
 
 def test_what_does_not_fit_is_refused(tmp_path):
     source = Source("raster", (tmp_path / "x.png",), "x", 3)
     with pytest.raises(ValueError, match=r"maps of shape \(2, 4, 4\), but the source has 3 slice\(s\): \(N, H, W\)"):
-        write_map(source, numbered(2, 4, 4), tmp_path)
+        write_map(source, read_source(source), numbered(2, 4, 4), tmp_path)
     with pytest.raises(ValueError, match=r"\(3, 4\)"):
-        write_map(source, np.zeros((3, 4)), tmp_path)
-    with pytest.raises(ReadError, match="No such file"):
-        write_map(Source("dicom", (tmp_path / "gone.dcm",), "x", 1), numbered(1, 4, 4), tmp_path)
+        write_map(source, [], np.zeros((3, 4)), tmp_path)
+
+
+def test_a_map_needs_no_file_of_its_source(tmp_path):
+    nib.save(nib.Nifti1Image(np.zeros((3, 4, 5), np.float32), np.eye(4)), tmp_path / "v.nii.gz")
+    for source in (series(tmp_path / "s", [0, 1, 2]), *scan(tmp_path / "v.nii.gz").sources):
+        pieces = read_source(source)
+        for path in source.paths:
+            path.unlink()
+        maps = np.ones((len(pieces), *pieces[0].pixels.shape), np.float32)
+        assert write_map(source, pieces, maps, tmp_path / "out").is_file()
+
+
+def test_a_name_as_long_as_the_file_system_allows_is_shortened_by_a_digest(tmp_path):
+    names = [f"a/{'语' * 83}{end}" for end in "12"]  # 250 bytes
+    maps = numbered(1, 4, 4)
+    paths = [write_map(Source("raster", (), name, 1), [], maps, tmp_path) for name in names]
+    assert [path.name for path in paths] == [f"{name[2:]}.tif" for name in names]
+    paths = [slice_path(tmp_path, Source("raster", (), name, 2), 1, ".nii.gz") for name in names]
+    assert len({path.name for path in paths}) == 2
+    for path, name in zip(paths, names, strict=True):
+        assert len(path.name.encode()) <= 255 and path.parent == tmp_path / "a"
+        assert path.name.endswith("_s001.nii.gz") and path.name[:70] == name[2:72]
+        write_atomically(path, b"")

@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import pydicom
@@ -64,14 +65,19 @@ class Header:
     identity: frozenset[str]
 
 
-def has_magic(path: Path) -> bool:
-    """Return whether a file has the DICOM preamble."""
-    with path.open("rb") as file:
-        return file.read(132)[128:] == b"DICM"
+def has_magic(file: BinaryIO) -> bool:
+    """Return whether an open file has the DICOM preamble; it is at its beginning again afterwards."""
+    start = file.read(132)
+    file.seek(0)
+    return start[128:] == b"DICM"
 
 
-def read_header(path: Path) -> Header | None:
+def read_header(path: Path, file: BinaryIO | None = None) -> Header | None:
     """Read one file's header, pixel data left alone; None for a DICOMDIR.
+
+    Args:
+        path: the file.
+        file: the same file where it is open already, at its beginning; it stays open.
 
     Raises:
         OwnResult: written by this program.
@@ -80,7 +86,7 @@ def read_header(path: Path) -> Header | None:
     with reading("DICOM header"):
         if path.stat().st_size == 0:
             raise ReadError("empty file")
-        ds = pydicom.dcmread(path, force=True, stop_before_pixels=True, specific_tags=_TAGS)
+        ds = pydicom.dcmread(file or path, force=True, stop_before_pixels=True, specific_tags=_TAGS)
         sop_class = ds.get("SOPClassUID") or ds.file_meta.get("MediaStorageSOPClassUID")
         if sop_class == MediaStorageDirectoryStorage:
             return None

@@ -19,7 +19,8 @@ from monai.utils import MetaKeys, SpaceKeys
 from invad_med.data.slices import ReadError, Slice, Source
 from invad_med.readers.dicom.headers import Header, read_header, stacks
 from invad_med.readers.dicom.pixels import read
-from invad_med.readers.dicom.planes import affine_of, even_step, planes_of
+from invad_med.readers.dicom.planes import affine_of, grid_of
+from invad_med.readers.dicom.stored import planes_of
 from invad_med.readers.sources import scan
 
 
@@ -64,9 +65,9 @@ class DicomReader(ImageReader):
         volume = np.stack(slices)
         array = volume.transpose(2, 1, 0, *range(3, volume.ndim))
         array = array[:, :, 0] if len(slices) == 1 else array
-        planes = planes_of(img)
-        step = even_step(planes) if planes else None
-        affine = np.eye(4) if planes is None or step is None else affine_of(planes[0], step)
+        planes = planes_of(pieces)
+        grid = grid_of(planes) if planes else None
+        affine = affine_of(grid.first, grid.step) if grid else np.eye(4)
         meta: dict[str, Any] = {
             MetaKeys.AFFINE: affine,
             MetaKeys.ORIGINAL_AFFINE: affine.copy(),
@@ -74,7 +75,7 @@ class DicomReader(ImageReader):
             MetaKeys.ORIGINAL_CHANNEL_DIM: -1 if volume.ndim == 4 else float("nan"),
             "unit": pieces[0].unit if isinstance(pieces[0], Slice) else "",
         }
-        if step is not None:
+        if grid is not None:
             meta[MetaKeys.SPACE] = SpaceKeys.RAS
         return np.ascontiguousarray(array), meta
 

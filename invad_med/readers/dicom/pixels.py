@@ -15,6 +15,7 @@ not rescaled are ``8bit``, as are colours; all else is ``stored``. A Siemens mos
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -29,6 +30,7 @@ from pydicom.uid import UID
 from invad_med.data.slices import ReadError, Slice, Source, Unit
 from invad_med.readers.decoding import check_size, grey_or_colour, reading, value_range
 from invad_med.readers.dicom.headers import along_normal, number_of_frames
+from invad_med.readers.dicom.stored import StoredImage, header_of, pixels_of
 
 _VOI_MODALITIES = {"CR", "DX", "MG"}  # their raw detector values mean little; elsewhere the values themselves count
 _MEASURED = {"CT", "MR", "PT", "NM"}  # 8-bit images of these are not in a display range
@@ -42,6 +44,7 @@ class _Frame:
     spacing: tuple[float, float] | None
     inverted: bool
     padding: np.ndarray | None  # (H, W) bool
+    origin: StoredImage | None = None
 
 
 def read(source: Source) -> list[Slice | ReadError]:
@@ -56,7 +59,7 @@ def read(source: Source) -> list[Slice | ReadError]:
         try:
             frames += _decode(path, len(source.paths))
         except ReadError as error:
-            frames.append(error)
+            frames.append(error.plain())
     good = [f for f in frames if isinstance(f, _Frame)]
     if not good:
         raise next(f for f in frames if isinstance(f, ReadError))
@@ -71,7 +74,7 @@ def read(source: Source) -> list[Slice | ReadError]:
     values = [f.pixels for f in frames if isinstance(f, _Frame) and f.unit != "8bit"]
     shared = value_range(values) if values else (0.0, 255.0)
     return [
-        Slice(f.pixels, source, i, f.unit, (0.0, 255.0) if f.unit == "8bit" else shared, f.spacing)
+        Slice(f.pixels, source, i, f.unit, (0.0, 255.0) if f.unit == "8bit" else shared, f.spacing, f.origin)
         if isinstance(f, _Frame)
         else f
         for i, f in enumerate(frames)
@@ -102,8 +105,22 @@ def frame_order(ds: Dataset) -> list[int]:
 
 
 def _decode(path: Path, files: int) -> list[_Frame]:
+    """Return the frames of a file in the order of the slices; a ReadError brings the header along if there is one."""
     with reading("DICOM file"):
         ds = pydicom.dcmread(path, force=True)
+    try:
+        frames, pixels, order = _decoded(ds, files)
+    except ReadError as error:
+        error.origin = StoredImage(header_of(ds))
+        raise
+    header = header_of(ds)
+    origins = (StoredImage(header, number, pixels) for number in order)
+    return [replace(frame, origin=origin) for frame, origin in zip(frames, origins, strict=True)]
+
+
+def _decoded(ds: Dataset, files: int) -> tuple[list[_Frame], bytes | np.ndarray | None, list[int]]:
+    """Return the frames of a dataset in the order of the slices, its pixels as `StoredImage` keeps them, that order."""
+    with reading("DICOM file"):
         if "Rows" not in ds or "Columns" not in ds:
             raise ReadError("file is cut off or damaged")  # pydicom drops all elements if the pixel data has no end
         count = number_of_frames(ds)
@@ -119,7 +136,7 @@ def _decode(path: Path, files: int) -> list[_Frame]:
     if len(raw) != count:
         raise ReadError(f"pixel data holds {len(raw)} frames, the header says {count}")
     with reading("DICOM image"):
-        return list(_frames(ds, raw, order))
+        return list(_frames(ds, raw, order)), pixels_of(ds, syntax, array), order
 
 
 def _pixel_array(ds: Dataset, syntax: UID) -> np.ndarray:
@@ -166,6 +183,8 @@ def _grey(ds: Dataset, stored: np.ndarray, frame: int) -> tuple[np.ndarray, Unit
     lut = item.get("ModalityLUTSequence")
     rescaled = item.get("RescaleSlope") is not None and item.get("RescaleIntercept") is not None
     if lut and 8 < lut[0].LUTDescriptor[2] < 16:
+        item = copy.deepcopy(item)  # the header stays as it was read
+        lut = item.ModalityLUTSequence
         lut[0].LUTDescriptor = [*lut[0].LUTDescriptor[:2], 16]  # pydicom wants a NumPy integer size; entries unchanged
     values = apply_modality_lut(stored, item) if lut or rescaled else stored
 

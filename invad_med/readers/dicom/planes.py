@@ -1,22 +1,15 @@
-"""Where each slice of a DICOM source lies in the patient (PS3.3 C.7.6.2 and C.7.6.16.2.3 f), from headers only."""
+"""Where a frame lies in the patient (PS3.3 C.7.6.2 and C.7.6.16.2.3 f), and whether slices make a regular grid."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
-import pydicom
 from pydicom.dataset import Dataset
 
-from invad_med.data.slices import Source
-from invad_med.readers.decoding import reading
 from invad_med.readers.dicom.headers import number_of_frames
-from invad_med.readers.dicom.pixels import frame_order
 
-_TAGS = [
-    "NumberOfFrames", "ImageOrientationPatient", "ImagePositionPatient", "PixelSpacing",
-    "SliceThickness", "SpacingBetweenSlices", "PerFrameFunctionalGroupsSequence", "SharedFunctionalGroupsSequence",
-]  # fmt: skip
 _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 
@@ -33,17 +26,6 @@ class Plane:
     @property
     def normal(self) -> np.ndarray:
         return np.cross(self.along_row, self.along_column)
-
-
-def planes_of(source: Source) -> list[Plane] | None:
-    """Return the plane of every slice, in the order of the slices, or None if one has none."""
-    planes: list[Plane | None] = []
-    for path in source.paths:
-        with reading("DICOM header"):
-            ds = pydicom.dcmread(path, force=True, stop_before_pixels=True, specific_tags=_TAGS)
-            planes += [plane_of(ds, frame) for frame in frame_order(ds)]
-    found = [p for p in planes if p is not None]
-    return found if len(found) == len(planes) == source.n_slices else None
 
 
 def plane_of(ds: Dataset, frame: int) -> Plane | None:
@@ -82,26 +64,44 @@ def _numbers(places: list[Dataset], keyword: str, count: int) -> np.ndarray | No
     return None
 
 
-def even_step(planes: list[Plane]) -> float | None:
-    """Return the distance along the normal from one slice to the next, or None if they make no regular grid.
+@dataclass(frozen=True)
+class Grid:
+    """A regular stack of slices: the place of its first slice and the distance along the normal to the next, in mm."""
+
+    first: Plane
+    step: float
+
+
+def grid_of(planes: Sequence[Plane | None]) -> Grid | None:
+    """Return the grid that slices make, or None if they make no regular one.
 
     Positions may be off by 0.01 mm or a thousandth of the distance, whichever is more.
+
+    Args:
+        planes: of the slices in their order; None where one is not known, which is taken to lie where it should.
     """
-    first = planes[0]
+    known = [(k, plane) for k, plane in enumerate(planes) if plane is not None]
+    if not known:
+        return None
+    (start, first), (end, last) = known[0], known[-1]
     if len(planes) == 1:
-        return first.thickness
-    step = float((planes[-1].position - first.position) @ first.normal) / (len(planes) - 1)
+        return Grid(first, first.thickness)
+    if start == end:
+        return None
+    step = float((last.position - first.position) @ first.normal) / (end - start)
     tolerance = max(0.01, 1e-3 * abs(step))
-    for k, plane in enumerate(planes):
+    for k, plane in known:
         alike = (
             np.allclose(plane.along_row, first.along_row, atol=1e-3)
             and np.allclose(plane.along_column, first.along_column, atol=1e-3)
             and np.allclose(plane.spacing, first.spacing, rtol=1e-3)
         )
-        off = np.linalg.norm(plane.position - (first.position + k * step * first.normal))
+        off = np.linalg.norm(plane.position - (first.position + (k - start) * step * first.normal))
         if not alike or off > tolerance:
             return None
-    return step if abs(step) > tolerance else None
+    if abs(step) <= tolerance:
+        return None
+    return Grid(replace(first, position=first.position - start * step * first.normal) if start else first, step)
 
 
 def affine_of(plane: Plane, step: float) -> np.ndarray:

@@ -35,7 +35,7 @@ from pydicom.uid import UID, generate_uid
 import invad_med
 from invad_med.data.prediction import Prediction
 from invad_med.data.provenance import Provenance
-from invad_med.data.slices import Source
+from invad_med.data.slices import Slice, Source
 from invad_med.files import write_atomically
 from invad_med.readers.dicom.headers import RESEARCH
 from invad_med.writers.dicom.evidence import Evidence, Refused
@@ -61,12 +61,14 @@ class Result:
 
     Args:
         source: the file or series.
-        predictions: its scored slices with their maps, by ascending index.
+        predictions: of its scored slices, with their maps, by ascending index.
+        pieces: those slices.
         provenance: of the model, as its checkpoint states.
     """
 
     source: Source
     predictions: tuple[Prediction, ...]
+    pieces: tuple[Slice, ...]
     provenance: Provenance
 
     @cached_property
@@ -176,7 +178,7 @@ class Author:
                         "LongitudinalTemporalInformationModified"):  # fmt: skip
             if first.get(keyword):
                 ds[keyword] = first[keyword]
-        if self.evidence.paths and ("PixelData" in ds or "FloatPixelData" in ds):
+        if self.evidence.stored and ("PixelData" in ds or "FloatPixelData" in ds):
             ds.SourceImageSequence = self.sources()
             if self.evidence.planes is None and "PatientOrientation" not in ds:
                 ds.PatientOrientation = first.get("PatientOrientation") or []  # type 2C without a place in the patient

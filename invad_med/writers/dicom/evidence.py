@@ -7,21 +7,20 @@ what the standard forbids.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import copy
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
-import pydicom
 from pydicom.dataset import Dataset
 from pydicom.uid import UID
 from pydicom.valuerep import DA, TM
 
-from invad_med.data.slices import Source
+from invad_med.data.slices import Slice
 from invad_med.readers.decoding import reading
 from invad_med.readers.dicom.headers import number_of_frames
-from invad_med.readers.dicom.pixels import frame_order
-from invad_med.readers.dicom.planes import Plane, plane_of
+from invad_med.readers.dicom.planes import Plane
+from invad_med.readers.dicom.stored import StoredImage, stored_image
 
 _TYPE_2 = (
     "PatientName", "PatientID", "PatientBirthDate", "PatientSex",
@@ -43,13 +42,14 @@ class Evidence:
     """The source images of the slices that are written about.
 
     Args:
-        paths: their files; one per slice, or the one multi-frame file.
-        images: their headers, without pixel data, in the order of ``paths``.
+        stored: their files as they were read; one per slice, or the one multi-frame file. None of an input that never
+            was DICOM.
+        images: their headers, without pixel data, in the order of ``stored``, fit to be referred to and copied from.
         frames: of a multi-frame file, the stored frame (0-based) of every slice; else None.
         planes: place of every slice in the patient, or None if one has none or there is no frame of reference.
     """
 
-    paths: tuple[Path, ...]
+    stored: tuple[StoredImage, ...]
     images: tuple[Dataset, ...]
     frames: tuple[int, ...] | None
     planes: tuple[Plane, ...] | None
@@ -65,7 +65,7 @@ class Evidence:
             return self.images[position], None
         return self.images[0], self.frames[position] + 1
 
-    def stored(self, slices: np.ndarray) -> np.ndarray:
+    def in_stored_order(self, slices: np.ndarray) -> np.ndarray:
         """Return (N, ...) slices in the order of the stored frames."""
         if self.frames is None:
             return slices
@@ -74,44 +74,45 @@ class Evidence:
         return result
 
 
-def load_evidence(source: Source, indices: list[int], change: Callable[[Dataset], Dataset] | None = None) -> Evidence:
-    """Read the headers of the slices that were scored.
+def evidence_of(pieces: Sequence[Slice], change: Callable[[Dataset], Dataset] | None = None) -> Evidence:
+    """Make the evidence of the slices that were scored, from what was read of their files; those stay as they are.
 
     Args:
-        source: of kind ``dicom``.
-        indices: the scored slices, ascending.
+        pieces: the scored slices of one source, by ascending index.
         change: applied to every header, such as the removal of identity.
 
     Raises:
         Refused: never DICOM, no UIDs to refer to, or only some frames of a multi-frame file scored.
-        ReadError: the headers cannot be read any more.
+        ReadError: a header holds what cannot be decoded.
     """
+    source = pieces[0].source
     if source.kind != "dicom":
         raise Refused("the input is no DICOM, so there is no study, series or frame of reference to refer to")
-    paths = source.paths if len(source.paths) == 1 else tuple(source.paths[i] for i in indices)
+    slices = [stored_image(piece) for piece in pieces]
+    files = slices[:1] if len(source.paths) == 1 else slices
     images: list[Dataset] = []
-    for path in paths:
+    for file in files:
         with reading("DICOM header"):
-            ds = pydicom.dcmread(path, force=True, stop_before_pixels=True)
+            ds = copy.deepcopy(file.header)
             ds.decode()
             images.append(change(clean(ds)) if change else clean(ds))
     first = images[0]
     for keyword in ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "SOPClassUID"):
         if not all(UID(str(ds.get(keyword) or "")).is_valid for ds in images):
             raise Refused(f"{keyword} of the source is missing or no UID, so that no object can refer to it")
-    frames = tuple(frame_order(first)) if len(source.paths) == 1 and _framed(first) else None
-    if frames is not None and len(frames) != len(indices):
-        raise Refused(f"{len(indices)} of {len(frames)} frames of the multi-frame source were scored; all are needed")
+    frames = tuple(s.frame for s in slices) if len(source.paths) == 1 and _framed(first) else None
+    count = number_of_frames(first)
+    if frames is not None and len(frames) != count:
+        raise Refused(f"{len(frames)} of {count} frames of the multi-frame source were scored; all are needed")
 
-    found = [plane_of(ds, f) for ds in images for f in (frames or (0,))]
-    planes = tuple(p for p in found if p is not None)
-    known = len(planes) == len(found) and all(UID(str(i.get("FrameOfReferenceUID") or "")).is_valid for i in images)
+    planes = tuple(s.plane for s in slices if s.plane is not None)
+    known = len(planes) == len(slices) and all(UID(str(i.get("FrameOfReferenceUID") or "")).is_valid for i in images)
     for image in images:
         if frames is not None:
             _share(image)
         if not known and "FrameOfReferenceUID" in image:
             del image.FrameOfReferenceUID  # without a place of every slice it says nothing, and highdicom trusts it
-    return Evidence(tuple(paths), tuple(images), frames, planes if known else None)
+    return Evidence(tuple(files), tuple(images), frames, planes if known else None)
 
 
 def no_evidence() -> Evidence:

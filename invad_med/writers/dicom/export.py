@@ -13,11 +13,10 @@ from pydicom.dataset import Dataset
 from invad_med.data.modalities import find_modality
 from invad_med.data.slices import ReadError
 from invad_med.data.transforms import to_unit
-from invad_med.readers.sources import read_slice
 from invad_med.writers.dicom.anonymous import Anonymiser
 from invad_med.writers.dicom.blending import write_blending
 from invad_med.writers.dicom.common import Author, Result, quiet
-from invad_med.writers.dicom.evidence import Refused, load_evidence, no_evidence
+from invad_med.writers.dicom.evidence import Refused, evidence_of, no_evidence
 from invad_med.writers.dicom.overlay import write_overlay
 from invad_med.writers.dicom.parametric_map import make_parametric_map, save_parametric_map
 from invad_med.writers.dicom.presentation_state import write_presentation_state
@@ -25,6 +24,7 @@ from invad_med.writers.dicom.report import write_report
 from invad_med.writers.dicom.secondary_capture import write_secondary_capture
 from invad_med.writers.dicom.segmentation import write_segmentation
 from invad_med.writers.heatmap import draw_heatmap
+from invad_med.writers.naming import fitted
 
 
 @dataclass
@@ -34,10 +34,12 @@ class Outcome:
     Args:
         written: files in place.
         failed: object type and why it was not written; names neither file nor patient.
+        faults: those of ``failed`` that could be made but not written, as on a full disk.
     """
 
     written: list[Path] = field(default_factory=list)
     failed: list[tuple[str, str]] = field(default_factory=list)
+    faults: list[tuple[str, str]] = field(default_factory=list)
 
 
 class DicomWriter:
@@ -81,9 +83,12 @@ class DicomWriter:
         outcome = Outcome()
         with quiet():
             try:
-                job = _Job(result, self._author(result), self.folder / result.source.name)
+                job = _Job(result, self._author(result), fitted(self.folder, result.source.name))
             except (Refused, ReadError) as error:
                 outcome.failed = [(kind, str(error)) for kind in self.kinds]
+                return outcome
+            except Exception as error:
+                outcome.failed = [(kind, _unusual(error)) for kind in self.kinds]
                 return outcome
             for kind in self.kinds:
                 try:
@@ -91,19 +96,24 @@ class DicomWriter:
                 except (Refused, ReadError) as error:
                     outcome.failed.append((kind, str(error)))
                 except OSError as error:
-                    outcome.failed.append((kind, f"cannot be written ({error.strerror or 'input or output error'})"))
-                except Exception as error:  # libraries quote values of the source, which can be the patient's name
-                    outcome.failed.append((kind, f"the source breaks the standard ({type(error).__name__})"))
+                    outcome.faults.append((kind, f"cannot be written ({error.strerror or 'input or output error'})"))
+                    outcome.failed.append(outcome.faults[-1])
+                except Exception as error:
+                    outcome.failed.append((kind, _unusual(error)))
         return outcome
 
     def _author(self, result: Result) -> Author:
         if result.source.kind == "dicom":
-            indices = [p.index for p in result.predictions]
-            return Author(result, load_evidence(result.source, indices, self.anonymise), self.deterministic)
+            return Author(result, evidence_of(result.pieces, self.anonymise), self.deterministic)
         author = Author(result, no_evidence(), self.deterministic)
         author.evidence.first.StudyInstanceUID = author.uid("study")
         author.evidence.first.SeriesInstanceUID = author.uid("source")
         return author
+
+
+def _unusual(error: Exception) -> str:
+    """Return what to say of an error that nobody foresaw: libraries quote values, which can be the patient's name."""
+    return f"the source breaks the standard ({type(error).__name__})"
 
 
 @dataclass(frozen=True)
@@ -125,8 +135,7 @@ class _Job:
         modality = find_modality(prediction.modality or "")
         if modality is None:
             raise Refused(f"no data set is called {prediction.modality!r}, so its grey scale is unknown")
-        piece = read_slice(self.result.source, prediction.index)
-        return draw_heatmap(prediction, to_unit(piece, modality), reduce=False)
+        return draw_heatmap(prediction, to_unit(self.result.pieces[position], modality), reduce=False)
 
 
 def _referring(write: Callable[[_Job], list[Path]]) -> Callable[[_Job], list[Path]]:

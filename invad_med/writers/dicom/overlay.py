@@ -11,13 +11,12 @@ import copy
 from pathlib import Path
 
 import numpy as np
-import pydicom
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.pixels.utils import pack_bits
 from pydicom.uid import ExplicitVRLittleEndian
 
-from invad_med.readers.decoding import reading
 from invad_med.readers.dicom.headers import RESEARCH, number_of_frames
+from invad_med.readers.dicom.stored import StoredImage, in_little_endian
 from invad_med.writers.dicom.common import MANUFACTURER, Author, same, save
 from invad_med.writers.dicom.evidence import Refused
 
@@ -30,7 +29,7 @@ def write_overlay(author: Author, folder: Path) -> list[Path]:
         folder: made if need be.
 
     Raises:
-        Refused: colour, an enhanced object (its IOD has no overlays), no free group, pixel data that cannot be decoded.
+        Refused: colour, an enhanced object (its IOD has no overlays), no free group, floating-point pixels.
         OSError: a file cannot be written.
     """
     evidence = author.evidence
@@ -40,13 +39,13 @@ def write_overlay(author: Author, folder: Path) -> list[Path]:
         raise Refused("the source is an enhanced object, which may hold no overlay plane; ask for segmentation")
     regions = author.result.regions
     written = []
-    for number, path in enumerate(evidence.paths):
-        planes = evidence.stored(regions) if evidence.frames is not None else regions[number : number + 1]
-        ds = _derived(author, path, evidence.images[number], number)
+    for number, stored in enumerate(evidence.stored):
+        planes = evidence.in_stored_order(regions) if evidence.frames is not None else regions[number : number + 1]
+        ds = _derived(author, stored, evidence.images[number], number)
         pixels = bytes(ds.PixelData)
         group = _free_group(ds)
         _add_plane(ds, group, planes)
-        name = f"overlay_s{number:03d}.dcm" if len(evidence.paths) > 1 else "overlay.dcm"
+        name = f"overlay_s{number:03d}.dcm" if len(evidence.stored) > 1 else "overlay.dcm"
 
         def check(read: Dataset, group: int = group, planes: np.ndarray = planes, pixels: bytes = pixels) -> None:
             same(read.overlay_array(group).reshape(planes.shape).astype(bool), planes)
@@ -57,28 +56,20 @@ def write_overlay(author: Author, folder: Path) -> list[Path]:
     return written
 
 
-def _derived(author: Author, path: Path, header: Dataset, number: int) -> Dataset:
+def _derived(author: Author, stored: StoredImage, header: Dataset, number: int) -> Dataset:
     """Return the source with new identity as an object, uncompressed in Explicit VR Little Endian."""
-    with reading("DICOM file"):
-        full = pydicom.dcmread(path, force=True)
-        syntax = full.file_meta.TransferSyntaxUID
-        if syntax.is_compressed and syntax.is_encapsulated:
-            try:
-                full.decompress(generate_instance_uid=False)
-            except (RuntimeError, NotImplementedError):
-                raise Refused(f"no codec decodes {syntax.name}, so the source cannot be copied") from None
-        swap = not syntax.is_little_endian
+    if stored.pixels is None:
+        raise Refused("the source's pixels are floating-point numbers, to which no overlay plane applies")
     ds = Dataset()
     ds.update(copy.deepcopy(dict(header.items())))  # a dataset shares its elements with one it is updated from
-    for keyword in ("PixelData", "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation", "PlanarConfiguration",
+    for keyword in ("BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation", "PlanarConfiguration",
                     "PhotometricInterpretation", "SamplesPerPixel"):  # fmt: skip
-        if keyword in full:
-            ds[keyword] = full[keyword]
-    if swap:
+        if keyword in stored.header:
+            ds[keyword] = copy.deepcopy(stored.header[keyword])
+    if not stored.header.file_meta.TransferSyntaxUID.is_little_endian:
         _swap(ds)
-    ds.PixelData = ds.PixelData + b"\0" * (len(ds.PixelData) % 2)
-    ds["PixelData"].VR = "OW" if ds.BitsAllocated > 8 else "OB"
-    ds["PixelData"].is_undefined_length = False
+    pixels = stored.pixels if isinstance(stored.pixels, bytes) else stored.pixels.tobytes()
+    ds.add_new("PixelData", "OW" if ds.BitsAllocated > 8 else "OB", pixels + b"\0" * (len(pixels) % 2))
 
     keywords = author.keywords("overlay", number + 1)
     source_type = [str(v) for v in (ds.get("ImageType") or [])]
@@ -131,8 +122,7 @@ def _add_plane(ds: Dataset, group: int, planes: np.ndarray) -> None:
 
 
 def _swap(ds: Dataset) -> None:
-    """Bring words of a big-endian source into little-endian order."""
+    """Bring words of a big-endian source into little-endian order, in all but its pixels, which are in it already."""
     for element in ds.iterall():
         if element.VR == "OW" and isinstance(element.value, bytes):
-            wide = 4 if element.keyword == "PixelData" and ds.BitsAllocated == 32 else 2
-            element.value = np.frombuffer(element.value, f">u{wide}").astype(f"<u{wide}").tobytes()
+            element.value = in_little_endian(element.value, 2)

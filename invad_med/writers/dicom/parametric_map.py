@@ -31,7 +31,7 @@ def make_parametric_map(author: Author) -> Dataset:
     """
     result, evidence = author.result, author.evidence
     require_places(author)
-    maps, limit = evidence.stored(result.maps), result.limit
+    maps, limit = evidence.in_stored_order(result.maps), result.limit
     mapping = hd.pm.RealWorldValueMapping(
         lut_label="ANOMALY",
         lut_explanation="Anomaly map, not calibrated in any unit",
@@ -123,7 +123,7 @@ def write_parametric_map(author: Author, folder: Path) -> list[Path]:
 
 def save_parametric_map(ds: Dataset, author: Author, folder: Path) -> Path:
     """Write a map that `make_parametric_map` made."""
-    maps = author.evidence.stored(author.result.maps)
+    maps = author.evidence.in_stored_order(author.result.maps)
 
     def check(read: Dataset) -> None:
         same(np.frombuffer(read.FloatPixelData, "<f4").reshape(maps.shape), frames_in_order(read, maps, author))

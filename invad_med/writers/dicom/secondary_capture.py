@@ -58,7 +58,7 @@ def write_secondary_capture(author: Author, folder: Path, pictures: list[Image.I
         ds.PageNumberVector = list(range(1, len(frames) + 1))
         ds.FrameIncrementPointer = 0x00182001  # Page Number Vector
         ds.PixelData = frames.tobytes() + b"\0" * (frames.nbytes % 2)
-    if author.evidence.paths:
+    if author.evidence.stored:
         series = Dataset()
         series.SeriesInstanceUID = first.SeriesInstanceUID
         series.ReferencedInstanceSequence = [_plain(author, image) for image in author.evidence.images]

@@ -33,8 +33,8 @@ def write_segmentation(author: Author, folder: Path) -> list[Path]:
     """
     require_places(author)
     result, evidence = author.result, author.evidence
-    regions = evidence.stored(result.regions).astype(np.uint8)
-    scaled = np.clip(evidence.stored(result.maps).astype(np.float64) / (2 * result.limit), 0.0, 1.0)
+    regions = evidence.in_stored_order(result.regions).astype(np.uint8)
+    scaled = np.clip(evidence.in_stored_order(result.maps).astype(np.float64) / (2 * result.limit), 0.0, 1.0)
     stored = np.around(scaled * 255)
     return [
         _write(author, "segmentation", "BINARY", regions, regions, folder / "segmentation_binary.dcm"),

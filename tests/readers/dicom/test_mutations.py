@@ -9,8 +9,8 @@ import pytest
 from pydicom.data import get_testdata_file
 
 from invad_med.data.slices import ReadError, Slice
-from invad_med.readers.dicom.planes import planes_of
-from invad_med.readers.sources import read_slice, scan
+from invad_med.readers.dicom.stored import planes_of
+from invad_med.readers.sources import scan, whole_source
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -92,8 +92,8 @@ def read_right(path):
     (source,) = found.sources
     header = pydicom.dcmread(path, force=True, stop_before_pixels=True)
     try:
-        pieces = [read_slice(source, i) for i in range(source.n_slices)]
-        planes = planes_of(source)
+        pieces = whole_source(source)
+        planes = planes_of(pieces)
     except ReadError as error:
         return str(error)
     for piece in pieces:

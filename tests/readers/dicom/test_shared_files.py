@@ -19,7 +19,7 @@ import SimpleITK as sitk
 from invad_med.data.slices import ReadError
 from invad_med.readers import sources
 from invad_med.readers.dicom.headers import read_header
-from invad_med.readers.sources import read_slice, scan
+from invad_med.readers.sources import read_source, scan
 
 RAW = Path(os.environ.get("INVAD_SHARED", "../shared")) / "data" / "raw"
 DOC = Path(__file__).parents[3] / "docs" / "dicom_files.md"
@@ -107,12 +107,7 @@ def difference(found, meant, inside):
 
 def image_rows(source):
     """Yield (path, what it is, result, decoder) of every file of a source."""
-    pieces = []
-    for index in range(source.n_slices):
-        try:
-            pieces.append(read_slice(source, index).pixels)
-        except ReadError as error:
-            pieces.append(str(error))
+    pieces = [str(p) if isinstance(p, ReadError) else p.pixels for p in read_source(source)]
     for number, path in enumerate(source.paths):
         mine = pieces if len(source.paths) == 1 else pieces[number : number + 1]
         kind = describe(path) if source.kind == "dicom" else f"NIfTI, {source.n_slices} slices"

@@ -1,0 +1,101 @@
+"""The ignite handler that writes what a MONAI evaluator finds: a shell round `SourceWriter`."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from ignite.engine import Engine, Events
+from monai.engines import IterationEvents
+from tqdm import tqdm
+
+from invad_med.data.provenance import Provenance
+from invad_med.data.slices import ReadError
+from invad_med.inference.inputs import Inputs
+from invad_med.inference.monai import Carried
+from invad_med.inference.pipeline import scored, unreadable
+from invad_med.inference.results import INCOMPLETE, SourceWriter
+from invad_med.writers.dicom.export import DicomWriter
+
+
+class WriteResults:
+    """Write the results of a MONAI evaluator whose network is `invad_med.detection.Detectors`.
+
+    The engine's output has ``pred``, the maps, and ``detection``, a record for each image, where postprocessing and
+    other handlers find them.
+
+    Args:
+        inputs: what the evaluator goes through.
+        output_dir, dicom, provenance: see `SourceWriter`.
+        destination: DICOMweb root of a server that the DICOM objects are stored on as well, or None.
+
+    Raises:
+        ValueError, ConnectionError, ImportError: the destination cannot be used; see
+            `invad_med.archive.dicomweb.Destination`.
+    """
+
+    def __init__(
+        self,
+        inputs: Inputs,
+        output_dir: str | Path,
+        dicom: DicomWriter | None = None,
+        provenance: Callable[[str], Provenance] | None = None,
+        destination: str | None = None,
+    ) -> None:
+        store = None
+        if destination:
+            from invad_med.archive.dicomweb import Destination
+
+            store = Destination(destination)
+        self.inputs = inputs
+        told = (inputs.unscored, inputs.problems, inputs.base)
+        self._begin = functools.partial(SourceWriter, output_dir, dicom, provenance, store, *told)
+        self.writer = self._begin()
+
+    def attach(self, engine: Engine) -> None:
+        """Register with a MONAI evaluator."""
+        engine.add_event_handler(Events.STARTED, self._start)
+        engine.add_event_handler(IterationEvents.FORWARD_COMPLETED, self._unpack)
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self._collect)
+        engine.add_event_handler(Events.COMPLETED, self._complete)
+
+    def _start(self, engine: Engine) -> None:
+        self.writer = self._begin()
+        self.bar = tqdm(total=len(self.inputs.items), desc="scoring", unit="slice")
+
+    @staticmethod
+    def _unpack(engine: Engine) -> None:
+        output: Any = engine.state.output
+        detections = output["pred"]
+        if isinstance(detections, list):
+            output["pred"] = torch.stack([d.map for d in detections])[:, None]
+            output["detection"] = [Carried(d) for d in detections]
+
+    def _collect(self, engine: Engine) -> None:
+        batch: Any = engine.state.batch
+        output: Any = engine.state.output
+        for item, result in zip(batch, output, strict=True):
+            piece, entry = item["slice"], item["input"]
+            if isinstance(piece, ReadError):
+                prediction = unreadable(entry, piece)
+            else:
+                prediction = scored(entry, result["detection"], result["pred"][0])
+            self.writer.take(prediction, piece)
+            self.bar.update()
+
+    def _complete(self, engine: Engine) -> None:
+        self.writer.close()
+        self.bar.close()
+        print(self.writer.summary())
+
+    def finish(self) -> None:
+        """End the program with status 3 if anything could not be read, written or stored; the rest is there.
+
+        Raises:
+            SystemExit: with status 3.
+        """
+        if self.writer.incomplete:
+            raise SystemExit(INCOMPLETE)

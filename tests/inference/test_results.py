@@ -1,0 +1,261 @@
+"""The writer of results: what fails costs that file alone, and the table is whole at any time."""
+
+import csv
+import errno
+import gc
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+import weakref
+
+import numpy as np
+import pytest
+from dicom_results import LIMIT, make_series
+from PIL import Image
+
+from invad_med.bundle import root
+from invad_med.data.prediction import ChosenBy, Prediction, Status
+from invad_med.data.slices import Problem, ReadError, Source
+from invad_med.inference.results import SourceWriter
+from invad_med.readers.sources import read_source, scan
+from invad_med.writers.dicom.export import DicomWriter
+from invad_med.writers.table import GrowingTable, write_table
+
+
+def save(path, seed=0, size=(20, 24)):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.random.default_rng(seed).integers(0, 256, size, dtype=np.uint8)).save(path)
+
+
+def prediction_of(source, index, piece, reason=None):
+    if isinstance(piece, ReadError):
+        return Prediction(source, index, Status.UNREADABLE, str(piece), "phantom", ChosenBy.FOLDER)
+    values = np.random.default_rng(index).random(piece.pixels.shape[:2], dtype=np.float32)
+    return Prediction(
+        source, index, Status.SCORED, reason, "phantom", ChosenBy.FOLDER, values,
+        score=1.25 + index, p_value=0.05, threshold=2.0, map_threshold=LIMIT, paper_score=3.0,
+    )  # fmt: skip
+
+
+def take_all(writer, folder):
+    for source in scan(folder).sources:
+        for index, piece in enumerate(read_source(source)):
+            writer.take(prediction_of(source, index, piece), piece)
+
+
+def rows(output):
+    with (output / "scores.csv").open() as file:
+        table = list(csv.DictReader(file))
+    stated = json.loads((output / "scores.json").read_text())
+    assert [(r["input"], r["reason"]) for r in table] == [(r["input"], r["reason"] or "") for r in stated]
+    return table
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for i in range(4):
+        save(tmp_path / "in" / f"{i}.png", i)
+    pages = [Image.fromarray(np.full((8, 9), i, np.uint8)) for i in range(3)]
+    pages[0].save(tmp_path / "in" / "pages.tif", save_all=True, append_images=pages[1:])
+    return tmp_path / "in"
+
+
+def test_all_of_a_folder_is_written(folder, tmp_path):
+    (folder / "1.png").write_bytes((folder / "1.png").read_bytes()[:200])
+    problem, lost = Problem(folder / "x.png", "empty file"), Source("raster", (folder / "y.png",), "y", 1)
+    unscored = Prediction(lost, 0, Status.NO_MODEL, "no model for knees")
+    with SourceWriter(tmp_path / "out", unscored=[unscored], problems=[problem], base=folder) as writer:
+        take_all(writer, folder)
+    assert [(r["input"], r["slice"], r["status"]) for r in rows(tmp_path / "out")] == [
+        ("0", "0", "scored"), ("1", "0", "unreadable"), ("2", "0", "scored"), ("3", "0", "scored"),
+        *(("pages", str(i), "scored") for i in range(3)), ("x.png", "", "unreadable"), ("y", "0", "no model"),
+    ]  # fmt: skip
+    written = {p.relative_to(tmp_path / "out").as_posix() for p in (tmp_path / "out").rglob("*") if p.is_file()}
+    assert written == {
+        "scores.csv", "scores.json", "overview.png", "maps/pages.tif", *(f"maps/{i}.tif" for i in "023"),
+        *(f"heatmaps/{i}.png" for i in "023"), *(f"heatmaps/pages_s00{i}.png" for i in range(3)),
+    }  # fmt: skip
+    assert (writer.unreadable, writer.incomplete) == (2, True)
+    assert "6 slices scored, 2 above threshold; 1 without a model; 2 not read" in writer.summary()
+
+
+def test_a_folder_where_a_file_should_be_costs_that_file_alone(folder, tmp_path):
+    for name in ("maps/2.tif", "heatmaps/3.png", "maps/pages.tif"):
+        (tmp_path / "out" / name).mkdir(parents=True)
+    with SourceWriter(tmp_path / "out") as writer:
+        take_all(writer, folder)
+    table = rows(tmp_path / "out")
+    assert all(r["status"] == "scored" and r["score"] for r in table)
+    assert [r["reason"] for r in table] == [
+        "", "", "map not written (Is a directory)", "heatmap not written (Is a directory)",
+        *["map not written (Is a directory)"] * 3,
+    ]  # fmt: skip
+    files = {p.name for p in (tmp_path / "out").rglob("*") if p.is_file()}
+    assert {"2.png", "3.tif", "pages_s002.png", "overview.png"} <= files and "3.png" not in files
+    assert writer.incomplete and writer.unreadable == 0
+    assert "3 file(s) not written" in writer.summary()
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_disk_that_is_full_for_a_while_costs_what_was_written_then(tmp_path, monkeypatch, caplog):
+    volume = np.random.default_rng(0).integers(0, 900, (3, 24, 20), dtype=np.int16)
+    make_series(tmp_path / "in" / "a", np.concatenate([volume, volume[:1]]))
+    make_series(tmp_path / "in" / "b", np.concatenate([volume, volume[:1]]))
+    save(tmp_path / "in" / "c.png")
+    real = os.replace
+
+    def replace(start, end):
+        if "/a/" in str(end) and str(end).endswith((".nii.gz", "report.dcm")):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(end))
+        real(start, end)
+
+    monkeypatch.setattr(os, "replace", replace)
+    with SourceWriter(tmp_path / "out", DicomWriter(tmp_path / "out", ["overlay", "report"])) as writer:
+        take_all(writer, tmp_path / "in")
+    table = rows(tmp_path / "out")
+    reason = "map not written (No space left on device); DICOM report cannot be written (No space left on device)"
+    assert [r["reason"] for r in table] == [reason] * 4 + [""] * 5
+    files = [p.relative_to(tmp_path / "out").as_posix() for p in (tmp_path / "out").rglob("*") if p.is_file()]
+    assert sum("overlay" in f for f in files) == 8 and sum("report" in f for f in files) == 1
+    assert sum(f.endswith(".png") for f in files) == 10 and not any("partial" in f for f in files)
+    assert writer.incomplete and str(tmp_path) not in caplog.text
+    assert dict(writer.faults) == dict.fromkeys(reason.split("; "), 1)
+
+
+def test_a_picture_that_cannot_be_drawn_costs_itself(folder, tmp_path):
+    (source,) = scan(folder / "0.png").sources
+    (piece,) = read_source(source)
+    with SourceWriter(tmp_path / "out") as writer:
+        writer.take(
+            Prediction(source, 0, Status.SCORED, None, "phantom", map=np.ones((20, 24), np.float32), score=1.0), piece
+        )
+    assert [r["reason"] for r in rows(tmp_path / "out")] == ["heatmap not written (ValueError)"]
+    assert (tmp_path / "out" / "maps" / "0.tif").is_file()
+
+
+def test_an_input_of_the_longest_name_is_written(tmp_path):
+    name = "語" * 82 + "ab"  # 248 bytes
+    save(tmp_path / "in" / f"{name}.png")
+    save(tmp_path / "in" / "b.png")
+    with SourceWriter(tmp_path / "out") as writer:
+        take_all(writer, tmp_path / "in")
+    assert not writer.incomplete and len(list((tmp_path / "out" / "maps").iterdir())) == 2
+    assert (tmp_path / "out" / "heatmaps" / f"{name}.png").is_file()
+    assert [r["input"] for r in rows(tmp_path / "out")] == ["b", name]
+
+
+def test_nothing_is_held_of_a_source_that_is_complete(folder, tmp_path):
+    writer = SourceWriter(tmp_path / "out")
+    (source,) = scan(folder / "pages.tif").sources
+    pieces = read_source(source)
+    watched = [weakref.ref(piece) for piece in pieces]
+    while pieces:
+        piece = pieces.pop(0)
+        writer.take(prediction_of(source, piece.index, piece), piece)
+    del piece
+    gc.collect()
+    assert [ref() for ref in watched] == [None] * 3
+    assert (tmp_path / "out" / "maps" / "pages.tif").is_file()  # before it is closed
+    assert all(p.map is None for p in writer.predictions)
+
+
+def test_the_table_is_whole_after_every_row(folder, tmp_path):
+    source = Source("raster", (), "多,\"'\n", 6)
+    predictions = [
+        Prediction(source, i, Status.SCORED, None if i else "a;b", "brain", ChosenBy.DICOM, score=i / 3)
+        for i in range(6)
+    ]
+    for known in ([], predictions[:2]):
+        table = GrowingTable(known, [], tmp_path, folder)
+        for i in range(len(known), 6):
+            table.add(predictions[i])
+            assert len(rows(tmp_path)) == i + 1
+        grown = [(tmp_path / name).read_bytes() for name in ("scores.csv", "scores.json")]
+        write_table(predictions, [], tmp_path, folder)
+        assert grown == [(tmp_path / name).read_bytes() for name in ("scores.csv", "scores.json")]
+
+
+@pytest.mark.parametrize("name", ["scores.csv", "scores.json"])
+def test_a_row_that_does_not_fit_on_the_disk_leaves_the_table_as_it_was(tmp_path, name):
+    source = Source("raster", (), "x" * 200, 2)
+    rows_of = [Prediction(source, i, Status.NO_MODEL, "y" * 200) for i in range(2)]
+    table = GrowingTable([], [], tmp_path, tmp_path)
+    table.add(rows_of[0])
+    before = (tmp_path / name).read_bytes()
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) + 100, hard))  # a write beyond it stops in the middle
+    try:
+        with pytest.raises(OSError, match=r"No space left|File too large"):
+            table.add(rows_of[1])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert (tmp_path / name).read_bytes() == before
+    table.add(rows_of[1])
+    assert b"\n" in (tmp_path / name).read_bytes()[len(before) :]
+
+
+def test_a_table_that_vanishes_is_there_again_at_the_end(folder, tmp_path, caplog):
+    with SourceWriter(tmp_path / "out") as writer:
+        for source in scan(folder).sources:
+            for index, piece in enumerate(read_source(source)):
+                writer.take(prediction_of(source, index, piece), piece)
+                (tmp_path / "out" / "scores.json").unlink(missing_ok=True)
+    assert len(rows(tmp_path / "out")) == 7 and "the table lacks rows until the run ends (No such file" in caplog.text
+
+
+def test_a_run_that_is_terminated_keeps_the_scores_so_far(tmp_path):
+    for i in range(400):
+        save(tmp_path / "in" / "phantom" / f"{i:03d}.png", i)
+    (tmp_path / "in" / "broken.png").write_bytes(b"")
+    output = tmp_path / "out"
+    command = [sys.executable, "-m", "monai.bundle", "run", "--config_file", f"{root()}/configs/inference.json"]
+    command += ["--dataset_dir", str(tmp_path / "in"), "--output_dir", str(output), "--device", "cpu"]
+    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        deadline = time.monotonic() + 300
+        while len(list(output.rglob("heatmaps/**/*.png"))) < 6:
+            assert process.poll() is None and time.monotonic() < deadline
+            time.sleep(0.01)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == -signal.SIGTERM
+    finally:
+        process.kill()
+        process.wait()
+    with (output / "scores.csv").open() as file:
+        table = list(csv.DictReader(file))
+    stated = json.loads((output / "scores.json").read_text())
+    scored = [r for r in table if r["status"] == "scored"]
+    assert table[0]["input"] == "broken.png" and len(table) == len(scored) + 1
+    assert 0 <= len(table) - len(stated) <= 1  # it may have ended between the two files
+    pictures = len(list(output.rglob("heatmaps/**/*.png")))
+    assert 5 <= len(scored) <= pictures <= len(scored) + 1 and pictures < 400
+    assert all(float(r["score"]) and r["reason"] == "" for r in scored)
+
+
+def test_results_are_written_from_python_without_monai_ignite_and_mlflow(tmp_path):
+    code = (
+        "import sys\n"
+        "from invad_med import Prediction, load\n"
+        "from invad_med.inference.inputs import list_inputs\n"
+        "from invad_med.inference.pipeline import score_inputs\n"
+        "from invad_med.inference.results import SourceWriter\n"
+        "from invad_med.writers.dicom.export import DicomWriter\n"
+        "predictor = load()\n"
+        "inputs = list_inputs(sys.argv[1], predictor.detectors.names, predictor.detectors.default)\n"
+        "with SourceWriter('out', DicomWriter('out', ['report']), predictor.detectors.provenance) as writer:\n"
+        "    for prediction, piece in score_inputs(predictor.detectors, inputs):\n"
+        "        assert isinstance(prediction, Prediction)\n"
+        "        writer.take(prediction, piece)\n"
+        "again = predictor(sys.argv[1])\n"
+        "assert [p.score for p in again] == [p.score for p in writer.predictions]\n"
+        "print(*[name for name in ('monai', 'ignite', 'mlflow') if name in sys.modules])\n"
+    )
+    chest = f"{root()}/sample/chest"
+    done = subprocess.run([sys.executable, "-c", code, chest], capture_output=True, text=True, cwd=tmp_path)
+    assert (done.returncode, done.stdout.strip()) == (0, ""), done.stderr[-3000:]
+    assert {r["status"] for r in rows(tmp_path / "out")} == {"scored"}
+    assert len(list((tmp_path / "out").rglob("report.dcm"))) == 1
