@@ -14,11 +14,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from invad_med.inferers import InversionInferer
-from invad_med.networks import FrozenFeatures, create_denoiser
-from invad_med.networks.presets import DIT_PRESETS, MLP_PRESETS, VELOCITY_PRESETS
-from invad_med.training.recipes import find_recipe
-
-PRESETS = (*VELOCITY_PRESETS, *DIT_PRESETS, *MLP_PRESETS)
+from invad_med.networks import PRESETS, FrozenFeatures, create_denoiser, find_recipe
 
 
 def seconds(function: Callable[[], Any], repeats: int, cuda: bool) -> float:
@@ -122,11 +118,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m invad_med.commands.benchmark", description=(__doc__ or "").split(":")[0]
     )
-    parser.add_argument("--presets", nargs="+", choices=PRESETS, default=PRESETS, help="default: all")
+    parser.add_argument("--presets", nargs="+", choices=tuple(PRESETS), default=tuple(PRESETS), help="default: all")
     parser.add_argument("--backbone", help="default: each preset's own")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="%(default)s")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="%(default)s")
-    parser.add_argument("--compiled", action="store_true", help="with torch.compile, transformers only")
+    parser.add_argument("--compiled", action="store_true", help="with torch.compile")
     parser.add_argument("--batch_size", type=int, default=4, help="%(default)s")
     parser.add_argument("--repeats", type=int, default=3, help="%(default)s")
     parser.add_argument("--max_train_gb", type=float, default=4.0, help="train no network whose weights, gradients and "
@@ -153,7 +149,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             size = sum(p.numel() for p in create_denoiser(preset, channels).parameters()) * 16 / 1e9
         cost = measure_preset(
             preset, channels, device, dtype, options.batch_size, options.repeats, size <= options.max_train_gb,
-            options.compiled and preset not in MLP_PRESETS,
+            options.compiled,
         )  # fmt: skip
         trained = ["not measured", "", ""]
         if cost.step:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -46,8 +47,9 @@ class RunState:
         selection: what was best so far.
         log: what was logged so far; written with the state.
         configuration: plain values that the result depends on; another run's state is refused.
-        interval: steps between two writings; the last step is always written.
+        interval: steps between two writings, rounded up to whole optimiser steps; the last step is always written.
         resume: take up an existing file; False: begin anew and replace it.
+        accumulation_steps: iterations to an optimiser step.
 
     Raises:
         ValueError: at the start of the run, if the file is of another configuration; the differences are named.
@@ -66,11 +68,13 @@ class RunState:
         configuration: Mapping[str, Any],
         interval: int,
         resume: bool = True,
+        accumulation_steps: int = 1,
     ) -> None:
         self.path, self.network, self.average = Path(path), network, average
         self.optimizer, self.scheduler = optimizer, scheduler
         self.sampler, self.selection, self.log = sampler, selection, log
-        self.configuration, self.interval, self.resume = dict(configuration), interval, resume
+        self.configuration, self.resume = dict(configuration), resume
+        self.interval = math.ceil(interval / accumulation_steps) * accumulation_steps
 
     def attach(self, engine: Engine) -> None:
         """Register with a trainer."""

@@ -4,10 +4,10 @@ import csv
 
 import pytest
 import torch
+from invad_med.training.recipes import RECIPES, find_recipe
 
 from invad_med.networks import create_denoiser
 from invad_med.networks.presets import DIT_PRESETS, MLP_PRESETS, VELOCITY_PRESETS
-from invad_med.training.recipes import RECIPES, find_recipe
 
 
 def test_every_preset_has_a_recipe_and_the_papers_is_the_papers():
