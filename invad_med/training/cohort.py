@@ -9,8 +9,8 @@
 
 Groups (patients) are divided whole. Whoever chooses the weights on the images that calibrate them makes those look a
 little more normal than fresh ones; yet a set too small to be divided is better used twice than halved. So below
-`LEAST_CALIBRATION` images for the calibration or `LEAST_SELECTION` for the selection all held-out images do both, and log
-and provenance say so.
+`LEAST_CALIBRATION` images for the calibration or `LEAST_SELECTION` for the selection all held-out images do both, and
+log and provenance say so.
 """
 
 from __future__ import annotations

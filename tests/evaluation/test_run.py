@@ -15,10 +15,10 @@ from invad_med.data.bmad import read_tree
 from invad_med.detection import AnomalyDetector, FeatureHost, load_detector
 from invad_med.evaluation.dataset import Plan, choose_checkpoint, evaluate_dataset
 from invad_med.evaluation.run import Evaluator, find_datasets
-from invad_med.features.cached import prepare_features
 from invad_med.networks import FrozenFeatures, create_denoiser
 from invad_med.training.artefact import finish_training
 from invad_med.training.cohort import read_cohort
+from invad_med.training.features import prepare_features
 
 
 @pytest.fixture(scope="module")
