@@ -30,6 +30,7 @@ from invad_med.training.selection import Selection
 
 logger = logging.getLogger(__name__)
 
+SHOWN = 30  # differences that are named; a state of another version has more
 WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True)
 
 
@@ -94,8 +95,10 @@ class RunState:
         content = read_checkpoint(self.path)
         different = differences(content["configuration"], self.configuration)
         if different:
+            more = f"; and {len(different) - SHOWN} more" if len(different) > SHOWN else ""
             raise ValueError(
-                f"{self.path} is the state of a run with another configuration ({'; '.join(different)}): give another "
+                f"{self.path} is the state of a run with another configuration "
+                f"({'; '.join(different[:SHOWN])}{more}): give another "
                 "--output_dir, or --resume False to begin anew and replace it"
             )
         set_state_dict(
