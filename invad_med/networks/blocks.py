@@ -7,13 +7,10 @@ from torch.utils.checkpoint import checkpoint
 
 
 class Blocks(nn.ModuleList):
-    """Modules ``block(tokens, c)`` applied one after the other; in a state dict they are those of a plain list.
-
-    Attributes:
-        recompute: while training, keep no block's inner activations but compute them again in the backward pass.
-    """
+    """Modules ``block(tokens, c)`` applied one after the other; in a state dict they are those of a plain list."""
 
     recompute = False
+    """While training, keep no block's inner activations but compute them again in the backward pass."""
 
     def forward(self, tokens: Tensor, c: Tensor) -> Tensor:
         """Return the tokens (B, N, D) after all blocks, each given the condition ``c`` (B, D)."""

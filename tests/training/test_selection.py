@@ -11,6 +11,7 @@ from invad_med.detection import AnomalyDetector, FeatureHost
 from invad_med.networks import FrozenFeatures
 from invad_med.training.features import CohortFeatures
 from invad_med.training.selection import Selection, validation_auroc
+from tests.conftest import save
 
 
 class Validated:
@@ -103,6 +104,21 @@ def test_the_artefact_states_how_it_came_about_and_the_test_split_changes_nothin
     assert one["validation"]["step"] <= 6 and {"val_loss", "val_auroc"} <= one["validation"].keys()
     assert len(one["data_digest"]) == len(one["configuration_digest"]) == 16
     assert {"torch", "monai", "invad_med"} <= one["versions"].keys()
+
+
+def test_where_there_are_many_images_other_ones_calibrate_than_choose(train_here, tmp_path):
+    root = tmp_path / "brain"
+    for i in range(8):
+        save(root / "train" / "good" / f"t{i}.png", i)
+    for i in range(60):
+        save(root / "valid" / "good" / "img" / f"g{i}.png", 100 + i)
+    host = {"_target_": "tests.test_extension.PixelHost", "side": 8}
+    train_here(tmp_path / "out", dataset_dir=str(root), cache_dir=None, steps=2, host=host, modality="chest")
+    state = torch.load(tmp_path / "out" / "chest.pt", weights_only=True)
+    stated = state["_extra_state"]
+    assert (stated["train_images"], stated["selection_images"], stated["held_out_images"]) == (6, 21, 41)
+    assert "note" not in stated and len(state["calibration.reference"]) == 41
+    assert set(stated["validation"]) == {"step", "val_loss"}  # without abnormal images the loss decides
 
 
 def test_augmentation_is_repeatable_and_leaves_the_cache_out(train_here, tmp_path):
