@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import monai.bundle
 import numpy as np
 import pytest
 from PIL import Image
@@ -42,15 +43,35 @@ def cache(tmp_path_factory):
 
 
 @pytest.fixture
-def train_command(noise_set, cache):
-    """The command that trains a network of one narrow block: output folder, then keys and values."""
+def narrow(noise_set, cache):
+    """Keys of train.json for a short training of one narrow block on the noise set."""
+    return {
+        "dataset_dir": str(noise_set), "cache_dir": str(cache), "device": "cpu", "precision": "float32",
+        "denoiser#depth": 1, "denoiser#hidden_size": 32, "batch_size": 4, "accumulation_steps": 1,
+        "steps": 40, "checkpoint_interval": 3,
+    }  # fmt: skip
+
+
+@pytest.fixture
+def train_here(narrow):
+    """Train in this process: output folder, then keys of train.json by name."""
+
+    def run(output, **keys):
+        config = str(CONFIGS / "train.json")
+        monai.bundle.run(config_file=config, output_dir=str(output), **{**narrow, **keys})
+
+    return run
+
+
+@pytest.fixture
+def train_command(narrow):
+    """The command that trains so: output folder, then keys and values."""
 
     def command(output, *arguments, launcher=(), config=CONFIGS / "train.json"):
+        keys = [word for key, value in narrow.items() for word in (f"--{key}", value)]
         return [
             sys.executable, *(launcher or ("-m",)), "monai.bundle", "run", "--config_file", config,
-            "--dataset_dir", noise_set, "--output_dir", output, "--cache_dir", cache, "--device", "cpu",
-            "--denoiser#depth", 1, "--denoiser#hidden_size", 32, "--batch_size", 4, "--accumulation_steps", 1,
-            "--steps", 40, "--checkpoint_interval", 3, "--precision", "float32", *arguments,
+            "--output_dir", output, *keys, *arguments,
         ]  # fmt: skip
 
     return command

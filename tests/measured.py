@@ -13,10 +13,10 @@ def measured_folder(tmp_path_factory):
     import torch
 
     from invad_med.detection import AnomalyDetector, FeatureHost
-    from invad_med.features.cached import prepare_features
     from invad_med.networks import FrozenFeatures, create_denoiser
     from invad_med.training.artefact import finish_training
     from invad_med.training.cohort import read_cohort
+    from invad_med.training.features import prepare_features
 
     root = tmp_path_factory.mktemp("data")
     rng, lines = np.random.default_rng(0), ["split,class,name,patient"]

@@ -16,7 +16,7 @@ from invad_med.detection import Host, load_detector, read_provenance
 from invad_med.detection.engine import ENGINES, EagerEngine
 from invad_med.detection.host import HOSTS, Architecture
 from invad_med.diffusion import linear_alphas_cumprod
-from invad_med.networks import TokenMLP
+from invad_med.networks import PRESETS, Preset, Recipe, TokenMLP
 from invad_med.scoring.rules import RULES
 
 
@@ -77,6 +77,39 @@ def test_a_score(whole_way, monkeypatch):
     assert calibration.rule == "largest" and calibration.statistics_mean.shape == (1,)
     monkeypatch.delitem(RULES, "largest")
     with pytest.raises(ValueError, match="there is no rule 'largest' for the score; known are whitened_mean_and_cell"):
+        load_detector(model)
+
+
+class Pointwise(nn.Module):
+    """A noise predictor of two layers, without blocks."""
+
+    def __init__(self, channels, width):
+        super().__init__()
+        self.layers = nn.Sequential(nn.Conv2d(channels, width, 1), nn.SiLU(), nn.Conv2d(width, channels, 1))
+
+    def forward(self, x, timesteps):
+        return self.layers(x)
+
+
+@dataclass(frozen=True)
+class PointwiseSizes:
+    """Its width."""
+
+    width: int
+
+    def build(self, in_channels, input_size):
+        return Pointwise(in_channels, self.width)
+
+
+def test_a_denoiser(whole_way, monkeypatch):
+    recipe = Recipe(1e-3, 4, 4, steps=10, backbone="tf_efficientnet_lite0", gradient_norm=0.5)
+    monkeypatch.setitem(PRESETS, "pointwise", Preset(PointwiseSizes(16), recipe))
+    model, _ = whole_way({"preset": "pointwise", "denoiser#width": 8})
+    stated = read_provenance(model)
+    assert stated.architecture["preset"] == "pointwise" and stated.architecture["sizes"] == {"width": 8}
+    assert (stated.learning_rate, stated.steps) == (1e-3, 2)
+    monkeypatch.delitem(PRESETS, "pointwise")
+    with pytest.raises(ValueError, match="'pointwise' is no denoiser preset; choose one of cpu, tiny"):
         load_detector(model)
 
 

@@ -18,15 +18,12 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from invad_med.inferers import InversionInferer
-from invad_med.networks import FrozenFeatures, create_denoiser
-from invad_med.networks.presets import DIT_PRESETS, MLP_PRESETS, VELOCITY_PRESETS
-from invad_med.training.recipes import find_recipe
+from invad_med.networks import PRESETS, FrozenFeatures, create_denoiser, find_recipe
 
 EXAMPLES = """\
   OMP_NUM_THREADS=1 python -m invad_med benchmark --presets cpu tiny small
   python -m invad_med benchmark --device cuda --dtype bfloat16 --batch_size 64 --max_train_gb 60
 """
-PRESETS = (*VELOCITY_PRESETS, *DIT_PRESETS, *MLP_PRESETS)
 
 
 def seconds(function: Callable[[], Any], repeats: int, cuda: bool) -> float:
@@ -130,8 +127,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--presets",
         nargs="+",
-        choices=PRESETS,
-        default=PRESETS,
+        choices=tuple(PRESETS),
+        default=tuple(PRESETS),
         metavar="PRESET",
         help=f"of {', '.join(PRESETS)} (all)",
     )
@@ -140,7 +137,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--dtype", choices=("float32", "bfloat16"), default="float32", help="to compute in (%(default)s)"
     )
-    parser.add_argument("--compiled", action="store_true", help="with torch.compile, transformers only")
+    parser.add_argument("--compiled", action="store_true", help="with torch.compile")
     parser.add_argument("--batch_size", type=int, default=4, help="images at a time (%(default)s)")
     parser.add_argument("--repeats", type=int, default=3, help="of which the median counts (%(default)s)")
     parser.add_argument("--max_train_gb", type=float, default=4.0, help="train no network whose weights, gradients and "
@@ -170,7 +167,7 @@ def run(options: argparse.Namespace) -> int:
             size = sum(p.numel() for p in create_denoiser(preset, channels).parameters()) * 16 / 1e9
         cost = measure_preset(
             preset, channels, device, dtype, options.batch_size, options.repeats, size <= options.max_train_gb,
-            options.compiled and preset not in MLP_PRESETS,
+            options.compiled,
         )  # fmt: skip
         trained = ["not measured", "", ""]
         if cost.step:

@@ -23,9 +23,10 @@ from monai.bundle import ConfigParser
 from invad_med.bundle import root
 from invad_med.commands.overrides import overrides as keys_of
 from invad_med.data.bmad import datalist
-from invad_med.features.cached import CohortFeatures, cached_features
+from invad_med.features.cached import cached_features
 from invad_med.files import write_atomically
 from invad_med.options import check_parser, literals, read_overrides
+from invad_med.training.features import CohortFeatures
 from invad_med.training.selection import CalibratedAuroc
 
 EXAMPLES = """\
@@ -82,7 +83,7 @@ def learning_curve(
             )
             for label in (0, 1)
         )
-        auroc = CalibratedAuroc(detector.host, detector.timesteps, known.train, normal, abnormal, known.held_out)
+        auroc = CalibratedAuroc(detector.host, detector.timesteps, known.train, normal, abnormal, known.calibration)
         total = parser.get_parsed_content("total_iterations")
         curve: list[dict[str, float]] = []
         measuring = np.zeros(2)

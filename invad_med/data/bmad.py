@@ -153,6 +153,18 @@ def inspect_tree(root: Path | str) -> list[BmadDataset]:
     return datasets
 
 
+def read_dataset(root: Path | str) -> BmadDataset:
+    """Read the one data set below a folder.
+
+    Raises:
+        TreeError: as `read_tree`; not exactly one data set.
+    """
+    datasets = read_tree(root)
+    if len(datasets) != 1:
+        raise TreeError(f"{root} holds {len(datasets)} data sets, name one: {', '.join(str(d.root) for d in datasets)}")
+    return datasets[0]
+
+
 def datalist(root: Path | str, split: str, good_only: bool = False) -> list[dict[str, Any]]:
     """List one split of one data set for MONAI.
 
@@ -170,13 +182,11 @@ def datalist(root: Path | str, split: str, good_only: bool = False) -> list[dict
     """
     if split not in SPLITS:
         raise TreeError(f"split must be train, valid or test, not {split!r}")
-    datasets = read_tree(root)
-    if len(datasets) != 1:
-        raise TreeError(f"{root} holds {len(datasets)} data sets, name one: {', '.join(str(d.root) for d in datasets)}")
+    dataset = read_dataset(root)
     wanted = SPLITS[split]
-    items = [item for item in datasets[0].items if item.split == wanted]
+    items = [item for item in dataset.items if item.split == wanted]
     if not items and wanted != "valid":
-        raise TreeError(f"{datasets[0].root} has no image in its {wanted} split")
+        raise TreeError(f"{dataset.root} has no image in its {wanted} split")
     return [
         {
             "image": str(item.image),

@@ -22,6 +22,7 @@ class Provenance:
         denoiser_parameters: number of weights of the noise predictor.
         train_images, held_out_images: normal images learnt from, and those behind p-values and thresholds.
         selection_images: normal images that chose the weights; None: the held-out ones.
+        note: what a reader of p-values and thresholds should know of how they came about.
         cross_fit_folds: number of further trainings behind the references, 0 for none.
         data_digest: of all these images, `invad_med.files.data_digest`.
         configuration_digest: of all that the training depended on.
@@ -48,6 +49,7 @@ class Provenance:
     learning_rate: float | None = None
     validation: Mapping[str, float] = field(default_factory=dict)
     held_out_fraction: float | None = None
+    note: str = ""
 
     def to_state(self) -> dict[str, Any]:
         """Return plain values that a checkpoint loads safely; what is not known is left out."""

@@ -145,7 +145,7 @@ class FeatureArchitecture(Architecture):
     Args:
         backbone, out_indices, feature_norm, official_padding: of `invad_med.networks.FrozenFeatures`.
         preset: name in `invad_med.networks.presets.PRESETS`; None for a network that no preset makes.
-        sizes: what overrides the preset's sizes.
+        sizes: of the network; those of the preset where there are none.
         denoiser: class of the noise predictor, for the reader.
     """
 
@@ -173,10 +173,8 @@ class FeatureHost(Host):
 
     def __init__(self, features: FrozenFeatures, denoiser: nn.Module, image_size: int = 256) -> None:
         super().__init__()
-        if image_size % features.reduction:
-            raise ValueError(f"image_size={image_size} must be a multiple of the backbone's {features.reduction}")
         self.features, self.denoiser, self.image_size = features, denoiser, image_size
-        self.channels, self.grid_size = features.out_channels, image_size // features.reduction
+        self.channels, self.grid_size = features.out_channels, features.grid_size(image_size)
         self.alphas_cumprod = linear_alphas_cumprod()
 
     def raw(self, image: Tensor) -> Tensor:
@@ -225,7 +223,7 @@ class FeatureHost(Host):
                     f"the checkpoint's noise predictor is a {stated.denoiser}, which no preset builds: give the same "
                     "network again (key denoiser), or make it a preset (invad_med.networks.presets.PRESETS)"
                 )
-            size = stated.image_size // features.reduction
+            size = features.grid_size(stated.image_size)
             sizes: dict[str, Any] = dict(stated.sizes)
             denoiser = create_denoiser(stated.preset, features.out_channels, size, **sizes)
         return cls(features, denoiser, stated.image_size)

@@ -7,7 +7,6 @@ import logging
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -18,10 +17,8 @@ from invad_med.data.modalities import Modality
 from invad_med.data.transforms import to_image
 from invad_med.detection.host import Host
 from invad_med.features.cache import ArrayCache
-from invad_med.networks.checkpoints import round_to_half
 from invad_med.parallel import barrier, processes, rank, together
 from invad_med.readers.sources import read_raster
-from invad_med.training.cohort import Cohort
 
 logger = logging.getLogger(__name__)
 
@@ -46,7 +43,7 @@ def cached_features(
 
     Each image is computed alone, so that its features are the same whatever else is computed and after any
     interruption. A file that is truncated or of another shape is computed again. Two runs may share a cache, and of
-    several processes that train together each computes its share.
+    several processes that train together each computes its share. Images of equal content are computed once.
 
     Args:
         host: whose encoding, on the device to compute on.
@@ -68,7 +65,9 @@ def cached_features(
     limit = None if limit_gb is None else int(limit_gb * 1e9)
     cache = ArrayCache(cache_dir, shape, limit) if cache_dir else None
     digest = host.encoder_digest() if cache else ""
-    keys = [cache_key(path, digest, modality) for path in images] if cache else []
+    keys = [cache_key(path, digest, modality) if cache else str(path) for path in images]
+    firsts: dict[str, int] = {}
+    twins = [(i, first) for i, key in enumerate(keys) if (first := firsts.setdefault(key, i)) != i]
 
     def load(i: int) -> bool:
         array = cache.load(keys[i]) if cache else None
@@ -88,18 +87,20 @@ def cached_features(
             for _ in zip(bar, pool.map(compute, missing), strict=True):
                 pass
 
-    missing = [i for i in range(len(images)) if not load(i)]
+    missing = [i for i in firsts.values() if not load(i)]
     if cache and processes() > 1:
         together(lambda: fill([i for i in missing if i % processes() == rank()]))  # then all of it is in the cache
         missing_here = [i for i in missing if i % processes() != rank() and not load(i)]
     else:
         missing_here = missing
     fill(missing_here)
+    for i, first in twins:
+        result[i] = result[first]
     barrier()  # nobody removes what another still reads
     if cache and rank() == 0:
         left, removed = cache.trim()
-        report = "features: %d of %d images were in the cache, which holds %.2f GB; %d old entries removed"
-        logger.info(report, len(images) - len(missing), len(images), left / 1e9, removed)
+        report = "features: %d of %d different images were in the cache, which holds %.2f GB; %d old entries removed"
+        logger.info(report, len(firsts) - len(missing), len(firsts), left / 1e9, removed)
     return result
 
 
@@ -119,33 +120,3 @@ def one_thread_each(workers: int | None) -> Iterator[ThreadPoolExecutor]:
             yield pool
     finally:
         torch.set_num_threads(before)
-
-
-@dataclass(frozen=True)
-class CohortFeatures:
-    """Raw features (N, C, h, w) float16 of a cohort's training, held-out normal and abnormal validation images."""
-
-    train: Tensor
-    held_out: Tensor
-    abnormal: Tensor
-
-
-def prepare_features(
-    host: Host,
-    cohort: Cohort,
-    cache_dir: str | Path | None = None,
-    progress: bool = True,
-    workers: int | None = None,
-    limit_gb: float | None = None,
-) -> CohortFeatures:
-    """Round the backbone as it will be stored, compute a cohort's features, and fit the channel normalisation.
-
-    The arguments are those of `cached_features`.
-    """
-    round_to_half(host.encoder)
-    parts = (cohort.train, cohort.held_out, cohort.abnormal)
-    images = [path for part in parts for path in part]
-    found = cached_features(host, images, cohort.modality, cache_dir, progress, workers, limit_gb)
-    train, held_out, abnormal = found.split([len(part) for part in parts])
-    host.fit_normalisation(train)
-    return CohortFeatures(train, held_out, abnormal)

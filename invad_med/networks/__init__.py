@@ -4,16 +4,19 @@ from invad_med.networks.checkpoints import load_denoiser
 from invad_med.networks.dit import DiT
 from invad_med.networks.features import FrozenFeatures
 from invad_med.networks.mlp import TokenMLP
-from invad_med.networks.presets import DIT_PRESETS, MLP_PRESETS, create_denoiser
+from invad_med.networks.presets import PRESETS, Preset, create_denoiser, find_recipe
+from invad_med.networks.recipe import Recipe
 from invad_med.networks.velocity import VelocityDenoiser
 
 __all__ = [
-    "DIT_PRESETS",
-    "MLP_PRESETS",
+    "PRESETS",
     "DiT",
     "FrozenFeatures",
+    "Preset",
+    "Recipe",
     "TokenMLP",
     "VelocityDenoiser",
     "create_denoiser",
+    "find_recipe",
     "load_denoiser",
 ]

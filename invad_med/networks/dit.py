@@ -5,12 +5,15 @@ In shapes: B images, N tokens, D = ``hidden_size``, p = ``patch_size``, (C, h, w
 
 from __future__ import annotations
 
+import dataclasses
 import math
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
+
+from invad_med.networks.blocks import Blocks
 
 
 def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
@@ -136,11 +139,10 @@ class DiT(nn.Module):
         if hidden_size % num_heads or hidden_size % 4:
             raise ValueError(f"hidden_size={hidden_size} must be a multiple of num_heads={num_heads} and of 4")
         self.in_channels, self.input_size, self.patch_size = in_channels, input_size, patch_size
-        self.activation_checkpointing = False  # while training: keep no block's inner activations
         self.x_embedder = PatchEmbed(in_channels, hidden_size, patch_size)
         self.t_embedder = TimestepEmbedder(hidden_size)
         self.pos_embed = nn.Parameter(sincos_position_table(hidden_size, input_size // patch_size))
-        self.blocks = nn.ModuleList(DiTBlock(hidden_size, num_heads, mlp_ratio) for _ in range(depth))
+        self.blocks = Blocks(DiTBlock(hidden_size, num_heads, mlp_ratio) for _ in range(depth))
         self.final_layer = FinalLayer(hidden_size, patch_size**2 * in_channels)
         self._initialise()
 
@@ -164,14 +166,27 @@ class DiT(nn.Module):
             )
         c = self.t_embedder(timesteps)  # (B, D)
         tokens = self.x_embedder(x) + self.pos_embed  # (B, N, D), N = (h/p)^2
-        recompute = self.activation_checkpointing and self.training
-        for block in self.blocks:
-            tokens = checkpoint(block, tokens, c, use_reentrant=False) if recompute else block(tokens, c)
+        tokens = self.blocks(tokens, c)
         patches = self.final_layer(tokens, c)  # (B, N, p*p*C)
         side, p = self.input_size // self.patch_size, self.patch_size
         grid = patches.reshape(-1, side, side, p, p, self.in_channels)  # (B, h/p, w/p, p, p, C)
         grid = grid.permute(0, 5, 1, 3, 2, 4)  # (B, C, h/p, p, w/p, p)
         return grid.reshape(-1, self.in_channels, side * p, side * p)  # (B, C, h, w)
+
+
+@dataclass(frozen=True)
+class DiTSizes:
+    """Sizes of a `DiT`."""
+
+    depth: int  # number of blocks
+    hidden_size: int  # width, a multiple of num_heads and of 4
+    num_heads: int  # attention heads
+    patch_size: int = 1  # side of a token's patch, a divisor of the feature map's side
+    mlp_ratio: float = 4.0  # inner width of a block's MLP over hidden_size
+
+    def build(self, in_channels: int, input_size: int) -> nn.Module:
+        """Return a new network over feature maps (B, in_channels, input_size, input_size)."""
+        return DiT(in_channels, input_size, **dataclasses.asdict(self))
 
 
 def sincos_position_table(hidden_size: int, side: int) -> Tensor:

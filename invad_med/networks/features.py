@@ -100,6 +100,16 @@ class FrozenFeatures(nn.Module):
         self.requires_grad_(False)
         self.eval()
 
+    def grid_size(self, image_size: int) -> int:
+        """Return h = w of the features of square images of ``image_size`` pixels a side.
+
+        Raises:
+            ValueError: it is no multiple of the backbone's reduction.
+        """
+        if not isinstance(image_size, int) or image_size < 1 or image_size % self.reduction:
+            raise ValueError(f"image_size={image_size!r} must be a multiple of the backbone's {self.reduction}")
+        return image_size // self.reduction
+
     @staticmethod
     def _choose(backbone: str, weights: Origin, weights_file: str | Path | None) -> Origin:
         if weights == "auto":

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
+from dataclasses import dataclass
+
 from torch import Tensor, nn
 
+from invad_med.networks.blocks import Blocks
 from invad_med.networks.dit import TimestepEmbedder, modulate
 
 
@@ -49,7 +53,7 @@ class TokenMLP(nn.Module):
         self.in_channels = in_channels
         self.input_proj = nn.Linear(in_channels, hidden_size)
         self.time_embed = TimestepEmbedder(hidden_size)
-        self.res_blocks = nn.ModuleList(ResBlock(hidden_size) for _ in range(depth))
+        self.res_blocks = Blocks(ResBlock(hidden_size) for _ in range(depth))
         self.final_layer = FinalLayer(hidden_size, in_channels)
         for name, parameter in self.named_parameters():
             if "adaLN_modulation" in name or name.startswith("final_layer.linear"):
@@ -61,6 +65,22 @@ class TokenMLP(nn.Module):
             raise ValueError(f"TokenMLP expects (B, {self.in_channels}, h, w), not {tuple(x.shape)}")
         c = self.time_embed(timesteps)
         tokens = self.input_proj(x.flatten(2).transpose(1, 2))  # (B, C, h, w) -> (B, h w, C) -> (B, h w, D)
-        for block in self.res_blocks:
-            tokens = block(tokens, c)
+        tokens = self.res_blocks(tokens, c)
         return self.final_layer(tokens, c).transpose(1, 2).reshape(x.shape)  # (B, h w, C) -> (B, C, h, w)
+
+    @property
+    def blocks(self) -> Blocks:
+        """The residual blocks, under the name that every network offers them by."""
+        return self.res_blocks
+
+
+@dataclass(frozen=True)
+class TokenMLPSizes:
+    """Sizes of a `TokenMLP`."""
+
+    depth: int  # number of residual blocks
+    hidden_size: int  # width
+
+    def build(self, in_channels: int, input_size: int) -> nn.Module:
+        """Return a new network over feature maps (B, in_channels, h, w) of any side."""
+        return TokenMLP(in_channels, **dataclasses.asdict(self))

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor, nn
 
 from invad_med.diffusion import linear_alphas_cumprod
+from invad_med.networks.blocks import Blocks, blocks_of
+from invad_med.networks.dit import DiTSizes
 
 
 class VelocityDenoiser(nn.Module):
@@ -35,3 +39,17 @@ class VelocityDenoiser(nn.Module):
         steps = timesteps.to(torch.long)
         signal, noise = (table[steps].view(-1, 1, 1, 1) for table in (self.sqrt_abar, self.sqrt_noise))
         return signal * self.network(x, timesteps) + noise * x
+
+    @property
+    def blocks(self) -> Blocks:
+        """Those of the network within."""
+        return blocks_of(self.network)
+
+
+@dataclass(frozen=True)
+class VelocityDiTSizes(DiTSizes):
+    """Sizes of a `VelocityDenoiser` around a `DiT`."""
+
+    def build(self, in_channels: int, input_size: int) -> nn.Module:
+        """Return a new network over feature maps (B, in_channels, input_size, input_size)."""
+        return VelocityDenoiser(super().build(in_channels, input_size))

@@ -13,14 +13,18 @@ from torch import Tensor
 
 import invad_med
 from invad_med.detection import AnomalyDetector, Provenance
-from invad_med.features.cached import CohortFeatures
 from invad_med.features.endpoints import walk_to_noise
 from invad_med.files import data_digest, whole_file
 from invad_med.networks.checkpoints import half_precision, load_strictly, round_to_half
+from invad_med.networks.recipe import Recipe
+from invad_med.parallel import processes
 from invad_med.training.cohort import Cohort
 from invad_med.training.configuration import configuration_digest
+from invad_med.training.features import CohortFeatures
 
 logger = logging.getLogger(__name__)
+
+SHARED = "the images that calibrate the model also chose its weights: p-values may be a little too small"
 
 
 def end_points(detector: AnomalyDetector, raw: Tensor, batch_size: int = 16) -> Tensor:
@@ -35,9 +39,10 @@ def finish_training(
     features: CohortFeatures,
     path: str | Path,
     configuration: Mapping[str, Any] | None = None,
+    recipe: Recipe | None = None,
     **provenance: Any,
 ) -> Path:
-    """Take up the trained denoiser, calibrate on the held-out normals, and write the artefact whole or not at all.
+    """Take up the trained denoiser, calibrate it, and write the artefact whole or not at all.
 
     Weights are rounded to half precision, as they are stored, before the calibration is fitted on them.
 
@@ -47,7 +52,8 @@ def finish_training(
         cohort, features: what it was trained on.
         path: file to write.
         configuration: plain values that the result depends on; their digest is stated.
-        provenance: further fields of `invad_med.detection.Provenance`, such as seed and steps.
+        recipe: of this run, resolved: steps, images a step and peak rate are stated.
+        provenance: further fields of `invad_med.detection.Provenance`, such as seed.
 
     Returns:
         The path.
@@ -56,15 +62,22 @@ def finish_training(
     detector.eval()
     round_to_half(detector.host.denoiser)
     detector.calibration.fit(
-        end_points(detector, features.train), end_points(detector, features.held_out), detector.timesteps
+        end_points(detector, features.train), end_points(detector, features.calibration), detector.timesteps
     )
+    if recipe is not None:
+        images_a_step = recipe.batch_size * recipe.accumulation(processes()) * processes()
+        stated = {"steps": recipe.steps, "batch_size": images_a_step, "learning_rate": recipe.learning_rate}
+        provenance = stated | provenance
     detector.provenance = Provenance(
         architecture=detector.host.architecture.to_plain(),
         modality=cohort.modality.name,
         title=cohort.modality.title,
         denoiser_parameters=sum(p.numel() for p in detector.host.denoiser.parameters()),
         train_images=len(cohort.train),
-        held_out_images=len(cohort.held_out),
+        held_out_images=len(cohort.calibration),
+        selection_images=len(cohort.selection),
+        note=SHARED if cohort.shared else "",
+        held_out_fraction=cohort.division.held_out_fraction,
         data_digest=data_digest([*cohort.train, *cohort.held_out]),
         configuration_digest=configuration_digest(configuration or {}),
         versions={"invad_med": invad_med.__version__, "monai": monai.__version__, "torch": str(torch.__version__)},

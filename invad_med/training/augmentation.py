@@ -31,9 +31,7 @@ class AugmentedImages(torch.utils.data.Dataset):
         size: side of the square image in pixels.
     """
 
-    def __init__(
-        self, images: Sequence[Path], modality: Modality, augmentation: Compose, seed: int = 0, size: int = 256
-    ) -> None:
+    def __init__(self, images: Sequence[Path], modality: Modality, augmentation: Compose, seed: int, size: int) -> None:
         self.images, self.modality, self.augmentation = images, modality, augmentation
         self.seed, self.size = seed, size
 
@@ -47,6 +45,11 @@ class AugmentedImages(torch.utils.data.Dataset):
         self.augmentation.set_random_state(int(torch.randint(2**31, (1,), generator=generator)))
         altered = torch.as_tensor(self.augmentation(image)).as_subclass(Tensor).clamp(0.0, 1.0)
         return {CommonKeys.IMAGE: altered, "index": key.sample, "step": key.step}
+
+
+def enabled_augmentation(augmentation: Compose, enabled: bool) -> Compose | None:
+    """Return the augmentation of a run: the given one, or None where it is not enabled."""
+    return augmentation if enabled else None
 
 
 def training_dataset(

@@ -34,6 +34,12 @@ class AveragedWeights(EMAHandler):
         super().__init__(model, momentum=momentum)
         self.schedule = EMAWarmUp(momentum_warmup if warmup_steps else momentum, warmup_steps, momentum)
         self.every = accumulation_steps
+        self.settings = {
+            "momentum": momentum,
+            "momentum_warmup": momentum_warmup,
+            "warmup_steps": warmup_steps,
+            "accumulation_steps": accumulation_steps,
+        }
 
     def attach(self, engine: Engine, *args: Any, **kwargs: Any) -> None:
         """Register with a trainer."""

@@ -19,6 +19,7 @@ class GradientClipping:
 
     def __init__(self, network: nn.Module, max_norm: float = 1.0, accumulation_steps: int = 1) -> None:
         self.network, self.max_norm, self.every = network, max_norm, accumulation_steps
+        self.settings = {"max_norm": max_norm, "accumulation_steps": accumulation_steps}
 
     def attach(self, engine: Engine) -> None:
         """Register with a MONAI trainer."""

@@ -1,31 +1,86 @@
-"""Which normal images a model learns from, and which it is selected and calibrated on: never the same group."""
+"""Which normal images a model learns from, is selected on, and is calibrated on.
+
+| part | its images | what they decide |
+|---|---|---|
+| train | normal ones of ``train``, less what is held out | the weights, and what normal looks like |
+| selection | a share of the held-out normal ones, whole groups | which of the validated weights are kept |
+| calibration | the other held-out normal ones | p-values and thresholds |
+| abnormal | abnormal ones of ``valid`` | which of the validated weights are kept |
+
+Groups (patients) are divided whole. Whoever chooses the weights on the images that calibrate them makes those look a
+little more normal than fresh ones; yet a set too small to be divided is better used twice than halved. So below
+`LEAST_CALIBRATION` images for the calibration or `LEAST_SELECTION` for the selection all held-out images do both, and
+log and provenance say so.
+"""
 
 from __future__ import annotations
 
 import hashlib
+import logging
 import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from invad_med.data.bmad import datalist, read_tree
+from invad_med.data.bmad import BmadDataset, read_dataset
 from invad_med.data.modalities import Modality, how_to_state, require_modality
+
+logger = logging.getLogger(__name__)
+
+LEAST_CALIBRATION = 39  # a false-positive rate of 1 / 40 stays in reach
+LEAST_SELECTION = 10
+
+Groups = Mapping[str, Sequence[Path]]
+
+
+@dataclass(frozen=True)
+class Division:
+    """How a data set's images are divided; the arguments of `read_cohort`."""
+
+    held_out_fraction: float = 0.15
+    selection_fraction: float = 1 / 3
+    train_fraction: float = 1.0
+    fold: str | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.held_out_fraction < 1.0:
+            raise ValueError(f"held_out_fraction={self.held_out_fraction} must be at least 0 and below 1")
+        if not 0.0 <= self.selection_fraction < 1.0:
+            raise ValueError(f"selection_fraction={self.selection_fraction} must be at least 0 and below 1")
+        if not 0.0 < self.train_fraction <= 1.0:
+            raise ValueError(f"train_fraction={self.train_fraction} must be above 0 and at most 1")
 
 
 @dataclass(frozen=True)
 class Cohort:
-    """The images of one data set by what training may do with them.
+    """The images of one data set by what training may do with them, see the table above.
 
     Args:
         modality: how its images are prepared.
         train: normal images the denoiser learns from.
-        held_out: normal images for selection and calibration, of groups that ``train`` does not have.
+        selection: normal images that choose the weights.
+        calibration: normal images behind p-values and thresholds; those of ``selection`` or none of its groups.
         abnormal: abnormal images of ``valid``, for selection alone.
+        division: how they were divided.
     """
 
     modality: Modality
     train: tuple[Path, ...]
-    held_out: tuple[Path, ...]
+    selection: tuple[Path, ...]
+    calibration: tuple[Path, ...]
     abnormal: tuple[Path, ...] = ()
+    division: Division = Division()
+
+    @property
+    def shared(self) -> bool:
+        """Whether the images that choose the weights also calibrate them."""
+        return self.selection == self.calibration
+
+    @property
+    def held_out(self) -> tuple[Path, ...]:
+        """The normal images that are not learnt from."""
+        return tuple(sorted({*self.selection, *self.calibration}))
 
 
 def read_cohort(
@@ -35,6 +90,7 @@ def read_cohort(
     seed: int = 0,
     train_fraction: float = 1.0,
     fold: str | None = None,
+    selection_fraction: float = 1 / 3,
 ) -> Cohort:
     """Divide a data set's images: nothing of ``test`` is touched, and abnormal ones of ``valid`` serve selection alone.
 
@@ -48,62 +104,119 @@ def read_cohort(
         seed: of the order.
         train_fraction: share of what is not held out to learn from, 0 < fraction <= 1, by whole groups: to measure
             what more data would bring.
-        fold: ``"k/K"``, 1 <= k <= K: divide what would be learnt from into K parts of whole groups, and hold out the
-            kth alone, to cross-fit.
+        fold: ``"k/K"``, 1 <= k <= K: divide what would be learnt from into K parts of whole groups, and calibrate on
+            the kth alone, which is not learnt from, to cross-fit. What is held out otherwise serves selection.
+        selection_fraction: share of the held-out images that chooses the weights and does not calibrate them,
+            0 <= fraction < 1, by whole groups, where there are enough; 0: all do both.
 
     Raises:
         ValueError: an unreadable tree, an unknown modality, or no image left to train or to calibrate on.
     """
-    if not 0.0 <= held_out_fraction < 1.0:
-        raise ValueError(f"held_out_fraction={held_out_fraction} must be at least 0 and below 1")
-    if not 0.0 < train_fraction <= 1.0:
-        raise ValueError(f"train_fraction={train_fraction} must be above 0 and at most 1")
-    shown = require_modality(modality) if modality else read_tree(dataset_dir)[0].modality
+    division = Division(held_out_fraction, selection_fraction, train_fraction, fold, seed)
+    dataset = read_dataset(dataset_dir)
+    shown = require_modality(modality) if modality else dataset.modality
     if shown is None:
         raise ValueError(f"nothing says what the images of {dataset_dir} show: {how_to_state()}")
-    items = datalist(dataset_dir, "train", good_only=True)
-    groups: dict[str, list[Path]] = {}
-    for item in items:
-        groups.setdefault(item["group"] or item["image"], []).append(Path(item["image"]))
-    order = sorted(groups, key=lambda name: hashlib.sha256(f"{seed}:{Path(name).name}".encode()).digest())
-    held_out: list[Path] = []
-    chosen: set[str] = set()
-    for name in order[:-1]:  # at least one group is left to learn from
-        if len(held_out) >= held_out_fraction * len(items):
-            break
-        # A group that alone is most of the set would leave too little: skip it.
-        if len(held_out) + len(groups[name]) <= 2 * held_out_fraction * len(items):
-            held_out += groups[name]
-            chosen.add(name)
-    valid = datalist(dataset_dir, "valid")
-    held_out += [Path(item["image"]) for item in valid if not item["label"]]
-    abnormal = [Path(item["image"]) for item in valid if item["label"]]
+    normal = _groups(dataset, "train")
+    if not normal:
+        raise ValueError(f"{dataset_dir} has no normal image in its train split")
+    order = _seeded(normal, seed)
+    chosen = _take(order[:-1], normal, held_out_fraction * _count(normal))  # at least one group is left to learn from
+    held_out = _groups(dataset, "valid")
+    for name in chosen:
+        held_out[name] = [*normal[name], *held_out.get(name, [])]
     remaining = [name for name in reversed(order) if name not in chosen]
-    wanted = train_fraction * sum(len(groups[name]) for name in remaining)
-    learnt: list[list[Path]] = []
+    enough = train_fraction * sum(len(normal[name]) for name in remaining)
+    learnt: list[str] = []
     for name in remaining:
-        if sum(map(len, learnt)) < wanted:
-            learnt.append(groups[name])
-    if fold is not None:
-        learnt, held_out = _without_fold(learnt, fold)
-    train = [path for group in learnt for path in group]
+        if sum(len(normal[other]) for other in learnt) < enough:
+            learnt.append(name)
     if not held_out:
         raise ValueError(
             f"{dataset_dir} has no normal image to calibrate on: raise held_out_fraction or add valid/good"
         )
-    return Cohort(shown, tuple(sorted(train)), tuple(sorted(held_out)), tuple(sorted(abnormal)))
+    both = len(set(learnt) & held_out.keys())
+    if both:
+        logger.warning("%d groups of valid/good are learnt from as well: p-values are too small for them", both)
+    if fold is None:
+        selection, calibration = (_images(held_out, names) for names in _divide(held_out, selection_fraction, seed))
+    else:
+        part = _fold(learnt, normal, fold)
+        selection, calibration = _images(held_out, held_out), _images(normal, part)
+        learnt = [name for name in learnt if name not in part]
+    return Cohort(
+        shown,
+        _images(normal, learnt),
+        selection,
+        calibration,
+        tuple(sorted(item.image for item in dataset.items if item.split == "valid" and item.label)),
+        division,
+    )
 
 
-def _without_fold(groups: list[list[Path]], fold: str) -> tuple[list[list[Path]], list[Path]]:
-    """Return the groups to learn from and the images to hold out: parts of about as many images, large groups first."""
+def _groups(dataset: BmadDataset, split: str) -> dict[str, Sequence[Path]]:
+    """Return the normal images of a split by group, an image without one being its own."""
+    groups: dict[str, list[Path]] = {}
+    for item in dataset.items:
+        if item.split == split and not item.label:
+            groups.setdefault(item.group or str(item.image), []).append(item.image)
+    return dict(groups)
+
+
+def _seeded(names: Iterable[str], seed: int) -> list[str]:
+    return sorted(names, key=lambda name: hashlib.sha256(f"{seed}:{Path(name).name}".encode()).digest())
+
+
+def _count(groups: Groups) -> int:
+    return sum(map(len, groups.values()))
+
+
+def _images(groups: Groups, names: Iterable[str]) -> tuple[Path, ...]:
+    return tuple(sorted(path for name in names for path in groups[name]))
+
+
+def _take(order: Iterable[str], groups: Groups, images: float) -> list[str]:
+    """Return groups, in order, until they have so many images; one that would make it twice that is passed over."""
+    taken: list[str] = []
+    count = 0
+    for name in order:
+        if count >= images:
+            break
+        if count + len(groups[name]) <= 2 * images:
+            taken.append(name)
+            count += len(groups[name])
+    return taken
+
+
+def _divide(held_out: Groups, fraction: float, seed: int) -> tuple[list[str], list[str]]:
+    """Return the groups that select and those that calibrate: all of them twice where there are too few images."""
+    names = list(held_out)
+    selection = _take(_seeded(names, seed), held_out, fraction * _count(held_out))
+    count = sum(len(held_out[name]) for name in selection)
+    left = _count(held_out) - count
+    if fraction == 0.0:
+        return names, names
+    if count < LEAST_SELECTION or left < LEAST_CALIBRATION:
+        logger.info(
+            "%d held-out normal images are too few to divide (at least %d to choose the weights and %d to calibrate): "
+            "all of them do both, so that p-values may be a little too small",
+            count + left,
+            LEAST_SELECTION,
+            LEAST_CALIBRATION,
+        )
+        return names, names
+    return selection, [name for name in names if name not in selection]
+
+
+def _fold(names: Sequence[str], groups: Groups, fold: str) -> list[str]:
+    """Return the groups of the fold ``k/K``: parts of about as many images, large groups first."""
     match = re.fullmatch(r"(\d+)/(\d+)", fold)
     k, count = map(int, match.groups()) if match else (0, 0)
     if not 1 <= k <= count or count < 2:
         raise ValueError(f"fold={fold!r} must be k/K with 1 <= k <= K and K of at least 2, such as 1/5")
-    if count > len(groups):
-        raise ValueError(f"fold={fold}: there are only {len(groups)} groups of normal training images to divide")
-    parts: list[list[list[Path]]] = [[] for _ in range(count)]
-    for group in sorted(groups, key=len, reverse=True):
-        min(parts, key=lambda part: sum(map(len, part))).append(group)
-    rest = [group for i, part in enumerate(parts, start=1) if i != k for group in part]
-    return rest, [path for group in parts[k - 1] for path in group]
+    if count > len(names):
+        raise ValueError(f"fold={fold}: there are only {len(names)} groups of normal training images to divide")
+    parts: list[list[str]] = [[] for _ in range(count)]
+    for name in sorted(names, key=lambda name: len(groups[name]), reverse=True):
+        min(parts, key=lambda part: sum(len(groups[other]) for other in part)).append(name)
+    return parts[k - 1]

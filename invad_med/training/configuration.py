@@ -7,36 +7,38 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from torch.optim import Optimizer
-
-from invad_med.detection.host import Host
+from invad_med.detection import AnomalyDetector
 from invad_med.files import data_digest
+from invad_med.networks.recipe import Recipe
 from invad_med.training.cohort import Cohort
+from invad_med.training.description import describe, network_digest
 
 
-def describe_run(cohort: Cohort, host: Host, optimizer: Optimizer, **values: Any) -> dict[str, Any]:
-    """Return the configuration of a run: digests of its data and networks, the optimiser's settings, and ``values``."""
-    described = {
-        "dataset": cohort.modality.name,
-        "train_images": data_digest(cohort.train),
-        "held_out_images": data_digest(cohort.held_out),
-        "abnormal_images": data_digest(cohort.abnormal),
-        **{f"architecture.{name}": value for name, value in host.architecture.to_plain().items()},
-        "encoder_digest": host.encoder_digest()[:16],
-        "denoiser_parameters": sum(p.numel() for p in host.denoiser.parameters()),
-        "optimizer": type(optimizer).__name__,
+def describe_run(recipe: Recipe, cohort: Cohort, detector: AnomalyDetector, **parts: Any) -> dict[str, Any]:
+    """Return the configuration of a run, told by the objects that make it.
+
+    Args:
+        recipe: of this run, resolved: every field of it.
+        cohort: digests of its images, and how they were divided.
+        detector: architecture and digests of its networks, timesteps and rule of its score.
+        parts: whatever else shapes the result, by name, see `invad_med.training.description.describe`: optimiser,
+            schedule, averaging, augmentation, selection, seed.
+    """
+    host = detector.host
+    known = {
+        "recipe": recipe,
+        "cohort": {
+            "modality": cohort.modality.name,
+            **{part: data_digest(getattr(cohort, part)) for part in ("train", "selection", "calibration", "abnormal")},
+        },
+        "division": cohort.division,
+        "architecture": host.architecture.to_plain(),
+        "encoder": host.encoder_digest()[:16],
+        "denoiser": network_digest(host.denoiser, weights=False),
+        "timesteps": detector.timesteps,
+        "rule": detector.calibration.rule,
     }
-    described |= {f"optimizer.{name}": value for name, value in optimizer.defaults.items()}
-    return {name: plain(value) for name, value in (described | values).items()}
-
-
-def plain(value: Any) -> Any:
-    """Return a value that a checkpoint loads safely: None, bool, number, string, or lists of these."""
-    if value is None or isinstance(value, bool | int | float | str):
-        return value
-    if isinstance(value, list | tuple):
-        return [plain(item) for item in value]
-    return str(value)
+    return {key: value for name, part in {**known, **parts}.items() for key, value in describe(name, part).items()}
 
 
 def configuration_digest(configuration: Mapping[str, Any]) -> str:

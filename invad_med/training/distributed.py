@@ -7,7 +7,7 @@ from torch import nn
 from torch.distributed.fsdp import fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
-from invad_med.networks.dit import DiTBlock
+from invad_med.networks.blocks import blocks_of
 
 
 def share_network(
@@ -19,16 +19,18 @@ def share_network(
         network: the same in every process.
         average: the network of averaged weights; sharded with it, else left alone.
         device: this process's.
-        fully_sharded: divide weights, gradients and optimiser state among the processes (FSDP), for networks that a
-            single device does not hold; else each process holds all of them (DDP).
+        fully_sharded: divide weights, gradients and optimiser state among the processes (FSDP), block by block, for
+            networks that a single device does not hold; else each process holds all of them (DDP).
+
+    Raises:
+        ValueError: a network without blocks is to be sharded.
     """
     if not fully_sharded:
         devices = [device] if torch.device(device).type == "cuda" else None
         return DistributedDataParallel(network, device_ids=devices, broadcast_buffers=False)
     for module in (network, average):
-        for block in module.modules():
-            if isinstance(block, DiTBlock):
-                fully_shard(block)
+        for block in blocks_of(module):
+            fully_shard(block)
         # The root would stay whole after a forward pass in expectation of a backward one; the average has none.
         fully_shard(module, reshard_after_forward=module is average)
     return network

@@ -28,6 +28,7 @@ class TrainingProgress:
         self.description, self.total = description, total
         self.smoothing, self.enabled = smoothing, enabled
         self.loss: float | None = None
+        self.bar: tqdm | None = None  # until the run starts, which another handler may refuse
 
     def attach(self, engine: Engine) -> None:
         """Register with a trainer whose output holds ``loss``."""
@@ -44,10 +45,12 @@ class TrainingProgress:
         output: Any = engine.state.output
         loss = float(output["loss"].detach())
         self.loss = loss if self.loss is None else self.smoothing * self.loss + (1 - self.smoothing) * loss
-        self.bar.set_postfix(loss=f"{self.loss:.4f}", refresh=False)
-        self.bar.update()
+        if self.bar is not None:
+            self.bar.set_postfix(loss=f"{self.loss:.4f}", refresh=False)
+            self.bar.update()
 
     def _close(self, engine: Engine, *error: BaseException) -> None:
-        self.bar.close()
+        if self.bar is not None:
+            self.bar.close()
         if error:
             raise error[0]

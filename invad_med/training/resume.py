@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ from invad_med.training.selection import Selection
 
 logger = logging.getLogger(__name__)
 
+SHOWN = 30  # differences that are named; a state of another version has more
 WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True)
 
 
@@ -46,8 +48,9 @@ class RunState:
         selection: what was best so far.
         log: what was logged so far; written with the state.
         configuration: plain values that the result depends on; another run's state is refused.
-        interval: steps between two writings; the last step is always written.
+        interval: steps between two writings, rounded up to whole optimiser steps; the last step is always written.
         resume: take up an existing file; False: begin anew and replace it.
+        accumulation_steps: iterations to an optimiser step.
 
     Raises:
         ValueError: at the start of the run, if the file is of another configuration; the differences are named.
@@ -66,11 +69,13 @@ class RunState:
         configuration: Mapping[str, Any],
         interval: int,
         resume: bool = True,
+        accumulation_steps: int = 1,
     ) -> None:
         self.path, self.network, self.average = Path(path), network, average
         self.optimizer, self.scheduler = optimizer, scheduler
         self.sampler, self.selection, self.log = sampler, selection, log
-        self.configuration, self.interval, self.resume = dict(configuration), interval, resume
+        self.configuration, self.resume = dict(configuration), resume
+        self.interval = math.ceil(interval / accumulation_steps) * accumulation_steps
 
     def attach(self, engine: Engine) -> None:
         """Register with a trainer."""
@@ -89,8 +94,10 @@ class RunState:
         content = read_checkpoint(self.path)
         different = differences(content["configuration"], self.configuration)
         if different:
+            more = f"; and {len(different) - SHOWN} more" if len(different) > SHOWN else ""
             raise ValueError(
-                f"{self.path} is the state of a run with another configuration ({'; '.join(different)}): give another "
+                f"{self.path} is the state of a run with another configuration "
+                f"({'; '.join(different[:SHOWN])}{more}): give another "
                 "--output_dir, or --resume False to begin anew and replace it"
             )
         set_state_dict(

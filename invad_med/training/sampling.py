@@ -54,9 +54,20 @@ class StepSampler(DistributedSampler):
         self.batch_size, self.epoch, self.start = batch_size, 1, 0
         together = batch_size * self.num_replicas * accumulation_steps
         self.steps_per_epoch = math.ceil(self.images / together) * accumulation_steps
+        self.settings = {  # the rank is left out: all processes are one run
+            "images": self.images,
+            "batch_size": batch_size,
+            "accumulation_steps": accumulation_steps,
+            "seed": seed,
+            "processes": self.num_replicas,
+        }
 
     def __len__(self) -> int:
         return self.steps_per_epoch * self.batch_size
+
+    def epochs(self, steps: int) -> int:
+        """Return how many epochs hold so many steps."""
+        return math.ceil(steps / self.steps_per_epoch)
 
     def start_at(self, step: int) -> None:
         """Leave out the steps before ``step`` (counted from 0 over all epochs)."""

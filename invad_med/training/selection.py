@@ -16,13 +16,13 @@ from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_
 
 from invad_med.detection import AnomalyDetector, Host
 from invad_med.diffusion import Timesteps
-from invad_med.features.cached import CohortFeatures
 from invad_med.features.endpoints import walk_to_noise
 from invad_med.files import whole_file
 from invad_med.networks.checkpoints import read_checkpoint
 from invad_med.parallel import rank
 from invad_med.scoring import Calibration
 from invad_med.scoring.rules import DEFAULT_RULE
+from invad_med.training.features import CohortFeatures
 
 logger = logging.getLogger(__name__)
 
@@ -38,7 +38,7 @@ class Selection:
         evaluator: validates ``network``; its metrics hold ``val_loss``.
         network: the averaged weights, not wrapped.
         path: where the best are kept, ``best.pt``.
-        interval: steps between two validations.
+        interval: steps between two validations; None: a fifth of the run.
         total_steps: of the run: the last is validated, and ends it.
         auroc: image AUROC of a network on labelled validation images, or None.
         patience: stop after this many validations in a row without a better one; None: never.
@@ -49,15 +49,22 @@ class Selection:
         evaluator: Evaluator,
         network: nn.Module,
         path: str | Path,
-        interval: int,
+        interval: int | None,
         total_steps: int,
         auroc: Callable[[nn.Module], float] | None = None,
         patience: int | None = None,
     ) -> None:
+        interval = max(1, total_steps // 5) if interval is None else interval
         if patience is not None and patience < 1:
             raise ValueError(f"patience={patience}: give a number of validations from 1, or null to never stop early")
         self.evaluator, self.network, self.path = evaluator, network, Path(path)
         self.interval, self.total_steps, self.auroc, self.patience = interval, total_steps, auroc, patience
+        self.settings = {
+            "interval": interval,
+            "total_steps": total_steps,
+            "patience": patience,
+            "auroc": getattr(auroc, "settings", auroc),
+        }
         self.history: list[dict[str, float]] = []
 
     def attach(self, engine: Engine) -> None:
@@ -149,6 +156,7 @@ class CalibratedAuroc:
         rule: str = DEFAULT_RULE,
     ) -> None:
         self.host, self.timesteps, self.rule = host, timesteps, rule
+        self.settings = {"timesteps": timesteps, "rule": rule, "limit": limit}
         self.train = train[:: max(1, len(train) // limit)][:limit]
         self.normal, self.abnormal, self.held_out = normal, abnormal, held_out
 
@@ -169,7 +177,7 @@ class CalibratedAuroc:
 def validation_auroc(
     detector: AnomalyDetector, cohort_features: CohortFeatures, enabled: bool = True
 ) -> CalibratedAuroc | None:
-    """Return the AUROC to select by: abnormal images of ``valid`` against the held-out normals.
+    """Return the AUROC to select by: abnormal images of ``valid`` against the cohort's normal selection images.
 
     None where the cohort has no abnormal validation image, or it is not wanted.
     """
@@ -177,4 +185,4 @@ def validation_auroc(
         return None
     parts = cohort_features
     rule = detector.calibration.rule
-    return CalibratedAuroc(detector.host, detector.timesteps, parts.train, parts.held_out, parts.abnormal, rule=rule)
+    return CalibratedAuroc(detector.host, detector.timesteps, parts.train, parts.selection, parts.abnormal, rule=rule)

@@ -46,10 +46,18 @@ class NoisyBatch:
         seed: of the run.
         num_train_timesteps: T of the schedule.
         host: encodes the batch first, where it holds images instead of features.
+        images: whether it does; with False ``host`` is not used.
     """
 
-    def __init__(self, seed: int = 0, num_train_timesteps: int = 1000, host: Host | None = None) -> None:
-        self.seed, self.num_train_timesteps, self.host = seed, num_train_timesteps, host
+    def __init__(
+        self, seed: int = 0, num_train_timesteps: int = 1000, host: Host | None = None, images: bool = True
+    ) -> None:
+        self.seed, self.num_train_timesteps, self.host = seed, num_train_timesteps, host if images else None
+        self.settings = {
+            "seed": seed,
+            "num_train_timesteps": num_train_timesteps,
+            "images": self.host is not None,
+        }
 
     def __call__(
         self,
@@ -89,6 +97,7 @@ class NoisePredictionInferer(Inferer):
     def __init__(self, alphas_cumprod: Tensor, dtype: torch.dtype | None = None) -> None:
         super().__init__()
         self.alphas_cumprod, self.dtype = alphas_cumprod, dtype
+        self.settings = {"alphas_cumprod": alphas_cumprod, "dtype": dtype}
 
     def __call__(
         self, inputs: Tensor, network: Callable[..., Tensor], noise: Tensor, timesteps: Tensor, **kwargs: Any

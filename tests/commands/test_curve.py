@@ -5,6 +5,7 @@ import json
 import pytest
 
 from invad_med.__main__ import main
+from invad_med.detection import read_provenance
 from tests.conftest import save
 
 
@@ -16,6 +17,7 @@ def test_a_curve_of_all_and_of_half_the_images(noise_set, cache, tmp_path, capsy
     for i in range(3):
         save(root / "test" / "good" / "img" / f"g{i}.png", 200 + i)
     tiny = "--denoiser#depth 1 --denoiser#hidden_size 32 --batch_size 4 --accumulation_steps 1 --device cpu"
+    tiny += " --image_size 128"
     command = ["curve", str(root), "--steps", "10", "--fraction", "0.5", "--cache_dir", str(cache), "--train", tiny]
     with pytest.raises(ValueError, match="the test split has images of one class only"):
         main(command)
@@ -31,5 +33,5 @@ def test_a_curve_of_all_and_of_half_the_images(noise_set, cache, tmp_path, capsy
     assert along[whole["selected"]["step"]] == whole["selected"]["test_auroc"]
     best = max(whole["validation"], key=lambda row: (row["val_auroc"], -row["val_loss"]))
     assert whole["selected"]["step"] == best["step"]
-    assert (tmp_path / "brain.pt").exists()
+    assert read_provenance(tmp_path / "brain.pt").architecture["image_size"] == 128
     assert "| brain, step | 9 images |" in capsys.readouterr().out

@@ -59,6 +59,16 @@ def test_an_image_has_the_same_features_whatever_else_is_computed(tmp_path):
     assert torch.equal(cached_features(host, images, BRAIN, tmp_path / "cache", progress=False), whole)
 
 
+def test_images_of_equal_content_are_computed_once(tmp_path, monkeypatch):
+    host = FeatureHost(FrozenFeatures(), torch.nn.Identity(), image_size=64)
+    computed, raw = [], host.raw
+    monkeypatch.setattr(host, "raw", lambda x: computed.append(len(x)) or raw(x))
+    images = [save(tmp_path / f"{i}.png", i % 2) for i in range(12)]
+    once = cached_features(host, images, BRAIN, tmp_path / "cache", progress=False, workers=4)
+    assert len(computed) == 2 and len(list((tmp_path / "cache").iterdir())) == 2
+    assert torch.equal(once, cached_features(host, images, BRAIN, None, progress=False))
+
+
 def fill(images, cache, queue):
     """What one of two processes does."""
     torch.set_num_threads(1)

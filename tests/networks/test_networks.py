@@ -1,32 +1,10 @@
-"""Presets, checkpoint loading and frozen features."""
+"""Networks, checkpoint loading and frozen features."""
 
 import pytest
 import timm
 import torch
 
 from invad_med.networks import DiT, FrozenFeatures, TokenMLP, create_denoiser, load_denoiser
-
-MILLIONS = {
-    "huge": 155.4,
-    "base": 130.1,
-    "small": 32.8,
-    "tiny": 11.5,
-    "mlp": 350.0,
-    "mlp_small": 46.0,
-    "gigant": 1223.2,
-}
-
-
-@pytest.mark.parametrize("name", MILLIONS)
-def test_presets_have_the_sizes_of_the_method(name):
-    with torch.device("meta"):
-        network = create_denoiser(name)
-    assert sum(p.numel() for p in network.parameters()) / 1e6 == pytest.approx(MILLIONS[name], abs=0.06)
-
-
-def test_an_unknown_preset_lists_the_known():
-    with pytest.raises(ValueError, match="'giant' is no denoiser preset; choose one of gigant, huge"):
-        create_denoiser("giant")
 
 
 def test_patches_cover_the_map_once():
@@ -100,6 +78,13 @@ def test_packaged_features_equal_the_whole_timm_model(features):
 def test_the_network_is_cut_after_the_last_tap(features):
     assert len(features.body.blocks) == 5
     assert sum(p.numel() for p in features.parameters()) < 0.8e6
+
+
+def test_the_grid_of_an_image_size(features):
+    assert features.grid_size(256) == 16 and features.grid_size(128) == 8
+    for wrong in (250, 0, "256"):
+        with pytest.raises(ValueError, match=f"image_size={wrong!r} must be a multiple of the backbone's 16"):
+            features.grid_size(wrong)
 
 
 def test_features_stay_frozen(features):

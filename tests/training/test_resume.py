@@ -78,14 +78,17 @@ def test_a_killed_run_ends_with_the_same_bits(train, train_command, whole, tmp_p
     ]  # whole ones
 
 
-def test_another_configuration_is_refused_and_an_ended_run_is_not_trained_again(train, whole):
+def test_another_configuration_is_refused_and_an_ended_run_is_not_trained_again(train, train_here, whole, capfd):
     if not (whole / "brain.pt").exists():
         train(whole)
     before = (whole / "last.pt").read_bytes()
-    refused = train(whole, "--seed", 1, "--learning_rate", 0.001, check=False)
-    assert refused.returncode != 0
-    assert "optimizer.lr was 0.002, is 0.001; seed was 0, is 1" in refused.stderr
-    assert "give another --output_dir, or --resume False" in refused.stderr
+    with pytest.raises(RuntimeError) as refused:
+        train_here(whole, seed=1, learning_rate=0.001)
+    reason = str(refused.value.__cause__)
+    assert "optimizer.lr was 0.002, is 0.001;" in reason and "; seed was 0, is 1" in reason
+    assert "give another --output_dir, or --resume False" in reason
     assert (whole / "last.pt").read_bytes() == before
-    again = train(whole)
-    assert "resuming at step 40" in again.stdout and " 1/40" not in again.stderr
+    capfd.readouterr()
+    train_here(whole)
+    said = capfd.readouterr()
+    assert "resuming at step 40" in said.out + said.err and " 1/40" not in said.err

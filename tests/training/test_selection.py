@@ -8,9 +8,10 @@ from monai.engines import SupervisedTrainer
 from torch import nn
 
 from invad_med.detection import AnomalyDetector, FeatureHost
-from invad_med.features.cached import CohortFeatures
 from invad_med.networks import FrozenFeatures
+from invad_med.training.features import CohortFeatures
 from invad_med.training.selection import Selection, validation_auroc
+from tests.conftest import save
 
 
 class Validated:
@@ -68,7 +69,8 @@ def test_a_stale_run_stops(tmp_path):
 
 def test_the_auroc_tells_abnormal_from_held_out_normal():
     torch.manual_seed(0)
-    known = CohortFeatures(torch.randn(20, 4, 4, 4), torch.randn(8, 4, 4, 4), 3 + torch.randn(8, 4, 4, 4))
+    train, normal, abnormal = torch.randn(20, 4, 4, 4), torch.randn(8, 4, 4, 4), 3 + torch.randn(8, 4, 4, 4)
+    known = CohortFeatures(train, normal, abnormal, abnormal)  # what calibrates is not looked at
     detector = AnomalyDetector(FeatureHost(FrozenFeatures(feature_norm=None), nn.Identity()))
     auroc = validation_auroc(detector, known)
     network = nn.Module()
@@ -76,16 +78,16 @@ def test_the_auroc_tells_abnormal_from_held_out_normal():
     network.forward = lambda x, t: x * 0.0
     assert auroc(network) == 1.0
     assert validation_auroc(detector, known, enabled=False) is None
-    assert validation_auroc(detector, CohortFeatures(known.train, known.train, known.train[:0])) is None
+    assert validation_auroc(detector, CohortFeatures(train, normal, normal, train[:0])) is None
 
 
-def test_the_artefact_states_how_it_came_about_and_the_test_split_changes_nothing(train, noise_set, tmp_path):
+def test_the_artefact_states_how_it_came_about_and_the_test_split_changes_nothing(train_here, noise_set, tmp_path):
     with_test = tmp_path / "brain"
     shutil.copytree(noise_set, with_test)
     shutil.copytree(noise_set / "valid", with_test / "test")
     artefacts = []
-    for name, extra in (("a", ()), ("b", ("--dataset_dir", with_test))):
-        train(tmp_path / name, "--steps", 6, *extra)
+    for name, extra in (("a", {}), ("b", {"dataset_dir": str(with_test)})):
+        train_here(tmp_path / name, steps=6, **extra)
         artefacts.append(torch.load(tmp_path / name / "brain.pt", weights_only=True))
     one, other = (a.pop("_extra_state") for a in artefacts)
     assert one == other
@@ -98,15 +100,31 @@ def test_the_artefact_states_how_it_came_about_and_the_test_split_changes_nothin
         and one["steps"] == 6
         and one["batch_size"] == 4
     )
+    assert (one["held_out_images"], one["selection_images"]) == (4, 4) and "also chose its weights" in one["note"]
     assert one["validation"]["step"] <= 6 and {"val_loss", "val_auroc"} <= one["validation"].keys()
     assert len(one["data_digest"]) == len(one["configuration_digest"]) == 16
     assert {"torch", "monai", "invad_med"} <= one["versions"].keys()
 
 
-def test_augmentation_is_repeatable_and_leaves_the_cache_out(train, tmp_path):
+def test_where_there_are_many_images_other_ones_calibrate_than_choose(train_here, tmp_path):
+    root = tmp_path / "brain"
+    for i in range(8):
+        save(root / "train" / "good" / f"t{i}.png", i)
+    for i in range(60):
+        save(root / "valid" / "good" / "img" / f"g{i}.png", 100 + i)
+    host = {"_target_": "tests.test_extension.PixelHost", "side": 8}
+    train_here(tmp_path / "out", dataset_dir=str(root), cache_dir=None, steps=2, host=host, modality="chest")
+    state = torch.load(tmp_path / "out" / "chest.pt", weights_only=True)
+    stated = state["_extra_state"]
+    assert (stated["train_images"], stated["selection_images"], stated["held_out_images"]) == (6, 21, 41)
+    assert "note" not in stated and len(state["calibration.reference"]) == 41
+    assert set(stated["validation"]) == {"step", "val_loss"}  # without abnormal images the loss decides
+
+
+def test_augmentation_is_repeatable_and_leaves_the_cache_out(train_here, tmp_path):
     for name in "ab":
-        train(tmp_path / name, "--steps", 3, "--augment", True)
+        train_here(tmp_path / name, steps=3, augment=True)
     log = (tmp_path / "a" / "log.csv").read_text()
     assert log == (tmp_path / "b" / "log.csv").read_text()
-    train(tmp_path / "c", "--steps", 3)
+    train_here(tmp_path / "c", steps=3)
     assert log != (tmp_path / "c" / "log.csv").read_text()

@@ -1,4 +1,4 @@
-"""What training may touch, the feature cache, and the draws of noise."""
+"""The feature cache, the draws of noise, and the artefact."""
 
 import pytest
 import torch
@@ -6,11 +6,12 @@ import torch
 from invad_med.data.modalities import find_modality
 from invad_med.detection import AnomalyDetector, FeatureHost, load_detector
 from invad_med.diffusion import add_noise, linear_alphas_cumprod
-from invad_med.features.cached import cached_features, prepare_features
+from invad_med.features.cached import cached_features
+from invad_med.files import data_digest
 from invad_med.networks import FrozenFeatures, create_denoiser
 from invad_med.training.artefact import finish_training
 from invad_med.training.cohort import read_cohort
-from invad_med.training.configuration import data_digest
+from invad_med.training.features import prepare_features
 from invad_med.training.sampling import Draw
 from invad_med.training.steps import FeatureDataset, NoisePredictionInferer, NoisyBatch
 from tests.conftest import save
@@ -35,43 +36,6 @@ def brain(tmp_path):
     save(root / "test" / "Ungood" / "label" / "u.png", 202)
     (root / "manifest.csv").write_text("\n".join(lines) + "\n")
     return root
-
-
-def test_whole_patients_are_held_out_and_test_is_not_touched(brain):
-    cohort = read_cohort(brain, held_out_fraction=0.2)
-    patients = {int(p.stem[1:]) // 4 for p in cohort.train}
-    held = [p for p in cohort.held_out if p.stem.startswith("t")]
-    assert {int(p.stem[1:]) // 4 for p in held}.isdisjoint(patients)
-    assert len(held) == 4 and len(cohort.train) == 16
-    assert sum(p.stem.startswith("v") for p in cohort.held_out) == 3
-    assert [p.stem for p in cohort.abnormal] == ["w"]
-    assert not any("test" in p.parts for p in (*cohort.train, *cohort.held_out, *cohort.abnormal))
-    assert read_cohort(brain, held_out_fraction=0.2) == cohort
-    assert cohort.modality is BRAIN
-
-
-def test_folds_hold_out_every_image_learnt_from_once_and_patients_whole(brain):
-    whole = read_cohort(brain, held_out_fraction=0.2)
-    folds = [read_cohort(brain, held_out_fraction=0.2, fold=f"{k}/3") for k in (1, 2, 3)]
-    assert sorted(path for fold in folds for path in fold.held_out) == sorted(whole.train)
-    assert [len(fold.held_out) for fold in folds] == [8, 4, 4]  # four patients of four slices
-    for fold in folds:
-        assert sorted((*fold.train, *fold.held_out)) == sorted(whole.train)
-        patients = [{int(p.stem[1:]) // 4 for p in paths} for paths in (fold.train, fold.held_out)]
-        assert patients[0].isdisjoint(patients[1])
-        assert fold.abnormal == whole.abnormal
-    for wrong in ("0/3", "4/3", "1/1", "2"):
-        with pytest.raises(ValueError, match=f"fold='{wrong}' must be k/K"):
-            read_cohort(brain, fold=wrong)
-    with pytest.raises(ValueError, match="fold=1/5: there are only 4 groups of normal training images"):
-        read_cohort(brain, held_out_fraction=0.2, fold="1/5")
-
-
-def test_bad_wishes_are_named(brain, tmp_path):
-    with pytest.raises(ValueError, match=r"held_out_fraction=1\.0 must be at least 0 and below 1"):
-        read_cohort(brain, held_out_fraction=1.0)
-    with pytest.raises(ValueError, match="modality 'knee' is none of brain, liver"):
-        read_cohort(brain, modality="knee")
 
 
 @pytest.fixture(scope="module")
