@@ -18,7 +18,7 @@ from invad_med.data.slices import Problem, ReadError, Slice, Source
 from invad_med.readers import nifti, rasters
 from invad_med.readers.decoding import ACCEPTED
 from invad_med.readers.dicom import pixels as dicom
-from invad_med.readers.dicom.headers import Header, OwnResult, has_magic, read_header, stacks
+from invad_med.readers.dicom.headers import Header, HeaderStack, OwnResult, has_magic, read_header, stacks
 
 _DICOM_SUFFIXES = {".dcm", ".dicom", ".dic", ".ima"}
 _NO_IMAGES = set(
@@ -88,8 +88,8 @@ def scan(dataset_dir: str | Path, progress: bool = False) -> Scan:
             elif path.name.casefold() not in _JUNK:
                 result.ignored += 1
 
-    for group in stacks(headers):
-        found.append((_series(group, base), _ending(group[0].path) if len(group) == 1 else ""))
+    for stack in stacks(headers):
+        found.append((_series(stack, base), _ending(stack.headers[0].path) if len(stack.headers) == 1 else ""))
     result.sources = _named([(replace(s, stated_dataset=_stated_dataset(s.paths[0], base)), e) for s, e in found])
     result.problems.sort(key=lambda p: p.path)
     if not result.sources and not result.problems:
@@ -156,12 +156,13 @@ def _identify(path: Path) -> Source | Header | None:
     raise ReadError(f"{suffix[1:].upper()} files are not read; convert it to one of {ACCEPTED}")
 
 
-def _series(group: list[Header], base: Path) -> Source:
-    first = group[0]
-    count = first.frames if len(group) == 1 else len(group)
-    stem = f"series-{_digest(first.series)}" if len(group) > 1 else None
-    name = _name(first.path, base, frozenset[str]().union(*(h.identity for h in group)), stem)
-    return Source("dicom", tuple(h.path for h in group), name, count, first.modality, first.body_part)
+def _series(stack: HeaderStack, base: Path) -> Source:
+    first, paths = stack.headers[0], tuple(h.path for h in stack.headers)
+    stem = f"series-{_digest(first.series)}" if len(paths) > 1 else None
+    name = _name(first.path, base, frozenset[str]().union(*(h.identity for h in stack.headers)), stem)
+    if stack.label and (len(paths) > 1 or stack.frames is not None):
+        name += f"-{stack.label}"
+    return Source("dicom", paths, name, stack.n_slices, first.modality, first.body_part, frames=stack.frames)
 
 
 def _name(path: Path, base: Path, identity: frozenset[str] = frozenset(), stem: str | None = None) -> str:

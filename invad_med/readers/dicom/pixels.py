@@ -28,7 +28,8 @@ from pydicom.uid import UID
 
 from invad_med.data.slices import ReadError, Slice, Source, Unit
 from invad_med.readers.decoding import check_size, grey_or_colour, reading, value_range
-from invad_med.readers.dicom.headers import along_normal, number_of_frames
+from invad_med.readers.dicom.frames import frames_of, functional_group
+from invad_med.readers.dicom.headers import number_of_frames
 
 _VOI_MODALITIES = {"CR", "DX", "MG"}  # their raw detector values mean little; elsewhere the values themselves count
 _MEASURED = {"CT", "MR", "PT", "NM"}  # 8-bit images of these are not in a display range
@@ -54,7 +55,7 @@ def read(source: Source) -> list[Slice | ReadError]:
     frames: list[_Frame | ReadError] = []
     for path in source.paths:
         try:
-            frames += _decode(path, len(source.paths))
+            frames += _decode(path, source)
         except ReadError as error:
             frames.append(error)
     good = [f for f in frames if isinstance(f, _Frame)]
@@ -78,42 +79,19 @@ def read(source: Source) -> list[Slice | ReadError]:
     ]
 
 
-def frame_order(ds: Dataset) -> list[int]:
-    """Return the 0-based stored frame of each slice: by position along the normal where every frame has one.
-
-    Frames of enhanced objects need not be stored in spatial order (Plane Position Sequence (0020,9113) decides).
-    Frames that differ in orientation, or have no position, keep the stored order.
-    """
-    count = number_of_frames(ds)
-    stored = list(range(count))
-    positions: list[float] = []
-    first: np.ndarray | None = None
-    for frame in stored if len(ds.get("PerFrameFunctionalGroupsSequence") or []) == count > 1 else []:
-        place = _group(ds, frame, "PlanePositionSequence")
-        plane = _group(ds, frame, "PlaneOrientationSequence")
-        if place is None or plane is None or "ImagePositionPatient" not in place:
-            return stored
-        orientation = np.asarray(plane.ImageOrientationPatient, dtype=np.float64)
-        first = orientation if first is None else first
-        if not np.allclose(orientation, first, atol=1e-3):
-            return stored
-        positions.append(round(along_normal(orientation, place.ImagePositionPatient), 2))
-    return sorted(stored, key=lambda f: (positions[f], f)) if positions else stored
-
-
-def _decode(path: Path, files: int) -> list[_Frame]:
+def _decode(path: Path, source: Source) -> list[_Frame]:
     with reading("DICOM file"):
         ds = pydicom.dcmread(path, force=True)
         if "Rows" not in ds or "Columns" not in ds:
             raise ReadError("file is cut off or damaged")  # pydicom drops all elements if the pixel data has no end
         count = number_of_frames(ds)
-        check_size(int(ds.Rows), int(ds.Columns), count * files, int(ds.get("SamplesPerPixel") or 1))
+        check_size(int(ds.Rows), int(ds.Columns), count * len(source.paths), int(ds.get("SamplesPerPixel") or 1))
         if not any(k in ds for k in ("PixelData", "FloatPixelData", "DoubleFloatPixelData")):
             raise ReadError("pixel data (7FE0,0010) is missing or cut off")
         syntax: UID | None = ds.file_meta.get("TransferSyntaxUID")
         if not syntax:
             raise ReadError("no Transfer Syntax UID (0002,0010), so the pixel data cannot be decoded")
-        order = frame_order(ds)
+        order = frames_of(ds, source, count)
     array = _pixel_array(ds, syntax)
     raw = [array] if count == 1 else list(array)
     if len(raw) != count:
@@ -162,7 +140,7 @@ def _frames(ds: Dataset, raw: list[np.ndarray], order: list[int]) -> Iterator[_F
 def _grey(ds: Dataset, stored: np.ndarray, frame: int) -> tuple[np.ndarray, Unit, np.ndarray | None]:
     padding = _padding(ds, stored)
     modality = str(ds.get("Modality") or "").strip().upper()
-    item = _group(ds, frame, "PixelValueTransformationSequence") or ds
+    item = functional_group(ds, frame, "PixelValueTransformationSequence") or ds
     lut = item.get("ModalityLUTSequence")
     rescaled = item.get("RescaleSlope") is not None and item.get("RescaleIntercept") is not None
     if lut and 8 < lut[0].LUTDescriptor[2] < 16:
@@ -220,18 +198,9 @@ def _palette(ds: Dataset, index: np.ndarray) -> np.ndarray:
     return colours.astype(np.uint8)
 
 
-def _group(ds: Dataset, frame: int, name: str) -> Dataset | None:
-    """Return one functional group of a frame (its own, else the shared one), or None."""
-    per_frame = ds.get("PerFrameFunctionalGroupsSequence") or []
-    for groups in (*per_frame[frame : frame + 1], *(ds.get("SharedFunctionalGroupsSequence") or [])[:1]):
-        if groups.get(name):
-            return groups[name][0]
-    return None
-
-
 def _spacing(ds: Dataset, frame: int) -> tuple[float, float] | None:
     """Return (row, column) spacing in mm: Pixel Spacing, else that at the detector, which magnification enlarges."""
-    places: list[tuple[Any, str]] = [(_group(ds, frame, "PixelMeasuresSequence"), "PixelSpacing")]
+    places: list[tuple[Any, str]] = [(functional_group(ds, frame, "PixelMeasuresSequence"), "PixelSpacing")]
     places += [(ds, k) for k in ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing")]
     for place, keyword in places:
         try:

@@ -10,12 +10,13 @@ from pydicom.dataset import Dataset
 
 from invad_med.data.slices import Source
 from invad_med.readers.decoding import reading
+from invad_med.readers.dicom.frames import frames_of
 from invad_med.readers.dicom.headers import number_of_frames
-from invad_med.readers.dicom.pixels import frame_order
 
 _TAGS = [
     "NumberOfFrames", "ImageOrientationPatient", "ImagePositionPatient", "PixelSpacing",
     "SliceThickness", "SpacingBetweenSlices", "PerFrameFunctionalGroupsSequence", "SharedFunctionalGroupsSequence",
+    "DimensionIndexSequence",
 ]  # fmt: skip
 _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
@@ -41,7 +42,7 @@ def planes_of(source: Source) -> list[Plane] | None:
     for path in source.paths:
         with reading("DICOM header"):
             ds = pydicom.dcmread(path, force=True, stop_before_pixels=True, specific_tags=_TAGS)
-            planes += [plane_of(ds, frame) for frame in frame_order(ds)]
+            planes += [plane_of(ds, frame) for frame in frames_of(ds, source, number_of_frames(ds))]
     found = [p for p in planes if p is not None]
     return found if len(found) == len(planes) == source.n_slices else None
 

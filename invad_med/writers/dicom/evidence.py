@@ -19,8 +19,8 @@ from pydicom.valuerep import DA, TM
 
 from invad_med.data.slices import Source
 from invad_med.readers.decoding import reading
+from invad_med.readers.dicom.frames import frames_of
 from invad_med.readers.dicom.headers import number_of_frames
-from invad_med.readers.dicom.pixels import frame_order
 from invad_med.readers.dicom.planes import Plane, plane_of
 
 _TYPE_2 = (
@@ -99,7 +99,9 @@ def load_evidence(source: Source, indices: list[int], change: Callable[[Dataset]
     for keyword in ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "SOPClassUID"):
         if not all(UID(str(ds.get(keyword) or "")).is_valid for ds in images):
             raise Refused(f"{keyword} of the source is missing or no UID, so that no object can refer to it")
-    frames = tuple(frame_order(first)) if len(source.paths) == 1 and _framed(first) else None
+    frames = (
+        tuple(frames_of(first, source, number_of_frames(first))) if len(source.paths) == 1 and _framed(first) else None
+    )
     if frames is not None and len(frames) != len(indices):
         raise Refused(f"{len(indices)} of {len(frames)} frames of the multi-frame source were scored; all are needed")
 
