@@ -182,6 +182,7 @@ class Author:
             for keyword in ("LossyImageCompression", "LossyImageCompressionRatio", "LossyImageCompressionMethod"):
                 if first.get(keyword) not in (None, ""):
                     ds[keyword] = first[keyword]
+        self.evidence.refer_to_file(ds)
         if self._deterministic:
             self._settle(ds, kind)
         return ds

@@ -38,6 +38,8 @@ def write_overlay(author: Author, folder: Path) -> list[Path]:
         raise Refused("the source is in colour, on which no overlay plane is drawn; ask for secondary_capture")
     if "SharedFunctionalGroupsSequence" in evidence.first or "Enhanced" in evidence.first.SOPClassUID.name:
         raise Refused("the source is an enhanced object, which may hold no overlay plane; ask for segmentation")
+    if evidence.part is not None:
+        raise Refused("only some frames of the multi-frame source were scored, and an overlay covers all of them")
     regions = author.result.regions
     written = []
     for number, path in enumerate(evidence.paths):
