@@ -132,7 +132,8 @@ def _identify(path: Path) -> Source | Header | None:
     """Return a source, the header of a DICOM image, or None for a file that is no image; else raise ReadError."""
     ending = _ending(path).casefold()
     if ending in nifti.SUFFIXES:
-        return Source("nifti", (path,), "", nifti.count_slices(path))
+        image = nifti.load(path)
+        return Source("nifti", (path,), "", nifti.display_shape(image)[0], notes=nifti.notes_of(image))
     if ending in rasters.SUFFIXES:
         return Source("raster", (path,), "", rasters.count_pages(path))
     if ending in _DICOM_SUFFIXES:
@@ -162,7 +163,10 @@ def _series(stack: HeaderStack, base: Path) -> Source:
     name = _name(first.path, base, frozenset[str]().union(*(h.identity for h in stack.headers)), stem)
     if stack.label and (len(paths) > 1 or stack.frames is not None):
         name += f"-{stack.label}"
-    return Source("dicom", paths, name, stack.n_slices, first.modality, first.body_part, frames=stack.frames)
+    return Source(
+        "dicom", paths, name, stack.n_slices, first.modality, first.body_part,
+        frames=stack.frames, notes=stack.notes, unfit=stack.unfit,
+    )  # fmt: skip
 
 
 def _name(path: Path, base: Path, identity: frozenset[str] = frozenset(), stem: str | None = None) -> str:

@@ -56,6 +56,12 @@ def functional_group(ds: Dataset, frame: int, name: str) -> Dataset | None:
     return None
 
 
+def orientation_of(ds: Dataset, frame: int) -> tuple[float, ...] | None:
+    """Return Image Orientation (Patient) of a stored frame of an enhanced file, or None."""
+    plane = functional_group(ds, frame, "PlaneOrientationSequence")
+    return None if plane is None else numbers(plane, "ImageOrientationPatient", 6)
+
+
 def frame_stacks(ds: Dataset, count: int) -> list[Stack]:
     """Return the acquisitions of a file of ``count`` frames; members are stored frames, 0-based."""
     stored = [Stack(tuple(range(count)))]

@@ -21,7 +21,8 @@ from pydicom.uid import (
 
 from invad_med.data.slices import ReadError
 from invad_med.readers.decoding import reading
-from invad_med.readers.dicom.frames import frame_stacks
+from invad_med.readers.dicom import fitness
+from invad_med.readers.dicom.frames import frame_stacks, orientation_of
 from invad_med.readers.dicom.stacks import Place, Stack, Value, divide, normal_of
 from invad_med.readers.dicom.values import number, numbers, text, texts
 
@@ -35,6 +36,7 @@ _TAGS = [
     "AcquisitionDateTime", "ContentDate", "ContentTime", "EchoNumbers", "EchoTime", "TemporalPositionIdentifier",
     "TriggerTime", "DiffusionBValue", "DiffusionGradientOrientation", "InversionTime", "FlipAngle", "RepetitionTime",
     "KVP", "ConvolutionKernel", "SequenceName", "ComplexImageComponent", "FrameReferenceTime", "StackID",
+    "RescaleSlope", "VolumetricProperties",
     "PerFrameFunctionalGroupsSequence", "SharedFunctionalGroupsSequence", "DimensionIndexSequence",
 ]  # fmt: skip
 _TRAITS = {
@@ -61,6 +63,8 @@ class Header:
         shape: Rows and Columns.
         place: where a single-frame image lies and what tells it from others there, or None without geometry.
         stacks: acquisitions among the frames of a multi-frame file; empty of a single-frame one.
+        notes: sentences for the table, see `invad_med.readers.dicom.fitness`.
+        unfit: why it must not be scored, or None.
         identity: parts of the patient's name and IDs, in lower case; no output may be named by them.
     """
 
@@ -72,6 +76,8 @@ class Header:
     shape: tuple[int, int]
     place: Place | None
     stacks: tuple[Stack, ...]
+    notes: tuple[str, ...]
+    unfit: str | None
     identity: frozenset[str]
 
     @property
@@ -95,11 +101,23 @@ class HeaderStack:
         headers: the files.
         label: what tells it from others of its series or file; empty where there are none.
         frames: stored frames of the one file, 0-based, in order; None for all of them, in the reader's order.
+        localiser: planes of its series point in three directions.
     """
 
     headers: tuple[Header, ...]
     label: str = ""
     frames: tuple[int, ...] | None = None
+    localiser: bool = False
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What is noted of any of the files."""
+        return tuple(dict.fromkeys(note for header in self.headers for note in header.notes))
+
+    @property
+    def unfit(self) -> str | None:
+        """Why the stack must not be scored, or None."""
+        return next((h.unfit for h in self.headers if h.unfit), fitness.PLANES if self.localiser else None)
 
     @property
     def n_slices(self) -> int:
@@ -136,6 +154,9 @@ def read_header(path: Path) -> Header | None:
         if sop_class in _NOT_IMAGES or "Rows" not in ds or "Columns" not in ds:
             raise ReadError(f"DICOM object without an image ({_class_name(sop_class)})")
         frames = number_of_frames(ds)
+        acquisitions = tuple(frame_stacks(ds, frames)) if frames > 1 else ()
+        planes = [o for s in acquisitions for f in s.members if (o := orientation_of(ds, f)) is not None]
+        orientation = numbers(ds, "ImageOrientationPatient", 6) or (planes[0] if planes else None)
         return Header(
             path=path,
             modality=str(ds.get("Modality") or "").strip().upper() or None,
@@ -144,7 +165,9 @@ def read_header(path: Path) -> Header | None:
             frames=frames,
             shape=(int(ds.Rows), int(ds.Columns)),
             place=_place(ds, path) if frames == 1 else None,
-            stacks=tuple(frame_stacks(ds, frames)) if frames > 1 else (),
+            stacks=acquisitions,
+            notes=fitness.notes(ds, orientation),
+            unfit=fitness.PLANES if fitness.is_localiser(planes) else fitness.unfit(ds),
             identity=_identity(ds),
         )
 
@@ -171,6 +194,12 @@ def stacks(headers: Iterable[Header]) -> list[HeaderStack]:
     A stack shares folder, Series Instance UID and matrix size as well. The folder counts because it may carry the
     label of a data set. Multi-frame files and files without geometry stand alone.
     """
+    headers = list(headers)
+    planes: dict[tuple[Path, str], list[tuple[float, ...]]] = defaultdict(list)
+    for header in headers:
+        if header.orientation is not None and header.series:
+            planes[header.path.parent, header.series].append(header.orientation)
+    series = {key: fitness.is_localiser(orientations) for key, orientations in planes.items()}
     groups: dict[tuple, list[Header]] = defaultdict(list)
     for header in sorted(headers, key=lambda h: h.path):
         alone = header.frames > 1 or header.place is None or not header.series
@@ -187,7 +216,8 @@ def stacks(headers: Iterable[Header]) -> list[HeaderStack]:
         if len(places) < len(group) or not group[0].series:
             result += [HeaderStack((h,)) for h in group]
             continue
-        result += [HeaderStack(tuple(group[i] for i in s.members), s.label) for s in divide(places)]
+        localiser = series[group[0].path.parent, group[0].series]
+        result += [HeaderStack(tuple(group[i] for i in s.members), s.label, None, localiser) for s in divide(places)]
     return result
 
 

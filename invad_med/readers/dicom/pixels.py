@@ -5,6 +5,7 @@
 | decode with the installed codecs; YBR to RGB | (7FE0,0010), (0002,0010), (0028,0004) |
 | PALETTE COLOR to RGB; colour to 8 bit | (0028,1101..1203), (0028,0101) |
 | modality LUT or rescale, per frame in enhanced objects | (0028,3000), (0028,1052/1053), (0028,9145) |
+| a slope of 0, or a slope or intercept that is not finite, rescales nothing | |
 | first VOI LUT or window: CR, DX and MG only | (0028,3010), (0028,1050/1051) |
 | padding becomes the smallest of the other values | (0028,0120), (0028,0121) |
 | MONOCHROME1 is inverted (low + high of the source - value), so that bright is dense; HU never are | (0028,0004) |
@@ -23,13 +24,14 @@ from typing import Any
 import numpy as np
 import pydicom
 from pydicom.dataset import Dataset
-from pydicom.pixels import apply_color_lut, apply_modality_lut, apply_voi_lut, get_decoder, pixel_array
+from pydicom.pixels import apply_color_lut, apply_windowing, get_decoder, pixel_array
 from pydicom.uid import UID
 
 from invad_med.data.slices import ReadError, Slice, Source, Unit
 from invad_med.readers.decoding import check_size, grey_or_colour, reading, value_range
 from invad_med.readers.dicom.frames import frames_of, functional_group
 from invad_med.readers.dicom.headers import number_of_frames
+from invad_med.readers.dicom.luts import look_up, rescale_of
 
 _VOI_MODALITIES = {"CR", "DX", "MG"}  # their raw detector values mean little; elsewhere the values themselves count
 _MEASURED = {"CT", "MR", "PT", "NM"}  # 8-bit images of these are not in a display range
@@ -142,22 +144,26 @@ def _grey(ds: Dataset, stored: np.ndarray, frame: int) -> tuple[np.ndarray, Unit
     modality = str(ds.get("Modality") or "").strip().upper()
     item = functional_group(ds, frame, "PixelValueTransformationSequence") or ds
     lut = item.get("ModalityLUTSequence")
-    rescaled = item.get("RescaleSlope") is not None and item.get("RescaleIntercept") is not None
-    if lut and 8 < lut[0].LUTDescriptor[2] < 16:
-        lut[0].LUTDescriptor = [*lut[0].LUTDescriptor[:2], 16]  # pydicom wants a NumPy integer size; entries unchanged
-    values = apply_modality_lut(stored, item) if lut or rescaled else stored
+    rescale = rescale_of(item)
+    little_endian = bool(UID(ds.file_meta.TransferSyntaxUID).is_little_endian)
+    if lut:
+        values: np.ndarray = look_up(stored, lut[0], little_endian)
+    elif rescale:
+        values = stored.astype(np.float64) * rescale[0] + rescale[1]
+    else:
+        values = stored
 
     unit: Unit = "stored"
-    changed = bool(lut) or (rescaled and (float(item.RescaleSlope), float(item.RescaleIntercept)) != (1.0, 0.0))
-    if modality == "CT" and rescaled and str(item.get("RescaleType") or "HU").strip().upper() in ("HU", "US"):
+    changed = bool(lut) or rescale not in (None, (1.0, 0.0))
+    if modality == "CT" and rescale and str(item.get("RescaleType") or "HU").strip().upper() in ("HU", "US"):
         unit = "HU"  # Rescale Type may be left out if it is HU; "US" is "unspecified"
     elif int(ds.BitsStored) == 8 and not ds.get("PixelRepresentation") and not changed and modality not in _MEASURED:
         unit = "8bit"
     if modality in _VOI_MODALITIES:
         if ds.get("VOILUTSequence"):
-            values, unit = apply_voi_lut(values, ds), "stored"
+            values, unit = look_up(values, ds.VOILUTSequence[0], little_endian), "stored"
         elif _has_window(ds):
-            values = apply_voi_lut(values, ds)
+            values = apply_windowing(values, ds)
 
     pixels = values.astype(np.float32)
     if not np.isfinite(pixels).all():
