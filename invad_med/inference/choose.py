@@ -40,6 +40,8 @@ def choose_dataset(source: Source, modality: str | None = None, default: str | N
     """
     if modality is not None and find_dataset(modality) is None:
         raise ValueError(f"modality={modality!r} names no data set: choose one of {', '.join(all_datasets())}")
+    if source.unfit:
+        return Choice(None, None, source.unfit)
     stated, said_by = (modality, "option") if modality else (source.stated_dataset, "folder")
     facts = find_dataset(stated) if stated else None
     if source.modality is None:

@@ -22,6 +22,7 @@ import nibabel as nib
 import numpy as np
 from nibabel.orientations import apply_orientation, axcodes2ornt, io_orientation, ornt_transform
 
+from invad_med.data.own_results import MARK
 from invad_med.data.slices import ReadError, Slice, Source
 from invad_med.readers.decoding import check_size, reading, value_range
 
@@ -90,6 +91,11 @@ def plane_of(image: nib.Nifti1Image) -> str | None:
     thickest = int(np.argmax(sizes))
     others = [size for axis, size in enumerate(sizes) if axis != thickest]
     return _ACROSS[thickest] if not single and sizes[thickest] >= _THICK * max(others) else "axial"
+
+
+def is_own(image: nib.Nifti1Image) -> bool:
+    """Return whether a file is a map that this program wrote."""
+    return bytes(image.header["descrip"]).rstrip(b"\0").decode("ascii", "replace") == MARK
 
 
 def notes_of(image: nib.Nifti1Image) -> tuple[str, ...]:

@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from invad_med.data.own_results import OwnResult, is_marked
 from invad_med.data.slices import ReadError, Slice, Source
 from invad_med.readers.decoding import check_size, grey_or_colour, reading, value_range
 from invad_med.readers.samples import deep_pixels, samples_of, unidentified_tiff
@@ -29,9 +30,12 @@ def count_pages(path: Path) -> int:
     """Return the number of pages of a TIFF, 1 for PNG and JPEG, from the headers alone.
 
     Raises:
+        OwnResult: a picture or map of an earlier run.
         ReadError: the file is empty, of another format, or claims an absurd size.
     """
     with _open(path) as image:
+        if is_marked(image):
+            raise OwnResult("result of an earlier run")
         return getattr(image, "n_frames", 1) if image.format == "TIFF" else 1
 
 

@@ -19,19 +19,20 @@ from pydicom.uid import (
     SegmentationStorage,
 )
 
+from invad_med.data.own_results import OwnResult
 from invad_med.data.slices import ReadError
 from invad_med.readers.decoding import reading
 from invad_med.readers.dicom import fitness
 from invad_med.readers.dicom.frames import frame_stacks, orientation_of
+from invad_med.readers.dicom.own import TAGS, is_own
 from invad_med.readers.dicom.stacks import Place, Stack, Value, divide, normal_of
 from invad_med.readers.dicom.values import number, numbers, text, texts
 
-RESEARCH = "RESEARCH USE ONLY, not for diagnosis"  # begins Derivation Description of every object of a result
 _NOT_IMAGES = {SegmentationStorage, ParametricMapStorage, RTDoseStorage}  # have pixel data, but no picture in it
 _TAGS = [
     "SOPClassUID", "Modality", "BodyPartExamined", "SeriesInstanceUID", "InstanceNumber",
     "ImageOrientationPatient", "ImagePositionPatient", "Rows", "Columns", "NumberOfFrames",
-    "PatientName", "PatientID", "OtherPatientIDs", "DerivationDescription",
+    "PatientName", "PatientID", "OtherPatientIDs",
     "PixelSpacing", "SliceThickness", "ImageType", "AcquisitionNumber", "AcquisitionDate", "AcquisitionTime",
     "AcquisitionDateTime", "ContentDate", "ContentTime", "EchoNumbers", "EchoTime", "TemporalPositionIdentifier",
     "TriggerTime", "DiffusionBValue", "DiffusionGradientOrientation", "InversionTime", "FlipAngle", "RepetitionTime",
@@ -44,10 +45,6 @@ _TRAITS = {
     "inversion_time": "InversionTime", "trigger": "TriggerTime", "frame_time": "FrameReferenceTime",
     "flip": "FlipAngle", "repetition": "RepetitionTime", "kvp": "KVP", "thickness": "SliceThickness",
 }  # fmt: skip
-
-
-class OwnResult(ReadError):
-    """A DICOM object that this program wrote: no image to be scored again."""
 
 
 @dataclass(frozen=True)
@@ -127,12 +124,6 @@ class HeaderStack:
         return self.headers[0].frames if len(self.headers) == 1 else len(self.headers)
 
 
-def has_magic(path: Path) -> bool:
-    """Return whether a file has the DICOM preamble."""
-    with path.open("rb") as file:
-        return file.read(132)[128:] == b"DICM"
-
-
 def read_header(path: Path) -> Header | None:
     """Read one file's header, pixel data left alone; None for a DICOMDIR.
 
@@ -143,11 +134,11 @@ def read_header(path: Path) -> Header | None:
     with reading("DICOM header"):
         if path.stat().st_size == 0:
             raise ReadError("empty file")
-        ds = pydicom.dcmread(path, force=True, stop_before_pixels=True, specific_tags=_TAGS)
+        ds = pydicom.dcmread(path, force=True, stop_before_pixels=True, specific_tags=[*_TAGS, *TAGS])
         sop_class = ds.get("SOPClassUID") or ds.file_meta.get("MediaStorageSOPClassUID")
         if sop_class == MediaStorageDirectoryStorage:
             return None
-        if str(ds.get("DerivationDescription") or "").startswith(f"{RESEARCH}. Anomaly map by InvAD"):
+        if is_own(ds):
             raise OwnResult("result of an earlier run")
         if not sop_class and "Rows" not in ds:
             raise ReadError("not a DICOM file, or its header is damaged")

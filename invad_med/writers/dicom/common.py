@@ -36,10 +36,9 @@ import invad_med
 from invad_med.data.prediction import Prediction
 from invad_med.data.slices import Source
 from invad_med.files import write_atomically
-from invad_med.readers.dicom.headers import RESEARCH
+from invad_med.readers.dicom.own import MANUFACTURER, RESEARCH
 from invad_med.writers.dicom.evidence import Evidence, Refused
 
-MANUFACTURER = "invad-med"
 _SOURCE_IMAGE = CodedConcept("121322", "DCM", "Source image for image processing operation")
 _SIDED = {"parametric_map", "presentation_state", "blending", "secondary_capture"}
 _SERIES = {  # kind: number added to a hundred times the source's Series Number, description

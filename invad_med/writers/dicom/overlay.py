@@ -17,8 +17,9 @@ from pydicom.pixels.utils import pack_bits
 from pydicom.uid import ExplicitVRLittleEndian
 
 from invad_med.readers.decoding import reading
-from invad_med.readers.dicom.headers import RESEARCH, number_of_frames
-from invad_med.writers.dicom.common import MANUFACTURER, Author, same, save
+from invad_med.readers.dicom.headers import number_of_frames
+from invad_med.readers.dicom.own import MANUFACTURER, OVERLAY_LABEL, OVERLAY_TYPE, RESEARCH
+from invad_med.writers.dicom.common import Author, same, save
 from invad_med.writers.dicom.evidence import Refused
 
 
@@ -84,7 +85,7 @@ def _derived(author: Author, path: Path, header: Dataset, number: int) -> Datase
 
     keywords = author.keywords("overlay", number + 1)
     source_type = [str(v) for v in (ds.get("ImageType") or [])]
-    ds.ImageType = ["DERIVED", "SECONDARY", *source_type[2:]]
+    ds.ImageType = ["DERIVED", "SECONDARY", *(source_type[2:] or [""]), OVERLAY_TYPE]
     ds.SOPInstanceUID = keywords["sop_instance_uid"]
     ds.SeriesInstanceUID, ds.SeriesNumber = keywords["series_instance_uid"], keywords["series_number"]
     ds.SeriesDescription = keywords["series_description"]
@@ -123,7 +124,7 @@ def _add_plane(ds: Dataset, group: int, planes: np.ndarray) -> None:
         (0x0050, "SS", [1, 1]),
         (0x0100, "US", 1),
         (0x0102, "US", 0),
-        (0x1500, "LO", "Anomaly (research)"),
+        (0x1500, "LO", OVERLAY_LABEL),
         (0x3000, "OW", pack_bits(planes.astype(np.uint8))),
     ):
         ds.add_new((group, element), vr, value)

@@ -14,8 +14,8 @@ from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes
 
 import invad_med
-from invad_med.readers.dicom.headers import RESEARCH
-from invad_med.writers.dicom.common import MANUFACTURER, Author, same, save
+from invad_med.readers.dicom.own import MANUFACTURER, RESEARCH
+from invad_med.writers.dicom.common import Author, same, save
 from invad_med.writers.dicom.evidence import Refused
 from invad_med.writers.dicom.parametric_map import require_places
 from invad_med.writers.dicom.places import as_one_plane, frame_sources, put_in_place, require_in_place

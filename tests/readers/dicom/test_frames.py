@@ -3,51 +3,16 @@
 import copy
 
 import numpy as np
-import pydicom
 import pytest
-from dicom_results import named
-from pydicom.dataset import Dataset
-from pydicom.uid import EnhancedMRImageStorage, OphthalmicTomographyImageStorage, generate_uid
+from dicom_made import at, item
+from dicom_made import write_frames as write
+from pydicom.uid import OphthalmicTomographyImageStorage
 
 from invad_med.data.slices import Source
 from invad_med.readers.dicom.pixels import read
 from invad_med.readers.sources import read_slice, scan
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # pydicom's files break small rules of the standard
-
-
-def item(**elements):
-    ds = Dataset()
-    for keyword, value in elements.items():
-        setattr(ds, keyword, value)
-    return ds
-
-
-def write(path, frames, sop_class=EnhancedMRImageStorage, modality="MR", pointers=(), shared=None):
-    """Write a file of frames (mark, functional groups); the mark is the frame's pixels' value."""
-    ds = pydicom.dcmread(named("MR_small.dcm"))
-    ds.remove_private_tags()
-    ds.SOPClassUID = ds.file_meta.MediaStorageSOPClassUID = sop_class
-    ds.SOPInstanceUID = ds.file_meta.MediaStorageSOPInstanceUID = generate_uid()
-    ds.Modality, ds.Rows, ds.Columns, ds.NumberOfFrames = modality, 16, 16, len(frames)
-    for keyword in ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "SliceThickness"):
-        delattr(ds, keyword)
-    ds.SharedFunctionalGroupsSequence = [shared or item(
-        PlaneOrientationSequence=[item(ImageOrientationPatient=[1, 0, 0, 0, 1, 0])],
-        PixelMeasuresSequence=[item(PixelSpacing=[1, 1], SliceThickness=3)],
-    )]  # fmt: skip
-    ds.PerFrameFunctionalGroupsSequence = [groups for _, groups in frames]
-    if pointers:
-        ds.DimensionIndexSequence = [item(DimensionIndexPointer=p) for p in pointers]
-    pixels = [np.full((16, 16), mark, np.int16) + np.eye(16, dtype=np.int16) for mark, _ in frames]
-    ds.PixelData = np.stack(pixels).tobytes()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    ds.save_as(path)
-    return path
-
-
-def at(z, **groups):
-    return item(PlanePositionSequence=[item(ImagePositionPatient=[0, 0, z])], **groups)
 
 
 def marks(folder):

@@ -1,43 +1,12 @@
 """What makes one stack: an acquisition, whatever lies beside it, and never part of two."""
 
-import copy
-import random
-
 import numpy as np
-import pydicom
 import pytest
-from dicom_results import named
-from pydicom.uid import generate_uid
+from dicom_made import write_series as write
 
 from invad_med.readers.sources import read_slice, scan
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # pydicom's files break small rules of the standard
-VARYING = (
-    "InstanceNumber", "AcquisitionNumber", "AcquisitionTime", "ContentTime", "EchoTime", "EchoNumbers", "TriggerTime",
-)  # fmt: skip
-
-
-def write(folder, slices, seed=0, template="MR_small.dcm"):
-    """Write slices (position, mark, elements) of one series under random names; the mark is their pixels' value."""
-    base = pydicom.dcmread(named(template))
-    base.remove_private_tags()
-    base.SeriesInstanceUID, base.Rows, base.Columns = "1.2.3.4", 16, 16
-    base.PixelSpacing, base.ImageOrientationPatient = [1, 1], [1, 0, 0, 0, 1, 0]
-    for keyword in VARYING:
-        if keyword in base:
-            delattr(base, keyword)
-    folder.mkdir(parents=True, exist_ok=True)
-    names = random.Random(seed).sample(range(10**6), len(slices))
-    for name, (position, mark, elements) in zip(names, slices, strict=True):
-        ds = copy.deepcopy(base)
-        ds.SOPInstanceUID = ds.file_meta.MediaStorageSOPInstanceUID = generate_uid()
-        ds.ImagePositionPatient = [0, 0, position] if np.isscalar(position) else list(position)
-        pixels = np.full((16, 16), mark, np.int16)
-        pixels[:8] += 1
-        ds.PixelData = pixels.tobytes()
-        for keyword, value in elements.items():
-            setattr(ds, keyword, value)
-        ds.save_as(folder / f"{name:06d}")
 
 
 def marks(folder):
