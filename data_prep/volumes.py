@@ -1,7 +1,8 @@
-"""Volumes as axial slices with their labels, in one orientation, physical spacing respected.
+"""Volumes as slices with their labels, in one orientation, physical spacing respected.
 
 Orientation is the package's own (`invad_med.readers.nifti`): whole-axis flips and swaps to LPS display, rows anterior
-to posterior, columns from the patient's right to left, slices from inferior to superior; nothing is resampled for it.
+to posterior, columns from the patient's right to left, slices from inferior to superior (thick coronal and sagittal
+stacks as they were scanned); nothing is resampled for it.
 What has to be resampled is, with SimpleITK: labels that lie on another grid than their image, to the image's grid
 (nearest neighbour); slices whose pixels are not square, to the smaller of the two spacings (linear; nearest for masks).
 """
@@ -15,7 +16,6 @@ import matplotlib
 import nibabel as nib
 import numpy as np
 import SimpleITK as sitk
-from nibabel.orientations import apply_orientation, axcodes2ornt, io_orientation, ornt_transform
 
 from data_prep.layout import PrepError
 from invad_med.data.modalities import Modality
@@ -65,7 +65,7 @@ def read_labels(label: Path, image: Path) -> np.ndarray:
     voxels = sitk.GetArrayFromImage(still).transpose(2, 1, 0)
     if not voxels.any() and sitk.GetArrayViewFromImage(moving).any():
         raise PrepError(f"{label} marks nothing where {image} is: their positions in space do not match")
-    return apply_orientation(voxels, _lps(affine)).transpose(2, 1, 0)
+    return nifti.to_display(nifti.load(image), voxels.reshape(shape))
 
 
 def mask_volume(source: Source, mask: Path) -> np.ndarray:
@@ -87,8 +87,7 @@ def mask_volume(source: Source, mask: Path) -> np.ndarray:
 def slice_distance(source: Source) -> float | None:
     """Distance of neighbouring slices of a NIfTI volume or DICOM series in mm, or None where it is unknown."""
     if source.kind == "nifti" and source.n_slices > 1:
-        affine, _ = _grid(source.paths[0])
-        return float(np.sqrt((affine[:3, :3] ** 2).sum(axis=0))[int(_lps(affine)[:, 0].argmax())])
+        return nifti.slice_distance(nifti.load(source.paths[0]))
     if source.kind == "dicom" and len(source.paths) > 1:
         first, last = read_header(source.paths[0]), read_header(source.paths[-1])
         if first and last and first.orientation is not None:
@@ -176,13 +175,9 @@ def _grid(path: Path) -> tuple[np.ndarray, tuple[int, ...]]:
         image = nifti.load(path)
     except (ReadError, OSError) as error:
         raise PrepError(f"{path}: {error}") from None
-    if len(image.shape) != 3:
+    if len(image.shape) < 3:
         raise PrepError(f"{path} has shape {image.shape}; a volume with three axes is expected")
-    return np.asarray(image.affine), tuple(image.shape)
-
-
-def _lps(affine: np.ndarray) -> np.ndarray:
-    return ornt_transform(io_orientation(affine), axcodes2ornt(("L", "P", "S")))
+    return np.asarray(image.affine), tuple(image.shape[:3])
 
 
 def _square(pixels: np.ndarray, spacing: tuple[float, float], interpolator: int) -> np.ndarray:

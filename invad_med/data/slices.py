@@ -50,6 +50,9 @@ class Source:
         modality: DICOM Modality (0008,0060), or None where the format has no such word.
         body_part: DICOM Body Part Examined (0018,0015), upper case, or None.
         stated_modality: name of the modality that a folder on the way states (``.../chest/x.png``), or None.
+        frames: of one multi-frame DICOM file, the stored frames (0-based) that are the slices, in order; None for all.
+        notes: sentences on how it was read, for the reason column of the user's table.
+        unfit: why it must not be scored (a localiser, a mosaic), or None.
     """
 
     kind: Kind
@@ -59,6 +62,9 @@ class Source:
     modality: str | None = None
     body_part: str | None = None
     stated_modality: str | None = None
+    frames: tuple[int, ...] | None = None
+    notes: tuple[str, ...] = ()
+    unfit: str | None = None
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure as Canvas
 from PIL import Image
 from scipy import stats
 
+from invad_med.data.own_results import png_mark
 from invad_med.data.transforms import to_image
 from invad_med.evaluation.judge import upsampled
 from invad_med.evaluation.record import OWN, Evaluation
@@ -112,7 +113,7 @@ def case(e: Evaluation, i: int) -> str:
         (size * len(panels), size), Image.Resampling.BILINEAR
     )
     buffer = io.BytesIO()
-    joined.save(buffer, format="PNG", optimize=True)
+    joined.save(buffer, format="PNG", optimize=True, pnginfo=png_mark())
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 

@@ -44,6 +44,8 @@ def choose_modality(
     Raises:
         ValueError: ``named`` or ``default`` is no modality.
     """
+    if source.unfit:
+        return Choice(None, None, source.unfit)
     said_by = ChosenBy.OPTION if named else ChosenBy.FOLDER
     stated = require_modality(named) if named else find_modality(source.stated_modality or "")
     if source.modality is None:

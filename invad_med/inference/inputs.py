@@ -76,7 +76,7 @@ def list_inputs(
     found = scan(folder)
     found.problems += missing
     if found.results:
-        logger.warning("%d DICOM object(s) are results of earlier runs and are passed over", found.results)
+        logger.warning("%d file(s) are results of earlier runs and are passed over", found.results)
     items: list[Input] = []
     unscored: list[Prediction] = []
     for source in found.sources:

@@ -1,7 +1,17 @@
-"""NIfTI volumes as axial slices in radiological display, and 2-D NIfTI as it is.
+"""NIfTI volumes as slices in radiological display, and 2-D NIfTI as it is.
 
-A volume is reoriented to LPS by whole-axis flips and swaps (nothing is resampled): rows run anterior to posterior,
-columns from the patient's right to left, slices from inferior to superior. `to_voxels` is the exact way back.
+A volume is turned by whole-axis flips and swaps (nothing is resampled); `to_voxels` is the exact way back.
+
+| slices | when | rows run | columns run | slices run |
+|---|---|---|---|---|
+| axial | always but for the next two | anterior to posterior | right to left | inferior to superior |
+| coronal | it was scanned so | superior to inferior | right to left | anterior to posterior |
+| sagittal | it was scanned so | superior to inferior | anterior to posterior | right to left |
+
+Scanned so is a volume with one slice in that direction, or with slices at least twice as far apart in that direction as
+voxels in the others. Axes beyond the third must have length 1; a file of two axes, or no more than two dimensions, is
+shown as it is. A file that states no orientation (qform_code and sform_code 0) is taken for x to the left, y to the
+front, z upwards, as nibabel takes it (ITK takes y to the back).
 """
 
 from __future__ import annotations
@@ -13,17 +23,25 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import BinaryIO, cast
 
 import nibabel as nib
 import numpy as np
 from nibabel.cifti2 import Cifti2Image
 from nibabel.orientations import apply_orientation, axcodes2ornt, io_orientation, ornt_transform
 
+from invad_med.data.own_results import MARK
 from invad_med.data.slices import Origin, ReadError, Slice, Source
 from invad_med.readers.decoding import check_size, reading, value_range
 
 SUFFIXES = (".nii", ".nii.gz")
-_LPS = axcodes2ornt(("L", "P", "S"))
+_DISPLAY = {  # directions in which columns, rows and slices run
+    "axial": axcodes2ornt(("L", "P", "S")),
+    "coronal": axcodes2ornt(("L", "I", "P")),
+    "sagittal": axcodes2ornt(("P", "I", "L")),
+}
+_ACROSS = ("sagittal", "coronal", "axial")  # plane whose slices follow one another along x, y, z
+_THICK = 2.0  # distance of slices by that of voxels in a slice from which on a volume is cut as it was scanned
 _MM = {"meter": 1000.0, "micron": 0.001}  # anything else, "unknown" included, is taken as mm
 
 
@@ -42,28 +60,39 @@ class NiftiGrid(Origin):
     shape: tuple[int, ...]
 
 
-def load(path: Path) -> nib.Nifti1Image:
-    """Open a NIfTI-1 or NIfTI-2 file, header only; the file is closed again, so that its data cannot be asked for.
+def load(path: Path, file: BinaryIO | None = None) -> nib.Nifti1Image:
+    """Open a NIfTI-1 or NIfTI-2 file, header only; its data cannot be asked for.
+
+    Args:
+        path: the file.
+        file: the same where it is open already, at its beginning; it stays open.
 
     Raises:
         ReadError: empty, damaged or not NIfTI; colour or complex values; 1-D, 4-D and more; a singular affine.
     """
+    if file is not None:
+        return _image(_content(file))
     with _opened(path) as stream:
         return _image(stream)
 
 
 @contextmanager
 def _opened(path: Path) -> Iterator[io.BufferedIOBase]:
-    """Open a file once and give its content, decompressed if it begins as gzip does."""
+    """Open a file once and give its content."""
     with reading("NIfTI header"):
         file = path.open("rb")
     with file:
-        with reading("NIfTI header"):
-            if os.fstat(file.fileno()).st_size == 0:
-                raise ReadError("empty file")
-            compressed = file.read(2) == b"\x1f\x8b"
-            file.seek(0)
-        yield gzip.GzipFile(fileobj=file) if compressed else file
+        yield _content(file)
+
+
+def _content(file: BinaryIO) -> io.BufferedIOBase:
+    """Return the content of an open file, decompressed if it begins as gzip does."""
+    with reading("NIfTI header"):
+        if os.fstat(file.fileno()).st_size == 0:
+            raise ReadError("empty file")
+        compressed = file.read(2) == b"\x1f\x8b"
+        file.seek(0)
+        return gzip.GzipFile(fileobj=file) if compressed else cast(io.BufferedIOBase, file)
 
 
 def _image(stream: io.BufferedIOBase) -> nib.Nifti1Image:
@@ -81,7 +110,7 @@ def _image(stream: io.BufferedIOBase) -> nib.Nifti1Image:
         shape = _spatial(image)
         if len(shape) not in (2, 3):
             raise ReadError(f"{len(image.shape)}-D NIfTI of shape {image.shape}; split it into 3-D volumes, one a file")
-        if len(shape) == 3 and np.isnan(io_orientation(image.affine)).any():
+        if len(shape) == 3 and np.isnan(io_orientation(_affine(image))).any():
             raise ReadError("affine of the NIfTI header is singular; its axes cannot be told apart")
     return image
 
@@ -96,14 +125,46 @@ def display_shape(image: nib.Nifti1Image | NiftiGrid) -> tuple[int, int, int]:
     shape = _spatial(image)
     if len(shape) == 2:
         return 1, shape[1], shape[0]
-    lps = [0, 0, 0]
-    for size, (axis, _) in zip(shape, _to_lps(image), strict=True):
-        lps[int(axis)] = size
-    return lps[2], lps[1], lps[0]
+    display = [0, 0, 0]
+    for size, (axis, _) in zip(shape, _to_display(image), strict=True):
+        display[int(axis)] = size
+    return display[2], display[1], display[0]
+
+
+def plane_of(image: nib.Nifti1Image | NiftiGrid) -> str | None:
+    """Return in which plane a volume is cut into slices: axial, coronal or sagittal; None of a 2-D file."""
+    shape = _spatial(image)
+    if len(shape) == 2:
+        return None
+    sizes, counts = [0.0] * 3, [0] * 3
+    axes = io_orientation(_affine(image))[:, 0].astype(int)  # of x, y, z
+    for axis, size, count in zip(axes, _sizes(image), shape, strict=True):
+        sizes[axis], counts[axis] = float(size), count
+    single = [axis for axis in range(3) if counts[axis] == 1]
+    if len(single) == 1:
+        return _ACROSS[single[0]]
+    thickest = int(np.argmax(sizes))
+    others = [size for axis, size in enumerate(sizes) if axis != thickest]
+    return _ACROSS[thickest] if not single and sizes[thickest] >= _THICK * max(others) else "axial"
+
+
+def is_own(image: nib.Nifti1Image) -> bool:
+    """Return whether a file is a map that this program wrote."""
+    return bytes(image.header["descrip"]).rstrip(b"\0").decode("ascii", "replace") == MARK
+
+
+def notes_of(image: nib.Nifti1Image) -> tuple[str, ...]:
+    """Return sentences for the table on how a file was read."""
+    plane, result = plane_of(image), []
+    if plane is not None and not int(image.header["qform_code"]) and not int(image.header["sform_code"]):
+        result.append("the file states no orientation (qform_code and sform_code are 0): taken as left, front, top")
+    if plane not in (None, "axial"):
+        result.append(f"{plane} slices, while the models were trained on axial ones")
+    return tuple(result)
 
 
 def read(source: Source) -> list[Slice | ReadError]:
-    """Decode the volume into axial slices, scl_slope and scl_inter applied, spacing in mm.
+    """Decode the volume into slices, scl_slope and scl_inter applied, spacing in mm.
 
     NaN and infinite values, which brain extraction and registration leave outside the head, become the smallest
     finite value of the file. Hounsfield units cannot be told from the file, so the unit is always ``stored``.
@@ -117,22 +178,23 @@ def read(source: Source) -> list[Slice | ReadError]:
         check_size(rows, columns, count)
         with reading("NIfTI data"), np.errstate(over="ignore", invalid="ignore"):
             voxels = image.get_fdata(dtype=np.float32, caching="unchanged").reshape(_spatial(image))
+            finite = np.isfinite(voxels)
+            if not finite.all() and np.isfinite(image.get_fdata(caching="unchanged").ravel()[~finite.ravel()]).any():
+                raise ReadError("NIfTI holds values beyond 3.4e38, which are not read; scale them down before")
     grid = NiftiGrid(image.header.copy(), np.asarray(image.affine), image.shape)
-    with reading("NIfTI data"), np.errstate(over="ignore", invalid="ignore"):
-        finite = np.isfinite(voxels)
+    with reading("NIfTI data"):
         if not finite.any():
             raise ReadError("NIfTI holds no finite value")
         if not finite.all():
             voxels = np.where(finite, voxels, voxels[finite].min())
-    millimetres = _MM.get(image.header.get_xyzt_units()[0], 1.0)
-    sizes = np.sqrt((np.asarray(image.affine)[:3, :3] ** 2).sum(axis=0)) * millimetres
+    sizes = _sizes(image)
     if voxels.ndim == 2:
         slices, spacing = voxels.T[None], (sizes[1], sizes[0])
     else:
-        transform = _to_lps(image)
-        slices = apply_orientation(voxels, transform).transpose(2, 1, 0)
-        lps = dict(zip(transform[:, 0].astype(int), sizes, strict=True))
-        spacing = (lps[1], lps[0])
+        transform = _to_display(image)
+        slices = to_display(image, voxels)
+        display = dict(zip(transform[:, 0].astype(int), sizes, strict=True))
+        spacing = (display[1], display[0])
     known = (float(spacing[0]), float(spacing[1])) if min(spacing) > 0 else None
     shared = value_range([voxels])
     return [Slice(np.ascontiguousarray(s), source, i, "stored", shared, known, grid) for i, s in enumerate(slices)]
@@ -142,17 +204,45 @@ def to_voxels(image: nib.Nifti1Image | NiftiGrid, slices: np.ndarray) -> np.ndar
     """Put (N, H, W) slices in display orientation back into the voxel order and shape of the file they came from."""
     if len(_spatial(image)) == 2:
         return slices[0].T.reshape(image.shape)
-    back = ornt_transform(_LPS, io_orientation(image.affine))
+    back = ornt_transform(_DISPLAY[plane_of(image) or "axial"], io_orientation(_affine(image)))
     return apply_orientation(slices.transpose(2, 1, 0), back).reshape(image.shape)
 
 
-def _to_lps(image: nib.Nifti1Image | NiftiGrid) -> np.ndarray:
-    return ornt_transform(io_orientation(image.affine), _LPS)
+def _to_display(image: nib.Nifti1Image | NiftiGrid) -> np.ndarray:
+    return ornt_transform(io_orientation(_affine(image)), _DISPLAY[plane_of(image) or "axial"])
+
+
+def to_display(image: nib.Nifti1Image | NiftiGrid, voxels: np.ndarray) -> np.ndarray:
+    """Turn voxels of a volume's grid (X, Y, Z) as `read` turns the volume's own: (N, H, W)."""
+    return apply_orientation(voxels, _to_display(image)).transpose(2, 1, 0)
+
+
+def slice_distance(image: nib.Nifti1Image | NiftiGrid) -> float:
+    """Return the distance of neighbouring slices in mm, 0 of a 2-D file."""
+    if len(_spatial(image)) == 2:
+        return 0.0
+    return float(_sizes(image)[int(_to_display(image)[:, 0].argmax())])
+
+
+def _affine(image: nib.Nifti1Image | NiftiGrid) -> np.ndarray:
+    """Return the affine; a single slice without thickness lies across its own plane."""
+    affine = np.array(image.affine, dtype=np.float64)
+    if len(image.shape) >= 3 and image.shape[2] == 1 and not affine[:3, 2].any():
+        across = np.cross(affine[:3, 0], affine[:3, 1])
+        length = np.linalg.norm(across)
+        affine[:3, 2] = across / length if length else 0.0
+    return affine
+
+
+def _sizes(image: nib.Nifti1Image | NiftiGrid) -> np.ndarray:
+    """Return the distance of voxels along each stored axis in mm."""
+    millimetres = _MM.get(image.header.get_xyzt_units()[0], 1.0)
+    return np.sqrt((_affine(image)[:3, :3] ** 2).sum(axis=0)) * millimetres
 
 
 def _spatial(image: nib.Nifti1Image | NiftiGrid) -> tuple[int, ...]:
-    """Return the shape without trailing axes of length 1, but at least two axes."""
+    """Return the shape without axes of length 1 beyond the third, but at least two axes."""
     shape = list(image.shape)
-    while len(shape) > 2 and shape[-1] == 1:
+    while len(shape) > 3 and shape[-1] == 1:
         shape.pop()
     return tuple(int(n) for n in shape)

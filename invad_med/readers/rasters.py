@@ -4,35 +4,45 @@
 |---|---|---|
 | 1-bit, 8-bit grey, RGB(A) or palette with equal channels | (H, W) float32, 0..255 | 8bit |
 | RGB(A), palette, CMYK, YCbCr with real colour; alpha dropped | (H, W, 3) uint8 | 8bit |
-| 16-bit or 32-bit grey, float TIFF | (H, W) float32, as stored | stored |
+| deeper or signed grey, float; 16-bit colour with equal channels | (H, W) float32, as stored | stored |
+| 16-bit RGB(A) with real colour, from 0.5 to 99.5 percentile of all its values | (H, W, 3) uint8 | 8bit |
+
+What else there is of samples is refused: see `invad_med.readers.samples`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from invad_med.data.own_results import OwnResult, is_marked
 from invad_med.data.slices import RASTER_SUFFIXES, ReadError, Slice, Source
 from invad_med.readers.decoding import check_size, grey_or_colour, reading, value_range
+from invad_med.readers.samples import deep_pixels, samples_of, unidentified_tiff
 
 SUFFIXES = RASTER_SUFFIXES
 _FORMATS = ("PNG", "JPEG", "TIFF")
-_DEEP = ("I", "F")  # Pillow modes of grey deeper than 8 bit, with I;16 and its kin
-_MIN_IS_WHITE = 0  # TIFF PhotometricInterpretation; Pillow inverts 8-bit images itself, deeper ones not
 
 
-def count_pages(path: Path) -> int:
+def count_pages(path: Path, file: BinaryIO | None = None) -> int:
     """Return the number of pages of a TIFF, 1 for PNG and JPEG, from the headers alone.
 
+    Args:
+        path: the file.
+        file: the same where it is open already, at its beginning; it stays open.
+
     Raises:
+        OwnResult: a picture or map of an earlier run.
         ReadError: the file is empty, of another format, or claims an absurd size.
     """
-    with _open(path) as image:
+    with _open(path, file) as (image, _):
+        if is_marked(image):
+            raise OwnResult("result of an earlier run")
         return getattr(image, "n_frames", 1) if image.format == "TIFF" else 1
 
 
@@ -42,27 +52,34 @@ def read(source: Source) -> list[Slice | ReadError]:
     Raises:
         ReadError: truncated or corrupt data, non-finite values, or an absurd size.
     """
-    with _open(source.paths[0]) as image:
+    with _open(source.paths[0]) as (image, file):
         with reading("image data"):
-            arrays = [_page(image, page) for page in range(source.n_slices)]
+            arrays = [_page(image, page, file) for page in range(source.n_slices)]
     if len({array.shape[:2] for array, _ in arrays}) > 1:
         raise ReadError("pages of the TIFF differ in size; split it into files of one page")
     deep = [array for array, is_deep in arrays if is_deep]
     shared = value_range(deep) if deep else (0.0, 255.0)
-    return [
-        Slice(array, source, index, "stored" if is_deep else "8bit", shared if is_deep else (0.0, 255.0))
-        for index, (array, is_deep) in enumerate(arrays)
-    ]
+    slices: list[Slice | ReadError] = []
+    for index, (array, is_deep) in enumerate(arrays):
+        if is_deep and array.ndim == 2:
+            slices.append(Slice(array, source, index, "stored", shared))
+        else:
+            pixels = _shown(array, *shared) if is_deep else array
+            slices.append(Slice(pixels, source, index, "8bit", (0.0, 255.0)))
+    return slices
 
 
 @contextmanager
-def _open(path: Path) -> Iterator[Image.Image]:
+def _open(path: Path, file: BinaryIO | None = None) -> Iterator[tuple[Image.Image, BinaryIO]]:
+    """Give an image that is not decoded yet, and the open file it is read from."""
     with reading("file"):
         if path.stat().st_size == 0:
             raise ReadError("empty file")
-        file = path.open("rb")
-    with file:  # not by its name, by which Pillow opens pages that are not compressed once more
-        yield _image(file)
+        own = path.open("rb") if file is None else None
+    with own or nullcontext():  # not by its name, by which Pillow opens pages that are not compressed once more
+        opened = file or own
+        assert opened is not None
+        yield _image(opened), opened
 
 
 def _image(file: BinaryIO) -> Image.Image:
@@ -70,27 +87,29 @@ def _image(file: BinaryIO) -> Image.Image:
         try:
             image = Image.open(file, formats=_FORMATS)
         except UnidentifiedImageError:
-            raise ReadError("not a PNG, JPEG or TIFF image, or its header is damaged") from None
+            damaged = ReadError("not a PNG, JPEG or TIFF image, or its header is damaged")
+            raise unidentified_tiff(file) or damaged from None
         except Image.DecompressionBombError:
             raise ReadError("header claims too many pixels to be decoded safely; crop or tile the image") from None
         check_size(image.height, image.width)
     return image
 
 
-def _page(image: Image.Image, page: int) -> tuple[np.ndarray, bool]:
-    """Return the pixels of one page, and whether they are deeper than 8 bit."""
+def _page(image: Image.Image, page: int, file: BinaryIO) -> tuple[np.ndarray, bool]:
+    """Return the pixels of one page, and whether they are deeper than 8 bit (then float32 in colour, too)."""
     if page:
         image.seek(page)
     check_size(image.height, image.width)
-    inverted = image.format == "TIFF" and getattr(image, "tag_v2", {}).get(262) == _MIN_IS_WHITE
+    deep = deep_pixels(image, samples_of(image, file), file)
+    if deep is not None:
+        return deep, True
     upright = ImageOps.exif_transpose(image)
-    if upright.mode.startswith(_DEEP):
-        array = np.asarray(upright).astype(np.float32)
-        if not np.isfinite(array).all():
-            raise ReadError("image holds NaN or infinite values; replace them before")
-        if inverted and upright.mode.startswith("I;16"):
-            array = 65535 - array
-        return array, True
     if upright.mode in ("1", "L", "LA", "La"):
         return np.asarray(upright.convert("L")).astype(np.float32), False
     return grey_or_colour(np.asarray(upright.convert("RGB"))), False
+
+
+def _shown(deep: np.ndarray, low: float, high: float) -> np.ndarray:
+    """Return deep colour (H, W, 3) in 8 bit, on the scale that its grey twin would be shown on."""
+    scaled = (deep - low) / (high - low) if high > low else np.zeros_like(deep)
+    return np.round(np.clip(scaled, 0.0, 1.0) * 255).astype(np.uint8)

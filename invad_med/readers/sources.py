@@ -13,20 +13,16 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from invad_med.data.own_results import OwnResult
 from invad_med.data.published_sets import modality_of_folder
 from invad_med.data.slices import Problem, ReadError, Slice, Source
 from invad_med.readers import nifti, rasters
-from invad_med.readers.decoding import ACCEPTED, without_warnings
+from invad_med.readers.decoding import ACCEPTED, reading, without_warnings
 from invad_med.readers.dicom import pixels as dicom
-from invad_med.readers.dicom.headers import Header, OwnResult, has_magic, read_header, stacks
+from invad_med.readers.dicom.headers import Header, HeaderStack, read_header, stacks
+from invad_med.readers.kinds import format_ending, reader_of
 
-_DICOM_SUFFIXES = {".dcm", ".dicom", ".dic", ".ima"}
-_NO_IMAGES = set(
-    ".txt .csv .tsv .json .jsonl .md .rst .xml .log .pdf .html .htm .css .js .zip .gz .tar .tgz .7z .rar .py .pyc "
-    ".ipynb .sh .bat .yaml .yml .toml .ini .cfg .doc .docx .xls .xlsx .ppt .pptx .rtf .tex .bib .sql .db .lock "
-    ".pt .pth .ckpt .onnx .npz .pkl .sha256 .md5 .bvec .bval .url .lnk .exe .dll".split()
-)
-_JUNK = {"thumbs.db", "desktop.ini", "__macosx", "dicomdir"}
+_JUNK = {"thumbs.db", "desktop.ini", ".ds_store", "__macosx", "dicomdir"}
 
 
 @dataclass
@@ -36,20 +32,27 @@ class Scan:
     Args:
         sources: sorted by name.
         problems: image files that are not read, with the reason, sorted by path.
-        ignored: number of files that are plainly no images, such as tables and texts.
-        results: number of DICOM objects that an earlier run wrote.
+        ignored: number of files that are no images, by what they are: ``.txt file``, ``ZIP archive, not opened``.
+        results: number of files that an earlier run wrote.
     """
 
     sources: list[Source] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
-    ignored: int = 0
+    ignored: Counter[str] = field(default_factory=Counter)
     results: int = 0
+
+    @property
+    def passed_over(self) -> str:
+        """What was found besides images, for the summary: ``2 .txt file, 1 ZIP archive, not opened``."""
+        words = [f"{count} {kind}" for kind, count in sorted(self.ignored.items())]
+        return "; ".join(words + [f"{self.results} result of earlier runs"] * bool(self.results))
 
 
 def scan(dataset_dir: str | Path, progress: bool = False) -> Scan:
     """Find the images below a folder, or the one image of a file, reading headers only.
 
-    DICOM is told by content, everything else by the ending of its name. Folders are followed through symbolic links.
+    Files are told by content and by the ending of their name: see `invad_med.readers.kinds`. Folders are followed
+    through symbolic links.
 
     Args:
         dataset_dir: a folder, searched recursively, or a single file.
@@ -63,7 +66,7 @@ def scan(dataset_dir: str | Path, progress: bool = False) -> Scan:
     if not root.exists():
         raise FileNotFoundError(f"no such file or folder: {root}; a folder or file of {ACCEPTED} is expected")
     single, result = root.is_file(), Scan()
-    paths = [root] if single else list(_walk(root, (), result.problems))
+    paths = [root] if single else list(_walk(root, (), result))
     base = Path(os.path.abspath(root.parent if single else root))
 
     found: list[tuple[Source, str]] = []  # with the ending that tells colliding names apart
@@ -82,21 +85,21 @@ def scan(dataset_dir: str | Path, progress: bool = False) -> Scan:
             if isinstance(item, Header):
                 headers.append(item)
             elif isinstance(item, Source):
-                found.append((replace(item, name=_name(path, base)), _ending(path)))
-            elif path.name.casefold() not in _JUNK:
-                result.ignored += 1
+                found.append((replace(item, name=_name(path, base)), format_ending(path)))
+            elif item is not None:
+                result.ignored[item] += 1
 
-    for group in stacks(headers):
-        found.append((_series(group, base), _ending(group[0].path) if len(group) == 1 else ""))
+    for stack in stacks(headers):
+        found.append((_series(stack, base), format_ending(stack.headers[0].path) if len(stack.headers) == 1 else ""))
     result.sources = _named([(replace(s, stated_modality=_stated_modality(s.paths[0], base)), e) for s, e in found])
     result.problems.sort(key=lambda p: p.path)
     if not result.sources and not result.problems:
-        rest = f"{result.ignored} other files" + (f", {result.results} results of earlier runs" * bool(result.results))
+        rest = result.passed_over or "no files"
         raise ValueError(f"no image found in {root} ({rest}); looked for {ACCEPTED}")
     return result
 
 
-def _walk(folder: Path, ancestors: tuple[str, ...], problems: list[Problem]) -> Iterator[Path]:
+def _walk(folder: Path, ancestors: tuple[str, ...], result: Scan) -> Iterator[Path]:
     """Yield the files below a folder in order; a link back to a folder it lies in is not followed."""
     real = os.path.realpath(folder)
     if real in ancestors:
@@ -104,69 +107,65 @@ def _walk(folder: Path, ancestors: tuple[str, ...], problems: list[Problem]) -> 
     try:
         children = sorted(folder.iterdir())
     except OSError as error:
-        problems.append(Problem(folder, f"folder cannot be opened ({error.strerror})"))
+        result.problems.append(Problem(folder, f"folder cannot be opened ({error.strerror})"))
         return
     for child in children:
-        if child.name.startswith((".", "._")) or child.name.casefold() in _JUNK:
+        if child.name.casefold() in _JUNK or child.name.startswith("._"):
+            continue
+        if child.name.startswith("."):
+            result.ignored["hidden file or folder"] += 1
             continue
         if child.is_dir():
-            yield from _walk(child, (*ancestors, real), problems)
+            yield from _walk(child, (*ancestors, real), result)
         elif child.is_file():
             yield child
         elif child.is_symlink():
-            problems.append(Problem(child, "symbolic link to a file that does not exist"))
+            result.problems.append(Problem(child, "symbolic link to a file that does not exist"))
 
 
-def _ending(path: Path) -> str:
-    """Return the ending of a file name that is a format's, or nothing (``1.2.840.5`` has none)."""
-    name = path.name.casefold()
-    for ending in (".nii.gz", ".nii", *rasters.SUFFIXES, *_DICOM_SUFFIXES):
-        if name.endswith(ending) and len(name) > len(ending):
-            return path.name[-len(ending) :]
-    return ""
-
-
-def _identify(path: Path) -> Source | Header | None:
-    """Return a source, the header of a DICOM image, or None for a file that is no image; else raise ReadError."""
-    ending = _ending(path).casefold()
-    if ending in nifti.SUFFIXES:
-        return Source("nifti", (path,), "", nifti.count_slices(path))
-    if ending in rasters.SUFFIXES:
-        return Source("raster", (path,), "", rasters.count_pages(path))
-    if ending in _DICOM_SUFFIXES:
-        return read_header(path)
-    suffix = path.suffix.casefold()
-    if suffix in _NO_IMAGES:
-        return None
+def _identify(path: Path) -> Source | Header | str | None:
+    """Return a source, a DICOM header, what else a file is, or None of a DICOMDIR; raise ReadError for the rest."""
     try:
         file = path.open("rb")
     except OSError as error:
         raise ReadError(f"file cannot be opened ({error.strerror})") from None
-    with file:
-        if has_magic(file):
+    with file:  # once, whoever reads it
+        with reading("file"):
+            reader = reader_of(path, file)
+        if reader == "nifti":
+            image = nifti.load(path, file)
+            if nifti.is_own(image):
+                raise OwnResult("result of an earlier run")
+            return Source("nifti", (path,), "", nifti.display_shape(image)[0], notes=nifti.notes_of(image))
+        if reader == "raster":
+            return Source("raster", (path,), "", rasters.count_pages(path, file))
+        if reader == "dicom":
             return read_header(path, file)
-        # A DICOM file may lack name ending and preamble, a README has them neither.
-        if not suffix or suffix[1:].isdigit():
+        if reader == "maybe dicom":
             try:
                 return read_header(path, file)
             except OwnResult:
                 raise
             except ReadError:
-                return None
-    raise ReadError(f"{suffix[1:].upper()} files are not read; convert it to one of {ACCEPTED}")
+                return "file without ending"
+    return reader
 
 
-def _series(group: list[Header], base: Path) -> Source:
-    first = group[0]
-    count = first.frames if len(group) == 1 else len(group)
-    stem = f"series-{_digest(first.series)}" if len(group) > 1 else None
-    name = _name(first.path, base, frozenset[str]().union(*(h.identity for h in group)), stem)
-    return Source("dicom", tuple(h.path for h in group), name, count, first.modality, first.body_part)
+def _series(stack: HeaderStack, base: Path) -> Source:
+    first, paths = stack.headers[0], tuple(h.path for h in stack.headers)
+    stem = f"series-{_digest(first.series)}" if len(paths) > 1 else None
+    name = _name(first.path, base, frozenset[str]().union(*(h.identity for h in stack.headers)), stem)
+    if stack.label and (len(paths) > 1 or stack.frames is not None):
+        name += f"-{stack.label}"
+    return Source(
+        "dicom", paths, name, stack.n_slices, first.modality, first.body_part,
+        frames=stack.frames, notes=stack.notes, unfit=stack.unfit,
+    )  # fmt: skip
 
 
 def _name(path: Path, base: Path, identity: frozenset[str] = frozenset(), stem: str | None = None) -> str:
     """Return the path below the scanned folder without ending, parts that hold the patient's identity replaced."""
-    parts = (*path.relative_to(base).parts[:-1], stem or path.name.removesuffix(_ending(path)))
+    parts = (*path.relative_to(base).parts[:-1], stem or path.name.removesuffix(format_ending(path)))
     return "/".join(f"anon-{_digest(p)}" if any(word in p.casefold() for word in identity) else p for p in parts)
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from invad_med.data.modalities import find_modality
+from invad_med.data.own_results import png_mark
 from invad_med.data.prediction import Prediction
 from invad_med.files import write_atomically
 from invad_med.writers import canvas
@@ -94,7 +95,9 @@ def save_heatmap(
     picture = draw_heatmap(prediction, unit_image) if picture is None else picture
     path = slice_path(Path(output_dir) / "heatmaps", prediction.source, prediction.index, ".png")
     content = io.BytesIO()
-    picture.save(content, format="PNG", compress_level=1)  # 6 takes several times as long for little
+    picture.save(
+        content, format="PNG", compress_level=1, pnginfo=png_mark()
+    )  # 6 takes several times as long for little
     write_atomically(path, content.getvalue())
     return path
 

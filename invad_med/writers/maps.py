@@ -18,6 +18,7 @@ import nibabel as nib
 import numpy as np
 from PIL import Image
 
+from invad_med.data.own_results import MARK
 from invad_med.data.slices import ReadError, Slice, Source
 from invad_med.files import write_atomically
 from invad_med.readers.dicom.planes import affine_of, grid_of
@@ -80,6 +81,7 @@ def _write_nifti(maps: np.ndarray, affine: np.ndarray, path: Path) -> Path:
     image.set_sform(affine, code=1)  # 1: scanner coordinates
     image.set_qform(affine, code=1)
     image.header.set_xyzt_units("mm")
+    image.header["descrip"] = MARK.encode()
     write_atomically(path, gzip.compress(image.to_bytes(), mtime=0))
     return path
 
@@ -87,6 +89,8 @@ def _write_nifti(maps: np.ndarray, affine: np.ndarray, path: Path) -> Path:
 def _write_tiff(maps: np.ndarray, path: Path) -> Path:
     first, *rest = (Image.fromarray(np.ascontiguousarray(m)) for m in maps)
     content = io.BytesIO()
-    first.save(content, format="TIFF", save_all=True, append_images=rest, compression="tiff_adobe_deflate")
+    first.save(
+        content, format="TIFF", save_all=True, append_images=rest, compression="tiff_adobe_deflate", description=MARK
+    )
     write_atomically(path, content.getvalue())
     return path

@@ -8,6 +8,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 
+from invad_med.data.own_results import MARK
 from invad_med.files import write_atomically
 from invad_med.readers.nifti import NiftiGrid, display_shape, to_voxels
 
@@ -40,6 +41,7 @@ def write_nifti_map(grid: NiftiGrid, maps: np.ndarray, path: str | Path) -> Path
     for field in ("descrip", "aux_file", "intent_name", "db_name"):
         if field in header:  # db_name is NIfTI-1 only
             header[field] = b""
+    header["descrip"] = MARK.encode()
     header["cal_min"] = header["cal_max"] = 0
     header.set_intent("none")
     header.set_data_dtype(np.float32)

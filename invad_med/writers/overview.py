@@ -11,6 +11,7 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw
 
+from invad_med.data.own_results import png_mark
 from invad_med.data.prediction import Prediction, Status
 from invad_med.data.slices import Problem
 from invad_med.files import write_atomically
@@ -120,7 +121,7 @@ def draw_overview(
         canvas.write(draw, (_MARGIN, top + grid + _LINE * number), canvas.shorten(line, _SIZE, usable), _SIZE)
 
     content = io.BytesIO()
-    picture.save(content, format="PNG")
+    picture.save(content, format="PNG", pnginfo=png_mark())
     write_atomically(Path(path), content.getvalue())
     return Path(path)
 

@@ -121,3 +121,93 @@ def test_a_map_of_another_shape_is_refused_and_nothing_is_left(tmp_path):
     with pytest.raises(ValueError, match=r"maps of shape \(9, 5, 7\), but the source has slices, rows, columns \(9, 7"):
         write_nifti_map(nifti.read(source)[0].origin, np.zeros((9, 5, 7)), tmp_path / "map.nii")
     assert [p.name for p in tmp_path.iterdir()] == ["v.nii"]
+
+
+def grid(shape, sizes=(1.0, 2.0, 3.0)):
+    """Return a RAS volume of given shape whose voxels know their place."""
+    values = np.arange(np.prod(shape), dtype=np.float32).reshape(shape)
+    return nib.Nifti1Image(values, np.diag([*sizes, 1.0]))
+
+
+def turned(image, codes):
+    return image.as_reoriented(ornt_transform(axcodes2ornt("RAS"), axcodes2ornt(codes)))
+
+
+@pytest.mark.parametrize("codes", ORIENTATIONS[::5], ids="".join)
+@pytest.mark.parametrize("more", [(), (1,), (1, 1)])
+def test_one_slice_is_shown_as_it_is_inside_its_volume(codes, more, tmp_path):
+    volume = grid((6, 8, 5))
+    whole = nifti.read(source_of(volume, tmp_path / "v.nii"))
+    stored = turned(volume.slicer[:, :, 2:3], codes)
+    data = np.asarray(stored.dataobj).reshape(*stored.shape, *more)
+    source = source_of(nib.Nifti1Image(data, stored.affine), tmp_path / "one.nii")
+    (piece,) = nifti.read(source)
+    np.testing.assert_array_equal(piece.pixels, whole[2].pixels)
+    assert piece.spacing == whole[2].spacing
+    written = nib.load(write_nifti_map(source, piece.pixels[None], tmp_path / "map.nii"))
+    np.testing.assert_array_equal(np.asarray(written.dataobj), data)
+
+
+def test_one_slice_without_thickness_is_oriented_too(tmp_path):
+    affine = np.diag([1.0, 2.0, 0.0, 1.0])
+    image = nib.Nifti1Image(np.arange(12, dtype=np.float32).reshape(3, 4, 1), np.eye(4))
+    image.set_sform(affine, code=1, update_affine=False)
+    image.set_qform(None, code=0, update_affine=False)
+    for axis, row in zip("xyz", affine, strict=False):
+        image.header[f"srow_{axis}"] = row
+    image.header["vox_offset"] = 352
+    (tmp_path / "v.nii").write_bytes(
+        image.header.binaryblock + bytes(4) + np.arange(12, dtype=np.float32).reshape(3, 4, 1).tobytes(order="F")
+    )
+    (piece,) = nifti.read(Source("nifti", (tmp_path / "v.nii",), "v", 1))
+    np.testing.assert_array_equal(piece.pixels, np.arange(12).reshape(3, 4)[::-1, ::-1].T)
+
+
+@pytest.mark.parametrize("codes", ORIENTATIONS[::3], ids="".join)
+@pytest.mark.parametrize(
+    ("shape", "sizes", "plane", "show"),
+    [
+        ((6, 4, 8), (1, 9, 1), "coronal", lambda v, k: v[::-1, v.shape[1] - 1 - k, ::-1].T),
+        ((4, 6, 8), (5, 1, 2), "sagittal", lambda v, k: v[v.shape[0] - 1 - k, ::-1, ::-1].T),
+        ((6, 1, 8), (1, 1, 1), "coronal", lambda v, k: v[::-1, 0, ::-1].T),
+        ((1, 6, 8), (1, 1, 3), "sagittal", lambda v, k: v[0, ::-1, ::-1].T),
+        ((6, 4, 8), (1, 1.5, 1), "axial", lambda v, k: v[::-1, ::-1, k].T),
+        ((6, 4, 8), (1, 1, 9), "axial", lambda v, k: v[::-1, ::-1, k].T),
+    ],
+)
+def test_a_thick_stack_is_cut_as_it_was_scanned(shape, sizes, plane, show, codes, tmp_path):
+    volume = grid(shape, sizes)
+    source = source_of(turned(volume, codes), tmp_path / "v.nii")
+    pieces = nifti.read(source)
+    values = volume.get_fdata()
+    for k, piece in enumerate(pieces):
+        np.testing.assert_array_equal(piece.pixels, show(values, k))
+    image = nifti.load(source.paths[0])
+    assert nifti.plane_of(image) == plane
+    assert [plane in note for note in nifti.notes_of(image)] == ([] if plane == "axial" else [True])
+    written = nib.load(write_nifti_map(source, np.stack([p.pixels for p in pieces]), tmp_path / "map.nii"))
+    np.testing.assert_array_equal(written.get_fdata(), image.get_fdata())
+
+
+def test_a_file_without_orientation_is_read_by_a_stated_convention(tmp_path):
+    values = np.arange(60, dtype=np.int16).reshape(3, 4, 5)
+    header = nib.Nifti1Header()
+    header.set_data_dtype(np.int16)
+    image = nib.Nifti1Image(values, None, header)
+    image.header["qform_code"] = image.header["sform_code"] = 0
+    source = source_of(image, tmp_path / "v.nii")
+    for k, piece in enumerate(nifti.read(source)):
+        np.testing.assert_array_equal(piece.pixels, values[:, ::-1, k].T)  # columns to the left, rows to the back
+    (note,) = nifti.notes_of(nifti.load(source.paths[0]))
+    assert note.startswith("the file states no orientation (qform_code and sform_code are 0)")
+    assert nifti.notes_of(ras_volume()) == ()
+
+
+def test_values_beyond_float32_are_refused_and_infinite_ones_filled(tmp_path):
+    huge = np.full((3, 3, 3), 5.0)
+    huge[1, 1, 1] = 1e300
+    with pytest.raises(ReadError, match=r"values beyond 3\.4e38"):
+        nifti.read(source_of(nib.Nifti1Image(huge, np.eye(4)), tmp_path / "v.nii"))
+    huge[1, 1, 1] = np.inf
+    pieces = nifti.read(source_of(nib.Nifti1Image(huge, np.eye(4)), tmp_path / "v.nii"))
+    assert {float(p.pixels.max()) for p in pieces} == {5.0}

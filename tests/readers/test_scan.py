@@ -160,7 +160,7 @@ def test_what_is_no_image_is_counted_and_what_is_not_read_is_named(tmp_path):
     (tmp_path / "words.dcm").write_text("these are words, and quite a few of them")
     found = scan(tmp_path)
     assert [s.name for s in found.sources] == ["i"]
-    assert found.ignored == 4
+    assert found.ignored == {".txt file": 1, ".csv file": 1, "file without ending": 2, "hidden file or folder": 1}
     assert {p.path.name: p.reason for p in found.problems} == {
         "reportsi.dcm": "DICOM object without an image (Basic Text SR Storage)",
         "rtstruct.dcm": "DICOM object without an image (RT Structure Set Storage)",
@@ -184,7 +184,7 @@ def test_nothing_to_read_is_an_error_that_says_what_was_wanted(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"no such file or folder: .*; a folder or file of PNG, JPEG, TIFF, N"):
         scan(tmp_path / "missing")
     (tmp_path / "notes.txt").write_text("x")
-    with pytest.raises(ValueError, match=r"no image found in .* \(1 other files\); looked for PNG, JPEG, TIFF, NIfTI"):
+    with pytest.raises(ValueError, match=r"no image found in .* \(1 \.txt file\); looked for PNG, JPEG, TIFF, NIfTI"):
         scan(tmp_path)
 
 

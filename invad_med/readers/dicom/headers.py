@@ -20,20 +20,32 @@ from pydicom.uid import (
     SegmentationStorage,
 )
 
+from invad_med.data.own_results import OwnResult
 from invad_med.data.slices import ReadError
 from invad_med.readers.decoding import reading
+from invad_med.readers.dicom import fitness
+from invad_med.readers.dicom.frames import frame_stacks, orientation_of
+from invad_med.readers.dicom.own import TAGS, is_own
+from invad_med.readers.dicom.stacks import Place, Stack, Value, divide, normal_of
+from invad_med.readers.dicom.values import number, numbers, text, texts
 
-RESEARCH = "RESEARCH USE ONLY, not for diagnosis"  # begins Derivation Description of every object of a result
 _NOT_IMAGES = {SegmentationStorage, ParametricMapStorage, RTDoseStorage}  # have pixel data, but no picture in it
 _TAGS = [
     "SOPClassUID", "Modality", "BodyPartExamined", "SeriesInstanceUID", "InstanceNumber",
     "ImageOrientationPatient", "ImagePositionPatient", "Rows", "Columns", "NumberOfFrames",
-    "PatientName", "PatientID", "OtherPatientIDs", "DerivationDescription",
+    "PatientName", "PatientID", "OtherPatientIDs",
+    "PixelSpacing", "SliceThickness", "ImageType", "AcquisitionNumber", "AcquisitionDate", "AcquisitionTime",
+    "AcquisitionDateTime", "ContentDate", "ContentTime", "EchoNumbers", "EchoTime", "TemporalPositionIdentifier",
+    "TriggerTime", "DiffusionBValue", "DiffusionGradientOrientation", "InversionTime", "FlipAngle", "RepetitionTime",
+    "KVP", "ConvolutionKernel", "SequenceName", "ComplexImageComponent", "FrameReferenceTime", "StackID",
+    "RescaleSlope", "VolumetricProperties",
+    "PerFrameFunctionalGroupsSequence", "SharedFunctionalGroupsSequence", "DimensionIndexSequence",
 ]  # fmt: skip
-
-
-class OwnResult(ReadError):
-    """A DICOM object that this program wrote: no image to be scored again."""
+_TRAITS = {
+    "echo": "EchoNumbers", "echo_time": "EchoTime", "time": "TemporalPositionIdentifier", "b": "DiffusionBValue",
+    "inversion_time": "InversionTime", "trigger": "TriggerTime", "frame_time": "FrameReferenceTime",
+    "flip": "FlipAngle", "repetition": "RepetitionTime", "kvp": "KVP", "thickness": "SliceThickness",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -45,11 +57,12 @@ class Header:
         modality: (0008,0060), or None.
         body_part: (0018,0015) in upper case, or None.
         series: Series Instance UID (0020,000E), or empty.
-        number: Instance Number (0020,0013), 0 where missing.
         frames: Number of Frames (0028,0008), at least 1.
         shape: Rows and Columns.
-        orientation: Image Orientation (Patient) to three digits, or None where the geometry is missing.
-        position: Image Position (Patient) along the slice normal in mm.
+        place: where a single-frame image lies and what tells it from others there, or None without geometry.
+        stacks: acquisitions among the frames of a multi-frame file; empty of a single-frame one.
+        notes: sentences for the table, see `invad_med.readers.dicom.fitness`.
+        unfit: why it must not be scored, or None.
         identity: parts of the patient's name and IDs, in lower case; no output may be named by them.
     """
 
@@ -57,19 +70,59 @@ class Header:
     modality: str | None
     body_part: str | None
     series: str
-    number: int
     frames: int
     shape: tuple[int, int]
-    orientation: tuple[float, ...] | None
-    position: float
+    place: Place | None
+    stacks: tuple[Stack, ...]
+    notes: tuple[str, ...]
+    unfit: str | None
     identity: frozenset[str]
 
+    @property
+    def orientation(self) -> tuple[float, ...] | None:
+        """Image Orientation (Patient), or None where the geometry is missing."""
+        return self.place.orientation if self.place else None
 
-def has_magic(file: BinaryIO) -> bool:
-    """Return whether an open file has the DICOM preamble; it is at its beginning again afterwards."""
-    start = file.read(132)
-    file.seek(0)
-    return start[128:] == b"DICM"
+    @property
+    def position(self) -> float:
+        """Image Position (Patient) along the slice normal in mm, 0 where the geometry is missing."""
+        if self.place is None or self.place.orientation is None:
+            return 0.0
+        return float(np.dot(normal_of(self.place.orientation), self.place.position))
+
+
+@dataclass(frozen=True)
+class HeaderStack:
+    """The files of one acquisition in order of position, or one file with some or all of its frames.
+
+    Args:
+        headers: the files.
+        label: what tells it from others of its series or file; empty where there are none.
+        frames: stored frames of the one file, 0-based, in order; None for all of them, in the reader's order.
+        localiser: planes of its series point in three directions.
+    """
+
+    headers: tuple[Header, ...]
+    label: str = ""
+    frames: tuple[int, ...] | None = None
+    localiser: bool = False
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What is noted of any of the files."""
+        return tuple(dict.fromkeys(note for header in self.headers for note in header.notes))
+
+    @property
+    def unfit(self) -> str | None:
+        """Why the stack must not be scored, or None."""
+        return next((h.unfit for h in self.headers if h.unfit), fitness.PLANES if self.localiser else None)
+
+    @property
+    def n_slices(self) -> int:
+        """Number of slices."""
+        if self.frames is not None:
+            return len(self.frames)
+        return self.headers[0].frames if len(self.headers) == 1 else len(self.headers)
 
 
 def read_header(path: Path, file: BinaryIO | None = None) -> Header | None:
@@ -86,27 +139,31 @@ def read_header(path: Path, file: BinaryIO | None = None) -> Header | None:
     with reading("DICOM header"):
         if path.stat().st_size == 0:
             raise ReadError("empty file")
-        ds = pydicom.dcmread(file or path, force=True, stop_before_pixels=True, specific_tags=_TAGS)
+        ds = pydicom.dcmread(file or path, force=True, stop_before_pixels=True, specific_tags=[*_TAGS, *TAGS])
         sop_class = ds.get("SOPClassUID") or ds.file_meta.get("MediaStorageSOPClassUID")
         if sop_class == MediaStorageDirectoryStorage:
             return None
-        if str(ds.get("DerivationDescription") or "").startswith(f"{RESEARCH}. Anomaly map by InvAD"):
+        if is_own(ds):
             raise OwnResult("result of an earlier run")
         if not sop_class and "Rows" not in ds:
             raise ReadError("not a DICOM file, or its header is damaged")
         if sop_class in _NOT_IMAGES or "Rows" not in ds or "Columns" not in ds:
             raise ReadError(f"DICOM object without an image ({_class_name(sop_class)})")
-        orientation, position = _geometry(ds)
+        frames = number_of_frames(ds)
+        acquisitions = tuple(frame_stacks(ds, frames)) if frames > 1 else ()
+        planes = [o for s in acquisitions for f in s.members if (o := orientation_of(ds, f)) is not None]
+        orientation = numbers(ds, "ImageOrientationPatient", 6) or (planes[0] if planes else None)
         return Header(
             path=path,
             modality=str(ds.get("Modality") or "").strip().upper() or None,
             body_part=str(ds.get("BodyPartExamined") or "").strip().upper() or None,
             series=str(ds.get("SeriesInstanceUID") or ""),
-            number=_integer(ds, "InstanceNumber") or 0,
-            frames=number_of_frames(ds),
+            frames=frames,
             shape=(int(ds.Rows), int(ds.Columns)),
-            orientation=orientation,
-            position=position,
+            place=_place(ds, path) if frames == 1 else None,
+            stacks=acquisitions,
+            notes=fitness.notes(ds, orientation),
+            unfit=fitness.PLANES if fitness.is_localiser(planes) else fitness.unfit(ds),
             identity=_identity(ds),
         )
 
@@ -127,49 +184,78 @@ def number_of_frames(ds: Dataset) -> int:
     return frames
 
 
-def along_normal(orientation: Iterable[float], position: Iterable[float]) -> float:
-    """Return a plane's position in mm along its normal, row direction x column direction."""
-    o = np.asarray(list(orientation), dtype=np.float64)
-    return float(np.dot(np.cross(o[:3], o[3:]), np.asarray(list(position), dtype=np.float64)))
+def stacks(headers: Iterable[Header]) -> list[HeaderStack]:
+    """Group files into acquisitions of parallel slices, each sorted by position: see `invad_med.readers.dicom.stacks`.
 
-
-def stacks(headers: Iterable[Header]) -> list[list[Header]]:
-    """Group files into stacks of parallel slices, each sorted by position.
-
-    A stack shares folder, Series Instance UID, orientation and matrix size. Files at the same position (echoes,
-    phases, repeated acquisitions, copies) go to stacks of their own, the lowest Instance Number first. Multi-frame
-    files and files without geometry stand alone. The folder counts because it may carry the label of a data set.
+    A stack shares folder, Series Instance UID and matrix size as well. The folder counts because it may carry the
+    label of a data set. Multi-frame files and files without geometry stand alone.
     """
+    headers = list(headers)
+    planes: dict[tuple[Path, str], list[tuple[float, ...]]] = defaultdict(list)
+    for header in headers:
+        if header.orientation is not None and header.series:
+            planes[header.path.parent, header.series].append(header.orientation)
+    series = {key: fitness.is_localiser(orientations) for key, orientations in planes.items()}
     groups: dict[tuple, list[Header]] = defaultdict(list)
     for header in sorted(headers, key=lambda h: h.path):
-        alone = header.frames > 1 or header.orientation is None or not header.series
+        alone = header.frames > 1 or header.place is None or not header.series
         key = header.path if alone else header.path.parent
-        groups[key, header.series, header.orientation, header.shape].append(header)
+        groups[key, header.series, header.shape].append(header)
 
-    result: list[list[Header]] = []
+    result: list[HeaderStack] = []
     for group in groups.values():
-        layers: list[list[Header]] = []
-        filled: dict[float, int] = defaultdict(int)
-        for header in sorted(group, key=lambda h: (h.position, h.number, h.path)):
-            layer = filled[header.position]
-            filled[header.position] += 1
-            if layer == len(layers):
-                layers.append([])
-            layers[layer].append(header)
-        result += layers
+        if group[0].frames > 1:
+            several = len(group[0].stacks) > 1
+            result += [HeaderStack((group[0],), s.label, s.members if several else None) for s in group[0].stacks]
+            continue
+        places = [h.place for h in group if h.place is not None]
+        if len(places) < len(group) or not group[0].series:
+            result += [HeaderStack((h,)) for h in group]
+            continue
+        localiser = series[group[0].path.parent, group[0].series]
+        result += [HeaderStack(tuple(group[i] for i in s.members), s.label, None, localiser) for s in divide(places)]
     return result
 
 
-def _geometry(ds: Dataset) -> tuple[tuple[float, ...] | None, float]:
-    try:
-        orientation = [float(v) for v in ds.ImageOrientationPatient]
-        position = [float(v) for v in ds.ImagePositionPatient]
-    except (AttributeError, TypeError, ValueError):
-        return None, 0.0
-    if len(orientation) != 6 or len(position) != 3 or not np.isfinite(orientation + position).all():
-        return None, 0.0
-    # + 0.0 makes -0.0 and 0.0 one group; 0.01 mm is far below any slice distance and above rounding in the text.
-    return tuple(round(v, 3) + 0.0 for v in orientation), round(along_normal(orientation, position), 2)
+def _place(ds: Dataset, path: Path) -> Place | None:
+    orientation, position = numbers(ds, "ImageOrientationPatient", 6), numbers(ds, "ImagePositionPatient", 3)
+    if orientation is None or position is None:
+        return None
+    spacing = numbers(ds, "PixelSpacing", 2)
+    traits: dict[str, Value] = {trait: number(ds, keyword) for trait, keyword in _TRAITS.items()}
+    traits |= {
+        "kernel": text(ds, "ConvolutionKernel"),
+        "component": text(ds, "ComplexImageComponent"),
+        "image_type": texts(ds, "ImageType"),
+        "direction": numbers(ds, "DiffusionGradientOrientation", 3),
+        "sequence": text(ds, "SequenceName"),
+        "stack": text(ds, "StackID"),
+    }
+    orders: dict[str, float | str | None] = {
+        "trigger": number(ds, "TriggerTime"),
+        "acquisition": number(ds, "AcquisitionNumber"),
+        "acquired": text(ds, "AcquisitionDateTime") or _moment(ds, "Acquisition"),
+        "content": _moment(ds, "Content"),
+        "number": number(ds, "InstanceNumber"),
+    }
+    return Place(
+        orientation=orientation,
+        position=(position[0], position[1], position[2]),
+        spacing=None if spacing is None else (spacing[0], spacing[1]),
+        thickness=number(ds, "SliceThickness"),
+        traits=traits,
+        orders=orders,
+        tie=(str(path),),
+    )
+
+
+def _moment(ds: Dataset, what: str) -> str | None:
+    """Return date and time as text that sorts as they do: fractions of a second padded, times of old objects too."""
+    time = text(ds, f"{what}Time")
+    if time is None:
+        return None
+    whole, _, fraction = time.replace(":", "").partition(".")
+    return f"{text(ds, f'{what}Date') or ''}{whole:0<6}.{fraction:0<6}"
 
 
 def _integer(ds: Dataset, keyword: str, strict: bool = False) -> int | None:

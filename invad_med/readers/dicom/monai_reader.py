@@ -17,7 +17,7 @@ from monai.data import ImageReader
 from monai.utils import MetaKeys, SpaceKeys
 
 from invad_med.data.slices import ReadError, Slice, Source
-from invad_med.readers.dicom.headers import Header, read_header, stacks
+from invad_med.readers.dicom.headers import HeaderStack, read_header, stacks
 from invad_med.readers.dicom.pixels import read
 from invad_med.readers.dicom.planes import affine_of, grid_of
 from invad_med.readers.dicom.stored import planes_of
@@ -88,12 +88,12 @@ def _one(paths: list[Path]) -> Source:
         sources = [s for s in found.sources if s.kind == "dicom"]
     else:
         headers = [header for header in map(read_header, paths) if header is not None]
-        sources = [_source(group) for group in stacks(headers)]
+        sources = [_source(stack) for stack in stacks(headers)]
     if len(sources) != 1:
         raise ReadError(f"{len(sources)} DICOM series where one is expected; give the files of one")
     return sources[0]
 
 
-def _source(group: list[Header]) -> Source:
-    count = group[0].frames if len(group) == 1 else len(group)
-    return Source("dicom", tuple(h.path for h in group), "series", count, group[0].modality, group[0].body_part)
+def _source(stack: HeaderStack) -> Source:
+    first, paths = stack.headers[0], tuple(h.path for h in stack.headers)
+    return Source("dicom", paths, "series", stack.n_slices, first.modality, first.body_part, frames=stack.frames)

@@ -5,6 +5,7 @@
 | decode with the installed codecs; YBR to RGB | (7FE0,0010), (0002,0010), (0028,0004) |
 | PALETTE COLOR to RGB; colour to 8 bit | (0028,1101..1203), (0028,0101) |
 | modality LUT or rescale, per frame in enhanced objects | (0028,3000), (0028,1052/1053), (0028,9145) |
+| a slope of 0, or a slope or intercept that is not finite, rescales nothing | |
 | first VOI LUT or window: CR, DX and MG only | (0028,3010), (0028,1050/1051) |
 | padding becomes the smallest of the other values | (0028,0120), (0028,0121) |
 | MONOCHROME1 is inverted (low + high of the source - value), so that bright is dense; HU never are | (0028,0004) |
@@ -15,7 +16,6 @@ not rescaled are ``8bit``, as are colours; all else is ``stored``. A Siemens mos
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,12 +24,14 @@ from typing import Any
 import numpy as np
 import pydicom
 from pydicom.dataset import Dataset
-from pydicom.pixels import apply_color_lut, apply_modality_lut, apply_voi_lut, get_decoder, pixel_array
+from pydicom.pixels import apply_color_lut, apply_windowing, get_decoder, pixel_array
 from pydicom.uid import UID
 
 from invad_med.data.slices import ReadError, Slice, Source, Unit
 from invad_med.readers.decoding import check_size, grey_or_colour, reading, value_range
-from invad_med.readers.dicom.headers import along_normal, number_of_frames
+from invad_med.readers.dicom.frames import frames_of, functional_group
+from invad_med.readers.dicom.headers import number_of_frames
+from invad_med.readers.dicom.luts import look_up, rescale_of
 from invad_med.readers.dicom.stored import StoredImage, header_of, pixels_of
 
 _VOI_MODALITIES = {"CR", "DX", "MG"}  # their raw detector values mean little; elsewhere the values themselves count
@@ -57,7 +59,7 @@ def read(source: Source) -> list[Slice | ReadError]:
     frames: list[_Frame | ReadError] = []
     for path in source.paths:
         try:
-            frames += _decode(path, len(source.paths))
+            frames += _decode(path, source)
         except ReadError as error:
             frames.append(error.plain())
     good = [f for f in frames if isinstance(f, _Frame)]
@@ -81,35 +83,12 @@ def read(source: Source) -> list[Slice | ReadError]:
     ]
 
 
-def frame_order(ds: Dataset) -> list[int]:
-    """Return the 0-based stored frame of each slice: by position along the normal where every frame has one.
-
-    Frames of enhanced objects need not be stored in spatial order (Plane Position Sequence (0020,9113) decides).
-    Frames that differ in orientation, or have no position, keep the stored order.
-    """
-    count = number_of_frames(ds)
-    stored = list(range(count))
-    positions: list[float] = []
-    first: np.ndarray | None = None
-    for frame in stored if len(ds.get("PerFrameFunctionalGroupsSequence") or []) == count > 1 else []:
-        place = _group(ds, frame, "PlanePositionSequence")
-        plane = _group(ds, frame, "PlaneOrientationSequence")
-        if place is None or plane is None or "ImagePositionPatient" not in place:
-            return stored
-        orientation = np.asarray(plane.ImageOrientationPatient, dtype=np.float64)
-        first = orientation if first is None else first
-        if not np.allclose(orientation, first, atol=1e-3):
-            return stored
-        positions.append(round(along_normal(orientation, place.ImagePositionPatient), 2))
-    return sorted(stored, key=lambda f: (positions[f], f)) if positions else stored
-
-
-def _decode(path: Path, files: int) -> list[_Frame]:
+def _decode(path: Path, source: Source) -> list[_Frame]:
     """Return the frames of a file in the order of the slices; a ReadError brings the header along if there is one."""
     with reading("DICOM file"):
         ds = pydicom.dcmread(path, force=True)
     try:
-        frames, pixels, order = _decoded(ds, files)
+        frames, pixels, order = _decoded(ds, source)
     except ReadError as error:
         error.origin = StoredImage(header_of(ds))
         raise
@@ -118,19 +97,19 @@ def _decode(path: Path, files: int) -> list[_Frame]:
     return [replace(frame, origin=origin) for frame, origin in zip(frames, origins, strict=True)]
 
 
-def _decoded(ds: Dataset, files: int) -> tuple[list[_Frame], bytes | np.ndarray | None, list[int]]:
+def _decoded(ds: Dataset, source: Source) -> tuple[list[_Frame], bytes | np.ndarray | None, list[int]]:
     """Return the frames of a dataset in the order of the slices, its pixels as `StoredImage` keeps them, that order."""
     with reading("DICOM file"):
         if "Rows" not in ds or "Columns" not in ds:
             raise ReadError("file is cut off or damaged")  # pydicom drops all elements if the pixel data has no end
         count = number_of_frames(ds)
-        check_size(int(ds.Rows), int(ds.Columns), count * files, int(ds.get("SamplesPerPixel") or 1))
+        check_size(int(ds.Rows), int(ds.Columns), count * len(source.paths), int(ds.get("SamplesPerPixel") or 1))
         if not any(k in ds for k in ("PixelData", "FloatPixelData", "DoubleFloatPixelData")):
             raise ReadError("pixel data (7FE0,0010) is missing or cut off")
         syntax: UID | None = ds.file_meta.get("TransferSyntaxUID")
         if not syntax:
             raise ReadError("no Transfer Syntax UID (0002,0010), so the pixel data cannot be decoded")
-        order = frame_order(ds)
+        order = frames_of(ds, source, count)
     array = _pixel_array(ds, syntax)
     raw = [array] if count == 1 else list(array)
     if len(raw) != count:
@@ -179,26 +158,28 @@ def _frames(ds: Dataset, raw: list[np.ndarray], order: list[int]) -> Iterator[_F
 def _grey(ds: Dataset, stored: np.ndarray, frame: int) -> tuple[np.ndarray, Unit, np.ndarray | None]:
     padding = _padding(ds, stored)
     modality = str(ds.get("Modality") or "").strip().upper()
-    item = _group(ds, frame, "PixelValueTransformationSequence") or ds
+    item = functional_group(ds, frame, "PixelValueTransformationSequence") or ds
     lut = item.get("ModalityLUTSequence")
-    rescaled = item.get("RescaleSlope") is not None and item.get("RescaleIntercept") is not None
-    if lut and 8 < lut[0].LUTDescriptor[2] < 16:
-        item = copy.deepcopy(item)  # the header stays as it was read
-        lut = item.ModalityLUTSequence
-        lut[0].LUTDescriptor = [*lut[0].LUTDescriptor[:2], 16]  # pydicom wants a NumPy integer size; entries unchanged
-    values = apply_modality_lut(stored, item) if lut or rescaled else stored
+    rescale = rescale_of(item)
+    little_endian = bool(UID(ds.file_meta.TransferSyntaxUID).is_little_endian)
+    if lut:
+        values: np.ndarray = look_up(stored, lut[0], little_endian)
+    elif rescale:
+        values = stored.astype(np.float64) * rescale[0] + rescale[1]
+    else:
+        values = stored
 
     unit: Unit = "stored"
-    changed = bool(lut) or (rescaled and (float(item.RescaleSlope), float(item.RescaleIntercept)) != (1.0, 0.0))
-    if modality == "CT" and rescaled and str(item.get("RescaleType") or "HU").strip().upper() in ("HU", "US"):
+    changed = bool(lut) or rescale not in (None, (1.0, 0.0))
+    if modality == "CT" and rescale and str(item.get("RescaleType") or "HU").strip().upper() in ("HU", "US"):
         unit = "HU"  # Rescale Type may be left out if it is HU; "US" is "unspecified"
     elif int(ds.BitsStored) == 8 and not ds.get("PixelRepresentation") and not changed and modality not in _MEASURED:
         unit = "8bit"
     if modality in _VOI_MODALITIES:
         if ds.get("VOILUTSequence"):
-            values, unit = apply_voi_lut(values, ds), "stored"
+            values, unit = look_up(values, ds.VOILUTSequence[0], little_endian), "stored"
         elif _has_window(ds):
-            values = apply_voi_lut(values, ds)
+            values = apply_windowing(values, ds)
 
     pixels = values.astype(np.float32)
     if not np.isfinite(pixels).all():
@@ -239,18 +220,9 @@ def _palette(ds: Dataset, index: np.ndarray) -> np.ndarray:
     return colours.astype(np.uint8)
 
 
-def _group(ds: Dataset, frame: int, name: str) -> Dataset | None:
-    """Return one functional group of a frame (its own, else the shared one), or None."""
-    per_frame = ds.get("PerFrameFunctionalGroupsSequence") or []
-    for groups in (*per_frame[frame : frame + 1], *(ds.get("SharedFunctionalGroupsSequence") or [])[:1]):
-        if groups.get(name):
-            return groups[name][0]
-    return None
-
-
 def _spacing(ds: Dataset, frame: int) -> tuple[float, float] | None:
     """Return (row, column) spacing in mm: Pixel Spacing, else that at the detector, which magnification enlarges."""
-    places: list[tuple[Any, str]] = [(_group(ds, frame, "PixelMeasuresSequence"), "PixelSpacing")]
+    places: list[tuple[Any, str]] = [(functional_group(ds, frame, "PixelMeasuresSequence"), "PixelSpacing")]
     places += [(ds, k) for k in ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing")]
     for place, keyword in places:
         try:

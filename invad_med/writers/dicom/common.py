@@ -37,10 +37,9 @@ from invad_med.data.prediction import Prediction
 from invad_med.data.provenance import Provenance
 from invad_med.data.slices import Slice, Source
 from invad_med.files import write_atomically
-from invad_med.readers.dicom.headers import RESEARCH
+from invad_med.readers.dicom.own import MANUFACTURER, RESEARCH
 from invad_med.writers.dicom.evidence import Evidence, Refused
 
-MANUFACTURER = "invad-med"
 _SOURCE_IMAGE = CodedConcept("121322", "DCM", "Source image for image processing operation")
 _SIDED = {"parametric_map", "presentation_state", "blending", "secondary_capture"}
 _SERIES = {  # kind: number added to a hundred times the source's Series Number, description
@@ -185,6 +184,7 @@ class Author:
             for keyword in ("LossyImageCompression", "LossyImageCompressionRatio", "LossyImageCompressionMethod"):
                 if first.get(keyword) not in (None, ""):
                     ds[keyword] = first[keyword]
+        self.evidence.refer_to_file(ds)
         if self._deterministic:
             self._settle(ds, kind)
         return ds

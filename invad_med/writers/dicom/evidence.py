@@ -8,7 +8,7 @@ what the standard forbids.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -45,7 +45,9 @@ class Evidence:
         stored: their files as they were read; one per slice, or the one multi-frame file. None of an input that never
             was DICOM.
         images: their headers, without pixel data, in the order of ``stored``, fit to be referred to and copied from.
-        frames: of a multi-frame file, the stored frame (0-based) of every slice; else None.
+        frames: of a multi-frame file, the frame (0-based) of ``images[0]`` that is every slice; else None.
+        part: where only some frames of the file are written about, the stored frames (0-based, ascending) that
+            ``images[0]`` holds; else None.
         planes: place of every slice in the patient, or None if one has none or there is no frame of reference.
     """
 
@@ -53,6 +55,7 @@ class Evidence:
     images: tuple[Dataset, ...]
     frames: tuple[int, ...] | None
     planes: tuple[Plane, ...] | None
+    part: tuple[int, ...] | None = None
 
     @property
     def first(self) -> Dataset:
@@ -64,6 +67,24 @@ class Evidence:
         if self.frames is None:
             return self.images[position], None
         return self.images[0], self.frames[position] + 1
+
+    def frame_within(self, stored: int) -> int:
+        """Return the frame of ``images[0]`` that is a stored frame of the file, both 0-based."""
+        return stored if self.part is None else self.part.index(stored)
+
+    def refer_to_file(self, ds: Dataset) -> None:
+        """Turn an object's frame numbers of ``images[0]`` into the file's; add them where the whole image is meant."""
+        if self.part is None:
+            return
+        for keyword, item in _within(ds):
+            if str(item.get("ReferencedSOPInstanceUID") or "") != str(self.first.SOPInstanceUID):
+                continue
+            local = item.get("ReferencedFrameNumber")
+            if local is not None:
+                numbers = [local] if isinstance(local, int) else list(local)
+                item.ReferencedFrameNumber = [self.part[int(n) - 1] + 1 for n in numbers]
+            elif keyword in ("ReferencedImageSequence", "SourceImageSequence"):
+                item.ReferencedFrameNumber = [frame + 1 for frame in self.part]
 
     def in_stored_order(self, slices: np.ndarray) -> np.ndarray:
         """Return (N, ...) slices in the order of the stored frames."""
@@ -82,7 +103,7 @@ def evidence_of(pieces: Sequence[Slice], change: Callable[[Dataset], Dataset] | 
         change: applied to every header, such as the removal of identity.
 
     Raises:
-        Refused: never DICOM, no UIDs to refer to, or only some frames of a multi-frame file scored.
+        Refused: never DICOM, or no UIDs to refer to.
         ReadError: a header holds what cannot be decoded.
     """
     source = pieces[0].source
@@ -100,10 +121,15 @@ def evidence_of(pieces: Sequence[Slice], change: Callable[[Dataset], Dataset] | 
     for keyword in ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "SOPClassUID"):
         if not all(UID(str(ds.get(keyword) or "")).is_valid for ds in images):
             raise Refused(f"{keyword} of the source is missing or no UID, so that no object can refer to it")
-    frames = tuple(s.frame for s in slices) if len(source.paths) == 1 and _framed(first) else None
-    count = number_of_frames(first)
-    if frames is not None and len(frames) != count:
-        raise Refused(f"{len(frames)} of {count} frames of the multi-frame source were scored; all are needed")
+    frames: tuple[int, ...] | None = None
+    part: tuple[int, ...] | None = None
+    if len(source.paths) == 1 and _framed(first):
+        count = number_of_frames(first)
+        frames = tuple(s.frame for s in slices)
+        if len(frames) != count:
+            part = tuple(sorted(frames))
+            frames = tuple(part.index(frame) for frame in frames)
+            _keep(first, part)
 
     planes = tuple(s.plane for s in slices if s.plane is not None)
     known = len(planes) == len(slices) and all(UID(str(i.get("FrameOfReferenceUID") or "")).is_valid for i in images)
@@ -112,7 +138,7 @@ def evidence_of(pieces: Sequence[Slice], change: Callable[[Dataset], Dataset] | 
             _share(image)
         if not known and "FrameOfReferenceUID" in image:
             del image.FrameOfReferenceUID  # without a place of every slice it says nothing, and highdicom trusts it
-    return Evidence(tuple(files), tuple(images), frames, planes if known else None)
+    return Evidence(tuple(files), tuple(images), frames, planes if known else None, part)
 
 
 def no_evidence() -> Evidence:
@@ -138,6 +164,31 @@ def clean(ds: Dataset) -> Dataset:
         except ValueError:
             setattr(ds, keyword, "")
     return ds
+
+
+def _keep(ds: Dataset, frames: tuple[int, ...]) -> None:
+    """Leave only some frames in a multi-frame header, so that it describes what an object is made of.
+
+    Raises:
+        Refused: the file does not describe its frames one by one.
+    """
+    groups = ds.get("PerFrameFunctionalGroupsSequence") or []
+    if len(groups) != number_of_frames(ds):
+        raise Refused(
+            f"{len(frames)} of {number_of_frames(ds)} frames of a multi-frame source that does not describe its frames "
+            "one by one were scored; all are needed"
+        )
+    ds.PerFrameFunctionalGroupsSequence = [groups[frame] for frame in frames]
+    ds.NumberOfFrames = len(frames)
+
+
+def _within(ds: Dataset) -> Iterator[tuple[str, Dataset]]:
+    """Yield the items of all sequences of a dataset, with the keyword of their sequence."""
+    for element in ds:
+        if element.VR == "SQ":
+            for item in element.value:
+                yield element.keyword, item
+                yield from _within(item)
 
 
 def _framed(ds: Dataset) -> bool:

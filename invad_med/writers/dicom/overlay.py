@@ -15,9 +15,10 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.pixels.utils import pack_bits
 from pydicom.uid import ExplicitVRLittleEndian
 
-from invad_med.readers.dicom.headers import RESEARCH, number_of_frames
+from invad_med.readers.dicom.headers import number_of_frames
+from invad_med.readers.dicom.own import MANUFACTURER, OVERLAY_LABEL, OVERLAY_TYPE, RESEARCH
 from invad_med.readers.dicom.stored import StoredImage, in_little_endian
-from invad_med.writers.dicom.common import MANUFACTURER, Author, same, save
+from invad_med.writers.dicom.common import Author, same, save
 from invad_med.writers.dicom.evidence import Refused
 
 
@@ -37,6 +38,8 @@ def write_overlay(author: Author, folder: Path) -> list[Path]:
         raise Refused("the source is in colour, on which no overlay plane is drawn; ask for secondary_capture")
     if "SharedFunctionalGroupsSequence" in evidence.first or "Enhanced" in evidence.first.SOPClassUID.name:
         raise Refused("the source is an enhanced object, which may hold no overlay plane; ask for segmentation")
+    if evidence.part is not None:
+        raise Refused("only some frames of the multi-frame source were scored, and an overlay covers all of them")
     regions = author.result.regions
     written = []
     for number, stored in enumerate(evidence.stored):
@@ -73,7 +76,7 @@ def _derived(author: Author, stored: StoredImage, header: Dataset, number: int) 
 
     keywords = author.keywords("overlay", number + 1)
     source_type = [str(v) for v in (ds.get("ImageType") or [])]
-    ds.ImageType = ["DERIVED", "SECONDARY", *source_type[2:]]
+    ds.ImageType = ["DERIVED", "SECONDARY", *(source_type[2:] or [""]), OVERLAY_TYPE]
     ds.SOPInstanceUID = keywords["sop_instance_uid"]
     ds.SeriesInstanceUID, ds.SeriesNumber = keywords["series_instance_uid"], keywords["series_number"]
     ds.SeriesDescription = keywords["series_description"]
@@ -112,7 +115,7 @@ def _add_plane(ds: Dataset, group: int, planes: np.ndarray) -> None:
         (0x0050, "SS", [1, 1]),
         (0x0100, "US", 1),
         (0x0102, "US", 0),
-        (0x1500, "LO", "Anomaly (research)"),
+        (0x1500, "LO", OVERLAY_LABEL),
         (0x3000, "OW", pack_bits(planes.astype(np.uint8))),
     ):
         ds.add_new((group, element), vr, value)

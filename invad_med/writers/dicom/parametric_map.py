@@ -3,8 +3,7 @@
 Values are dimensionless, at least 0, and mapped to themselves; the window runs from 0 to twice the map threshold, as
 the colour scale of the pictures does. A palette belongs to integer pixels only, so colours come with `blending`.
 
-Frames ascend along the normal of the planes (row cross column). The standard leaves their order free and states the
-place of each; OHIF 3.12.10 lays them over its volume in stored order without looking at that.
+Order and place of the frames: see `invad_med.writers.dicom.places`.
 """
 
 from __future__ import annotations
@@ -18,6 +17,7 @@ from pydicom.dataset import Dataset
 
 from invad_med.writers.dicom.common import Author, same, save
 from invad_med.writers.dicom.evidence import Refused
+from invad_med.writers.dicom.places import as_one_plane, frame_sources, put_in_place, require_in_place
 
 QUANTITY = hd.sr.CodedConcept("anomaly", "99INVAD", "Norm of the inverted features, expected 0 to normal")
 NO_UNITS = hd.sr.CodedConcept("1", "UCUM", "no units")
@@ -42,7 +42,7 @@ def make_parametric_map(author: Author) -> Dataset:
         quantity_definition=QUANTITY,
     )
     ds = hd.pm.ParametricMap(
-        source_images=list(evidence.images) if evidence.planes else [_held(evidence.first, author)],
+        source_images=as_one_plane(evidence) if evidence.planes else [_held(evidence.first, author)],
         pixel_array=np.ascontiguousarray(maps),
         contains_recognizable_visual_features=False,
         real_world_value_mappings=[mapping],
@@ -52,28 +52,11 @@ def make_parametric_map(author: Author) -> Dataset:
         image_flavor="VOLUME",
         **author.keywords("parametric_map"),
     )
-    if evidence.planes:
-        _ascend(ds)
-    else:
+    if not evidence.planes:
         _release(ds, evidence.first)
-    return author.finish(ds, "parametric_map", "Window: 0 to twice the threshold.")
-
-
-def _ascend(ds: Dataset) -> None:
-    """Put frames into ascending order along the normal, which highdicom (0.28) does not.
-
-    The one dimension index is the position, so that it is numbered anew.
-    """
-    along = np.array(ds.SharedFunctionalGroupsSequence[0].PlaneOrientationSequence[0].ImageOrientationPatient, float)
-    normal = np.cross(along[:3], along[3:])
-    frames = list(ds.PerFrameFunctionalGroupsSequence)
-    places = [np.dot(normal, np.array(f.PlanePositionSequence[0].ImagePositionPatient, float)) for f in frames]
-    order = np.argsort(places, kind="stable")
-    pixels = np.frombuffer(ds.FloatPixelData, "<f4").reshape(len(frames), -1)
-    ds.FloatPixelData = pixels[order].tobytes()
-    ds.PerFrameFunctionalGroupsSequence = [frames[i] for i in order]
-    for number, i in enumerate(order, start=1):
-        frames[i].FrameContentSequence[0].DimensionIndexValues = number
+    author.finish(ds, "parametric_map", "Window: 0 to twice the threshold.")
+    put_in_place(ds, author)
+    return ds
 
 
 def _held(image: Dataset, author: Author) -> Dataset:
@@ -126,6 +109,7 @@ def save_parametric_map(ds: Dataset, author: Author, folder: Path) -> Path:
     maps = author.evidence.in_stored_order(author.result.maps)
 
     def check(read: Dataset) -> None:
+        require_in_place(read, author)
         same(np.frombuffer(read.FloatPixelData, "<f4").reshape(maps.shape), frames_in_order(read, maps, author))
 
     return save(ds, folder / "parametric_map.dcm", check)
@@ -137,26 +121,16 @@ def frames_in_order(read: Dataset, planes: np.ndarray, author: Author) -> np.nda
     return planes[order] if order is not None else planes
 
 
-def frame_sources(read: Dataset, author: Author) -> list[int] | None:
-    """Return for each frame of an object the position of the source frame it refers to; None where it refers to none.
-
-    Of single-frame sources that is the position among ``evidence.images``, else the stored frame, 0-based.
-    """
-    place = {str(ds.SOPInstanceUID): i for i, ds in enumerate(author.evidence.images)}
-    order = []
-    for frame in read.PerFrameFunctionalGroupsSequence:
-        if "DerivationImageSequence" not in frame:
-            return None
-        item = frame.DerivationImageSequence[0].SourceImageSequence[0]
-        number = item.get("ReferencedFrameNumber")
-        order.append(place[str(item.ReferencedSOPInstanceUID)] if number is None else int(number) - 1)
-    return order
-
-
 def require_places(author: Author) -> None:
     """Raise `Refused` where slices cannot be told apart by their place."""
-    if author.evidence.planes is None and len(author.result.maps) > 1:
-        raise Refused(
-            "slices have no common frame of reference or no position and orientation, so that no object can place "
-            "them; ask for secondary_capture or overlay"
-        )
+    planes = author.evidence.planes
+    if planes is None:
+        if len(author.result.maps) > 1:
+            raise Refused(
+                "slices have no common frame of reference or no position and orientation, so that no object can place "
+                "them; ask for secondary_capture or overlay"
+            )
+        return
+    along = np.sort([float(np.dot(planes[0].normal, plane.position)) for plane in planes])
+    if len(along) > 1 and np.diff(along).min() < 1e-4:
+        raise Refused("several slices or frames lie at one position, which no object can tell apart")

@@ -17,8 +17,8 @@ from pydicom.sr.codedict import codes
 
 import invad_med
 from invad_med.data.prediction import Prediction
-from invad_med.readers.dicom.headers import RESEARCH
-from invad_med.writers.dicom.common import MANUFACTURER, Author, save
+from invad_med.readers.dicom.own import MANUFACTURER, RESEARCH
+from invad_med.writers.dicom.common import Author, save
 from invad_med.writers.dicom.contours import contours
 from invad_med.writers.dicom.evidence import Refused
 from invad_med.writers.dicom.parametric_map import NO_UNITS

@@ -14,10 +14,11 @@ from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes
 
 import invad_med
-from invad_med.readers.dicom.headers import RESEARCH
-from invad_med.writers.dicom.common import MANUFACTURER, Author, same, save
+from invad_med.readers.dicom.own import MANUFACTURER, RESEARCH
+from invad_med.writers.dicom.common import Author, same, save
 from invad_med.writers.dicom.evidence import Refused
-from invad_med.writers.dicom.parametric_map import frame_sources, require_places
+from invad_med.writers.dicom.parametric_map import require_places
+from invad_med.writers.dicom.places import as_one_plane, frame_sources, put_in_place, require_in_place
 
 _FAMILY = codes.DCM.ArtificialIntelligence
 
@@ -64,7 +65,7 @@ def _write(author: Author, kind: str, form: str, values: np.ndarray, stored: np.
     )
     try:
         ds = hd.seg.Segmentation(
-            source_images=list(author.evidence.images),
+            source_images=as_one_plane(author.evidence),
             pixel_array=values,
             segmentation_type=form,
             segment_descriptions=[segment],
@@ -80,8 +81,10 @@ def _write(author: Author, kind: str, form: str, values: np.ndarray, stored: np.
             raise Refused("the source has no frame of reference, which its kind of image must have") from None
         raise
     author.finish(ds, kind)
+    put_in_place(ds, author)
 
     def check(read: Dataset) -> None:
+        require_in_place(read, author)
         order = frame_sources(read, author)
         frames = read.pixel_array.reshape(-1, *values.shape[1:])
         kept = list(range(len(values))) if order is None else order

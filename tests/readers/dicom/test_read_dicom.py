@@ -13,8 +13,9 @@ from pydicom.sequence import Sequence
 from pydicom.uid import RLELossless
 
 from invad_med.data.slices import ReadError, Source
+from invad_med.readers.dicom.frames import frame_order
 from invad_med.readers.dicom.headers import read_header
-from invad_med.readers.dicom.pixels import frame_order, read
+from invad_med.readers.dicom.pixels import read
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # the clinical files break small rules of the standard
 
@@ -176,7 +177,7 @@ def test_enhanced_ct_frames_are_rescaled():
     pieces = from_path("eCT_Supplemental.dcm")
     expected = by_simpleitk(named("eCT_Supplemental.dcm"))
     assert [p.unit for p in pieces] == ["HU", "HU"]
-    order = frame_order(pydicom.dcmread(named("eCT_Supplemental.dcm")))
+    order = frame_order(pydicom.dcmread(named("eCT_Supplemental.dcm")), 2)
     assert sorted(order) == [0, 1]
     volume = np.stack([p.pixels for p in pieces])
     assert (volume.min(), volume.max()) == (expected.min(), expected.max())
@@ -202,7 +203,7 @@ def test_enhanced_frames_are_sorted_and_rescaled_one_by_one(tmp_path):
     ds.SharedFunctionalGroupsSequence, ds.PerFrameFunctionalGroupsSequence = Sequence([shared]), Sequence(frames)
     ds.save_as(tmp_path / "enhanced.dcm")
     pieces = read_file(tmp_path / "enhanced.dcm")
-    assert frame_order(ds) == list(np.argsort(places))
+    assert frame_order(ds, 10) == list(np.argsort(places))
     for place, piece in enumerate(pieces):
         frame = int(np.argsort(places)[place])
         np.testing.assert_array_equal(piece.pixels, stored[frame].astype(np.float32) * (place + 1) + 10)

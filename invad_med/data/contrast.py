@@ -1,0 +1,25 @@
+"""Whether a picture shows anything that could be judged."""
+
+from __future__ import annotations
+
+import numpy as np
+
+LEAST_SIDE = 8  # pixels
+_LEAST_RANGE = 1 / 510  # half a grey level of a display
+
+
+def without_contrast(unit_image: np.ndarray) -> str | None:
+    """Return why a prepared picture must not be called normal or abnormal, or None.
+
+    Args:
+        unit_image: (H, W) or (H, W, 3) in [0, 1], as from `invad_med.data.transforms.to_unit`.
+
+    Returns:
+        a sentence for the table: all pixels are alike on the scale the picture is shown on, or it is a sliver.
+    """
+    height, width = unit_image.shape[:2]
+    if min(height, width) < LEAST_SIDE:
+        return f"no contrast: a picture of {height} x {width} pixels shows nothing that could be judged"
+    if not float(np.ptp(unit_image)) > _LEAST_RANGE:  # also where it is no number
+        return "no contrast: all pixels are alike on the scale that the picture is shown on"
+    return None

@@ -1,0 +1,47 @@
+"""Values of DICOM elements as plain numbers and text, None where they are missing or not what they should be."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from pydicom.dataset import Dataset
+
+
+def number(item: Dataset | None, keyword: str) -> float | None:
+    """Return the first value of an element as a finite number."""
+    try:
+        value = None if item is None else item.get(keyword)
+        value = float(np.atleast_1d(np.asarray(value, dtype=np.float64))[0]) if value not in (None, "") else None
+    except (TypeError, ValueError, IndexError, OverflowError):
+        return None
+    return value if value is not None and math.isfinite(value) else None
+
+
+def numbers(item: Dataset, keyword: str, count: int) -> tuple[float, ...] | None:
+    """Return an element of ``count`` finite numbers."""
+    try:
+        values = np.asarray(item.get(keyword), dtype=np.float64).ravel()
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return tuple(float(v) for v in values) if values.shape == (count,) and np.isfinite(values).all() else None
+
+
+def text(item: Dataset | None, keyword: str) -> str | None:
+    """Return an element as text in upper case, without spaces around it."""
+    try:
+        value = None if item is None else item.get(keyword)
+    except (TypeError, ValueError):
+        return None
+    return str(value).strip().upper() or None if value is not None else None
+
+
+def texts(item: Dataset, keyword: str) -> tuple[str, ...] | None:
+    """Return the values of an element as text in upper case."""
+    try:
+        value = item.get(keyword)
+    except (TypeError, ValueError):
+        return None
+    if value in (None, ""):
+        return None
+    return tuple(str(v).strip().upper() for v in ([value] if isinstance(value, str) else value))
