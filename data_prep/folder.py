@@ -20,6 +20,7 @@ import argparse
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pydicom
@@ -100,13 +101,16 @@ def prepare(
             raise PrepError(str(error)) from None
         found[kind] = [(source, _patient(source, salt)) for source in result.sources]
         problems += [f"{problem.path}: {problem.reason}" for problem in result.problems]
-    facts = _facts([s for pairs in found.values() for s, _ in pairs], dataset, window)
+    facts = _facts([s for pairs in found.values() for s, _ in pairs if not s.unfit], dataset, window)
     where = assign({patient for _, patient in found["good"]}, NORMAL_SHARES, seed)
     where |= assign({patient for _, patient in found["Ungood"]}, ABNORMAL_SHARES, seed)  # wins where a patient is both
     available = _mask_files(masks) if masks else {}
     cases = []
     for kind, pairs in found.items():
         for source, patient in pairs:
+            if source.unfit:
+                problems.append(f"{source.paths[0]}: {source.unfit}")
+                continue
             inputs = _inputs(source, patient)
             if kind == "Ungood" and masks:
                 mask = _mask_of(source, abnormal, available)
@@ -117,11 +121,13 @@ def prepare(
             name = source.name.replace("/", "_")
             if source.kind == "dicom":
                 name = f"{patient}_{anonymous(source.name, salt)[:6]}"
-            parameters = {
+            parameters: dict[str, Any] = {
                 "kind": source.kind, "n_slices": source.n_slices, "modality": source.modality, "patient": patient,
                 "split": where[patient], "class": kind, "name": name, "intensity": facts.intensity,
                 "every_mm": every_mm, "slices": slices,
             }  # fmt: skip
+            if source.frames is not None:
+                parameters["frames"] = list(source.frames)
             cases.append(Case(f"{kind} {name}", inputs, _make, parameters))
     return build(
         output, sorted(cases, key=lambda case: case.name), dataset=facts.name, recipe="folder",
@@ -205,7 +211,8 @@ def _mask_of(source: Source, folder: Path, available: dict[str, Path]) -> Path |
 def _make(case: Case) -> Iterator[Picture]:
     p = case.parameters
     files = [path for key, path in case.inputs.items() if key != "mask"]
-    source = Source(p["kind"], tuple(files), p["name"], p["n_slices"], p["modality"])
+    frames = tuple(p["frames"]) if "frames" in p else None
+    source = Source(p["kind"], tuple(files), p["name"], p["n_slices"], p["modality"], frames=frames)
     facts = replace(all_datasets()["brain"], intensity=p["intensity"])
     try:
         pieces = [read_slice(source, i) for i in range(source.n_slices)]
