@@ -26,6 +26,7 @@ import argparse
 from collections.abc import Iterator
 from dataclasses import astuple, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pydicom
@@ -116,7 +117,7 @@ def prepare(
             raise PrepError(str(error)) from None
         found[kind] = [(source, _patient(source, salt)) for source in result.sources]
         problems += [f"{problem.path}: {problem.reason}" for problem in result.problems]
-    shown = _shown([s for pairs in found.values() for s, _ in pairs], modality, window)
+    shown = _shown([s for pairs in found.values() for s, _ in pairs if not s.unfit], modality, window)
     recipe = {"colour": shown.colour, "intensity": _written(shown.intensity)}
     where = assign({patient for _, patient in found["good"]}, NORMAL_SHARES, seed)
     where |= assign({patient for _, patient in found["Ungood"]}, ABNORMAL_SHARES, seed)  # wins where a patient is both
@@ -124,6 +125,9 @@ def prepare(
     cases = []
     for kind, pairs in found.items():
         for source, patient in pairs:
+            if source.unfit:
+                problems.append(f"{source.paths[0]}: {source.unfit}")
+                continue
             inputs = _inputs(source, patient)
             if kind == "Ungood" and masks:
                 mask = _mask_of(source, abnormal, available)
@@ -134,11 +138,13 @@ def prepare(
             name = source.name.replace("/", "_")
             if source.kind == "dicom":
                 name = f"{patient}_{anonymous(source.name, salt)[:6]}"
-            parameters = {
+            parameters: dict[str, Any] = {
                 "kind": source.kind, "n_slices": source.n_slices, "dicom_modality": source.modality, "patient": patient,
                 "split": where[patient], "class": kind, "name": name, **recipe,
                 "every_mm": every_mm, "slices": slices,
             }  # fmt: skip
+            if source.frames is not None:
+                parameters["frames"] = list(source.frames)
             cases.append(Case(f"{kind} {name}", inputs, _make, parameters))
     return build(
         output, sorted(cases, key=lambda case: case.name), dataset="custom", recipe="folder",
@@ -228,7 +234,8 @@ def _mask_of(source: Source, folder: Path, available: dict[str, Path]) -> Path |
 def _make(case: Case) -> Iterator[Picture]:
     p = case.parameters
     files = [path for key, path in case.inputs.items() if key != "mask"]
-    source = Source(p["kind"], tuple(files), p["name"], p["n_slices"], p["dicom_modality"])
+    frames = tuple(p["frames"]) if "frames" in p else None
+    source = Source(p["kind"], tuple(files), p["name"], p["n_slices"], p["dicom_modality"], frames=frames)
     ((kind, (low, high)),) = p["intensity"].items()
     intensity = Window(low, high) if kind == "window" else Percentile(low, high)
     shown = Modality("custom", "custom", colour=p["colour"], intensity=intensity)

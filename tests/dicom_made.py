@@ -19,7 +19,7 @@ def write_series(folder, slices, seed=0, template="MR_small.dcm"):
     base = pydicom.dcmread(named(template))
     base.remove_private_tags()
     base.SeriesInstanceUID, base.Rows, base.Columns = "1.2.3.4", 16, 16
-    base.PixelSpacing, base.ImageOrientationPatient = [1, 1], [1, 0, 0, 0, 1, 0]
+    base.PixelSpacing, base.ImageOrientationPatient, base.SliceThickness = [1, 1], [1, 0, 0, 0, 1, 0], 5
     for keyword in VARYING:
         if keyword in base:
             delattr(base, keyword)

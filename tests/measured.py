@@ -59,8 +59,7 @@ def measured_folder(tmp_path_factory):
     torch.manual_seed(0)
     trained = create_denoiser("cpu", 192, 4, depth=1, hidden_size=32)
     torch.nn.init.normal_(trained.network.final_layer.linear.weight, std=0.1)
-    stated = {"seed": 0, "held_out_fraction": 0.4}
-    finish_training(detector, trained.state_dict(), cohort, features, root / "models/brain.pt", **stated)
+    finish_training(detector, trained.state_dict(), cohort, features, root / "models/brain.pt", seed=0)
     shutil.copy(root / "models/brain.pt", root / "models/chest.pt")
     return root
 

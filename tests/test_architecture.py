@@ -22,6 +22,7 @@ ALLOWED = {
     "diffusion": set(),
     "metrics": set(),
     "bundle": {"files"},
+    "options": {"bundle"},
     "data": {"files"},
     "readers": {"data", "files"},
     "scoring": {"diffusion"},

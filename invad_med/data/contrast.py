@@ -4,8 +4,31 @@ from __future__ import annotations
 
 import numpy as np
 
+from invad_med.data.modalities import Modality
+from invad_med.data.slices import ReadError, Slice
+from invad_med.data.transforms import to_unit
+
 LEAST_SIDE = 8  # pixels
 _LEAST_RANGE = 1 / 510  # half a grey level of a display
+
+
+class NoContrast(ReadError):
+    """A slice that shows nothing which could be judged."""
+
+
+def judged(piece: Slice | ReadError, modality: Modality) -> Slice | ReadError:
+    """Return the slice if it shows anything, else why it must not be called normal or abnormal.
+
+    Args:
+        piece: a slice, or why it could not be read, which is returned as it is.
+        modality: how it is prepared.
+    """
+    reason = without_contrast(to_unit(piece, modality)) if isinstance(piece, Slice) else None
+    if reason is None:
+        return piece
+    error = NoContrast(reason)
+    error.origin = piece.origin
+    return error
 
 
 def without_contrast(unit_image: np.ndarray) -> str | None:

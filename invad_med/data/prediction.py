@@ -16,6 +16,7 @@ class Status(str, Enum):
 
     SCORED = "scored"
     NO_MODEL = "no model"  # none, shipped or given, is for it
+    NO_CONTRAST = "no contrast"  # nothing is to be seen in it
     UNREADABLE = "unreadable"
 
     __str__ = str.__str__

@@ -51,7 +51,7 @@ class WriteResults:
 
             store = Destination(destination)
         self.inputs = inputs
-        told = (inputs.unscored, inputs.problems, inputs.base)
+        told = (inputs.unscored, inputs.problems, inputs.base, inputs.passed_over)
         self._begin = functools.partial(SourceWriter, output_dir, dicom, provenance, store, *told)
         self.writer = self._begin()
 

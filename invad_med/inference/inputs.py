@@ -36,6 +36,7 @@ class Inputs:
         items: slices to be scored, those of one source together and in order.
         unscored: a `Prediction` for every slice without a model.
         problems: files that were not read.
+        passed_over: what was found besides images, such as ``2 .txt file``; empty for nothing.
         keep: what must live as long as the files are needed: the folder of images fetched from a server.
     """
 
@@ -43,6 +44,7 @@ class Inputs:
     items: tuple[Input, ...]
     unscored: tuple[Prediction, ...]
     problems: tuple[Problem, ...]
+    passed_over: str = ""
     keep: object = field(default=None, repr=False, compare=False)
 
     @property
@@ -103,7 +105,7 @@ def list_inputs(
             f"nothing in {dataset_dir} can be scored: {len(found.sources)} image source(s), {len(found.problems)} "
             f"unreadable file(s). Reasons: {'; '.join(reasons[:5])}. Models: {', '.join(sorted(models))}"
         )
-    return Inputs(folder, tuple(items), tuple(unscored), tuple(found.problems), keep)
+    return Inputs(folder, tuple(items), tuple(unscored), tuple(found.problems), found.passed_over, keep)
 
 
 def share_inputs(inputs: Inputs, rank: int, processes: int) -> Inputs:

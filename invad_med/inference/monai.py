@@ -14,6 +14,7 @@ from monai.config import KeysCollection
 from monai.inferers import Inferer
 from monai.transforms import MapTransform
 
+from invad_med.data.contrast import judged
 from invad_med.data.slices import ReadError
 from invad_med.inference.inputs import Input
 from invad_med.inference.pipeline import detect, map_back, prepare
@@ -23,9 +24,9 @@ from invad_med.readers.sources import SourceReader
 class LoadSliced(MapTransform):
     """Replace each key's `Input` by its image (3, size, size) float32 in [0, 1]; one broken file stops nothing.
 
-    Adds ``input``, what was there; ``modality``, its model's; and ``slice``, the decoded `Slice`, or the `ReadError`
-    that says why it could not be read: the image is then black and its result is not to be used. A source whose slices
-    are asked for in order is decoded once by every process that loads.
+    Adds ``input``, what was there; ``modality``, its model's; and ``slice``, the decoded `Slice`, or the `ReadError` that
+    says why it could not be read or shows nothing: the image is then black and its result is not to be used. A source
+    whose slices are asked for in order is decoded once by every process that loads.
 
     Args:
         keys: usually ``image``.
@@ -43,7 +44,7 @@ class LoadSliced(MapTransform):
         item = dict(data)
         for key in self.key_iterator(item):
             entry: Input = item[key]
-            piece = self.reader.get(entry.source, entry.index)
+            piece = judged(self.reader.get(entry.source, entry.index), entry.modality)
             if isinstance(piece, ReadError):
                 image = torch.zeros(3, self.size, self.size)
             else:

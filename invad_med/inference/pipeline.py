@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from invad_med.data.contrast import NoContrast, judged
 from invad_med.data.prediction import Detection, Prediction, Scores, Status
 from invad_med.data.slices import ReadError, Slice
 from invad_med.data.transforms import from_image, to_image
@@ -53,11 +54,12 @@ def scored(item: Input, detection: Detection, anomaly: Tensor) -> Prediction:
         anomaly: (H, W), its map on the slice's own grid.
     """
     numbers = {field.name: getattr(detection, field.name) for field in dataclasses.fields(Scores)}
+    reasons = [*([detection.withheld] if detection.withheld else []), *item.source.notes]
     return Prediction(
         item.source,
         item.index,
         Status.SCORED,
-        detection.withheld,
+        "; ".join(reasons) or None,
         item.modality.name,
         item.chosen_by,
         map=np.asarray(anomaly.cpu(), dtype=np.float32),
@@ -66,8 +68,9 @@ def scored(item: Input, detection: Detection, anomaly: Tensor) -> Prediction:
 
 
 def unreadable(item: Input, error: ReadError) -> Prediction:
-    """Return the prediction for a slice that could not be read."""
-    return Prediction(item.source, item.index, Status.UNREADABLE, str(error), item.modality.name, item.chosen_by)
+    """Return the prediction for a slice that could not be read, or that shows nothing."""
+    status = Status.NO_CONTRAST if isinstance(error, NoContrast) else Status.UNREADABLE
+    return Prediction(item.source, item.index, status, str(error), item.modality.name, item.chosen_by)
 
 
 def score_source(
@@ -85,7 +88,7 @@ def score_source(
         For each item in order its prediction, and the slice it is of.
     """
     for start in range(0, len(items), batch_size):
-        batch = [(item, pieces[item.index]) for item in items[start : start + batch_size]]
+        batch = [(item, judged(pieces[item.index], item.modality)) for item in items[start : start + batch_size]]
         readable = [(item, piece) for item, piece in batch if isinstance(piece, Slice)]
         detections: Iterator[Detection] = iter(())
         if readable:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -21,6 +22,7 @@ from invad_med.writers.dicom.common import Result
 from invad_med.writers.dicom.export import DicomWriter
 from invad_med.writers.heatmap import draw_heatmap, save_heatmap
 from invad_med.writers.maps import write_map
+from invad_med.writers.naming import earlier_results, printable
 from invad_med.writers.overview import Overview
 from invad_med.writers.table import GrowingTable, relative_name, write_table
 
@@ -55,6 +57,7 @@ class SourceWriter:
         unscored: predictions of slices that are not taken, such as those without a model, for table and overview.
         problems: files that were not read, for table and overview.
         base: folder that was searched; problems are named from there.
+        passed_over: what was found besides images, for the summary.
     """
 
     def __init__(
@@ -66,16 +69,19 @@ class SourceWriter:
         unscored: Collection[Prediction] = (),
         problems: Sequence[Problem] = (),
         base: str | Path = ".",
+        passed_over: str = "",
     ) -> None:
         self.output_dir, self.dicom = Path(output_dir), dicom
         self.provenance = provenance or (lambda modality: Provenance(modality=modality))
         self.destination = destination
         self.unscored, self.problems, self.base = tuple(unscored), tuple(problems), base
+        self.passed_over = passed_over
         self.predictions: list[Prediction] = []  # without their maps: a long run does not hold them all
         self.objects = 0
         self.refused: Counter[tuple[str, str]] = Counter()  # DICOM objects that cannot be made of a source
         self.faults: Counter[str] = Counter()  # files that could not be written
         self.overview = Overview()
+        self._began = time.time() - 2.0  # clocks of file systems may be coarse
         self._table: GrowingTable | None = None
         self._source: Source | None = None
         self._first = 0  # place in ``predictions`` of the first of the source in hand
@@ -105,6 +111,7 @@ class SourceWriter:
         if prediction.source != self._source:
             self._finish_source()
             self._source, self._first = prediction.source, len(self.predictions)
+            self._remove_earlier(prediction.source)
         self._pieces[prediction.index] = piece
         if isinstance(piece, Slice) and prediction.map is not None:
             fault = self._attempt("heatmap", lambda: self._draw(prediction, piece))
@@ -148,12 +155,23 @@ class SourceWriter:
         stored = f", {self.destination.stored} stored on {self.destination.host}" if self.destination else ""
         objects = f", dicom ({self.objects} objects{stored})" if self.objects else ""
         faults = f"{sum(self.faults.values())} file(s) not written, " if self.faults else ""
+        blank = sum(p.status is Status.NO_CONTRAST for p in self.predictions)
+        nothing = f"{blank} without contrast, " if blank else ""
+        besides = f"Passed over: {self.passed_over}.\n" if self.passed_over else ""
         return (
             f"{len(done)} slices scored, {above} above threshold; {len(self.unscored)} without a model; "
-            f"{faults}{self.unreadable} not read (reasons in scores.csv).\nResults in {self.output_dir.resolve()}: "
-            f"overview.png, scores.csv, heatmaps, maps{objects}. "
+            f"{nothing}{faults}{self.unreadable} not read (reasons in scores.csv).\n{besides}"
+            f"Results in {self.output_dir.resolve()}: overview.png, scores.csv, heatmaps, maps{objects}. "
             "Research use only."
         )
+
+    def _remove_earlier(self, source: Source) -> None:
+        """Remove what an earlier run left under the name of a source: it may be of another patient."""
+        earlier = earlier_results(self.output_dir, source, self._began)
+        for path in earlier:
+            path.unlink(missing_ok=True)
+        if earlier:
+            logger.warning("%d file(s) of an earlier run removed, named %s", len(earlier), printable(source.name))
 
     def _draw(self, prediction: Prediction, piece: Slice) -> None:
         modality = find_modality(prediction.modality or "")

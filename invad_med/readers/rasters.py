@@ -41,9 +41,10 @@ def count_pages(path: Path, file: BinaryIO | None = None) -> int:
         ReadError: the file is empty, of another format, or claims an absurd size.
     """
     with _open(path, file) as (image, _):
-        if is_marked(image):
-            raise OwnResult("result of an earlier run")
-        return getattr(image, "n_frames", 1) if image.format == "TIFF" else 1
+        with reading("image header"):
+            if is_marked(image):
+                raise OwnResult("result of an earlier run")
+            return getattr(image, "n_frames", 1) if image.format == "TIFF" else 1
 
 
 def read(source: Source) -> list[Slice | ReadError]:

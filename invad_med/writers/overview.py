@@ -182,10 +182,13 @@ def _notes(predictions: list[Prediction], problems: list[Problem]) -> list[str]:
     """Return the lines on what was not scored; unreadable files are not named, as their names are not ours."""
     unmodelled = {(p.source.name, p.reason or "no reason given") for p in predictions if p.status is Status.NO_MODEL}
     broken = [p.reason or "no reason given" for p in predictions if p.status is Status.UNREADABLE]
+    blank = [p.reason or "no reason given" for p in predictions if p.status is Status.NO_CONTRAST]
     reasons = [reason for _, reason in sorted(unmodelled)]
     lines = _tally(f"No model for {_count(len({n for n, _ in unmodelled}), 'input')}", reasons) if unmodelled else []
     if problems:
         lines += _tally(f"{_count(len(problems), 'file')} not read", [p.reason for p in problems])
+    if blank:
+        lines += _tally(f"{_count(len(blank), 'slice')} without contrast", blank)
     if broken:
         lines += _tally(f"{_count(len(broken), 'slice')} not read", broken)
     return lines

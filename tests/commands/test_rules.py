@@ -5,13 +5,17 @@ import shutil
 
 import pytest
 
-from invad_med.commands.rules import cohort_of, main
+from invad_med.__main__ import main
+from invad_med.commands.rules import cohort_of
 from invad_med.detection import read_provenance
 from invad_med.training.cohort import read_cohort
 
 
 def test_each_data_set_is_measured_by_its_model_or_named(measured_folder, capsys):
-    assert main([str(measured_folder / "BMAD"), "--models_dir", str(measured_folder / "models"), "--rows", "3"]) == 3
+    assert (
+        main(["rules", str(measured_folder / "BMAD"), "--models_dir", str(measured_folder / "models"), "--rows", "3"])
+        == 3
+    )
     said = capsys.readouterr()
     head, _, first, *_ = said.out.splitlines()
     assert head.split(" | ")[5].strip() == "Brain_AD" and "Chest" not in head
@@ -32,6 +36,6 @@ def test_the_division_is_the_models_own(measured_folder):
 
 def test_nothing_to_measure_prints_no_table(measured_folder, tmp_path, capsys):
     shutil.copytree(measured_folder / "BMAD/Chest-RSNA", tmp_path / "Chest-RSNA")
-    assert main([str(tmp_path), "--models_dir", str(tmp_path)]) == 3
+    assert main(["rules", str(tmp_path), "--models_dir", str(tmp_path)]) == 3
     said = capsys.readouterr()
     assert said.out == "" and "no model for chest" in said.err

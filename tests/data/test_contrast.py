@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
-from invad_med.data.datasets import all_datasets, find_dataset
 
 from invad_med.data.contrast import without_contrast
+from invad_med.data.modalities import Window, all_modalities, find_modality
 from invad_med.data.slices import Slice, Source
 from invad_med.data.transforms import to_unit
 from invad_med.readers.decoding import value_range
@@ -12,10 +12,10 @@ from invad_med.readers.decoding import value_range
 
 def prepared(pixels, unit="stored", modality="brain"):
     shown = (0.0, 255.0) if unit == "8bit" else value_range([pixels])
-    return to_unit(Slice(pixels, Source("raster", (), "case", 1), 0, unit, shown), find_dataset(modality))
+    return to_unit(Slice(pixels, Source("raster", (), "case", 1), 0, unit, shown), find_modality(modality))
 
 
-@pytest.mark.parametrize("modality", list(all_datasets()))
+@pytest.mark.parametrize("modality", list(all_modalities()))
 @pytest.mark.parametrize(
     ("pixels", "unit"),
     [
@@ -28,7 +28,7 @@ def prepared(pixels, unit="stored", modality="brain"):
 )
 def test_pictures_of_one_grey_have_no_contrast(pixels, unit, modality):
     shown = prepared(pixels, unit, modality)
-    windowed = find_dataset(modality).intensity["kind"] == "window"
+    windowed = isinstance(find_modality(modality).intensity, Window)
     expected = unit != "HU" or windowed
     assert (without_contrast(shown) or "").startswith("no contrast: ") == expected
 

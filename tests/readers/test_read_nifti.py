@@ -144,7 +144,7 @@ def test_one_slice_is_shown_as_it_is_inside_its_volume(codes, more, tmp_path):
     (piece,) = nifti.read(source)
     np.testing.assert_array_equal(piece.pixels, whole[2].pixels)
     assert piece.spacing == whole[2].spacing
-    written = nib.load(write_nifti_map(source, piece.pixels[None], tmp_path / "map.nii"))
+    written = nib.load(write_nifti_map(piece.origin, piece.pixels[None], tmp_path / "map.nii"))
     np.testing.assert_array_equal(np.asarray(written.dataobj), data)
 
 
@@ -185,7 +185,7 @@ def test_a_thick_stack_is_cut_as_it_was_scanned(shape, sizes, plane, show, codes
     image = nifti.load(source.paths[0])
     assert nifti.plane_of(image) == plane
     assert [plane in note for note in nifti.notes_of(image)] == ([] if plane == "axial" else [True])
-    written = nib.load(write_nifti_map(source, np.stack([p.pixels for p in pieces]), tmp_path / "map.nii"))
+    written = nib.load(write_nifti_map(pieces[0].origin, np.stack([p.pixels for p in pieces]), tmp_path / "map.nii"))
     np.testing.assert_array_equal(written.get_fdata(), image.get_fdata())
 
 

@@ -6,9 +6,9 @@ import zlib
 import numpy as np
 import pytest
 import tifffile
-from invad_med.data.datasets import find_dataset as find_modality
 from PIL import Image
 
+from invad_med.data.modalities import find_modality
 from invad_med.data.slices import ReadError, Source
 from invad_med.data.transforms import to_unit
 from invad_med.readers import rasters

@@ -9,7 +9,7 @@ from dicom_results import make_abdomen, make_dx, make_enhanced_mr, result_of
 from PIL import Image
 from pydicom.uid import generate_uid
 
-from invad_med.readers.sources import read_slice, scan
+from invad_med.readers.sources import read_slice, read_source, scan
 from invad_med.writers.dicom.export import KINDS, DicomWriter
 from invad_med.writers.heatmap import draw_heatmap, save_heatmap
 from invad_med.writers.maps import write_map
@@ -28,7 +28,7 @@ def picture_results(folder, path):
         unit = np.zeros(prediction.map.shape, np.float32)
         save_heatmap(prediction, unit, folder)
         overview.add(prediction, draw_heatmap(prediction, unit))
-    write_map(source, np.stack([p.map for p in result.predictions]), folder)
+    write_map(source, read_source(source), np.stack([p.map for p in result.predictions]), folder)
     overview.save(folder / "overview.png", result.predictions, [])
 
 
@@ -50,7 +50,7 @@ def test_pictures_and_maps_are_counted_as_results(tmp_path):
 
 def test_a_nifti_map_of_a_dicom_series_is_a_result(tmp_path):
     source = make_abdomen(tmp_path / "in", slices=3)
-    write_map(source, np.ones((3, 512, 512), np.float32), tmp_path / "out")
+    write_map(source, read_source(source), np.ones((3, 512, 512), np.float32), tmp_path / "out")
     (tmp_path / "in" / "map.nii.gz").write_bytes(next((tmp_path / "out").rglob("*.nii.gz")).read_bytes())
     found = scan(tmp_path / "in")
     assert (len(found.sources), found.results) == (1, 1)
@@ -106,6 +106,7 @@ def test_a_map_written_by_itself_is_a_result(tmp_path):
 
     nib.save(nib.Nifti1Image(np.ones((4, 5, 6), np.float32), np.eye(4)), tmp_path / "v.nii")
     (source,) = scan(tmp_path / "v.nii").sources
+    grid = read_slice(source, 0).origin
     for name in ("m.nii", "m.nii.gz"):
-        write_nifti_map(source, np.ones((6, 5, 4), np.float32), tmp_path / name)
+        write_nifti_map(grid, np.ones((6, 5, 4), np.float32), tmp_path / name)
     assert scan(tmp_path).results == 2

@@ -13,14 +13,23 @@ from typing import Any
 
 from invad_med.readers.dicom.classes import repeats
 
+_UNEVEN = 0.02  # part of a step by which the next may differ
+
 
 def runs(ordered: Sequence[int], along: Sequence[float]) -> list[list[int]]:
-    """Cut a sequence where it turns back, as a table does that starts anew."""
+    """Cut a sequence where it turns back, as a table does that starts anew.
+
+    The slice at the turn goes to the run whose steps it keeps.
+    """
     result = [[ordered[0]]]
     for i in ordered[1:]:
         run = result[-1]
         if len(run) > 1 and (along[i] - along[run[-1]]) * (along[run[-1]] - along[run[-2]]) < 0:
-            result.append([i])
+            step, last, back = (
+                abs(along[x] - along[y]) for x, y in ((run[1], run[0]), (run[-1], run[-2]), (i, run[-1]))
+            )
+            leaves = len(run) > 2 and abs(last - step) > _UNEVEN * step >= abs(back - step)
+            result.append([run.pop(), i] if leaves else [i])
         else:
             run.append(i)
     return result

@@ -121,12 +121,14 @@ def _alike(items: Iterable[_Item], same: Callable[[_Item, _Item], bool]) -> list
 
 
 def _same_geometry(a: Place, b: Place) -> bool:
-    if (a.orientation is None) != (b.orientation is None) or (a.spacing is None) != (b.spacing is None):
-        return False
-    if a.orientation is not None and b.orientation is not None:
-        if not np.allclose(a.orientation, b.orientation, rtol=0, atol=_ORIENTATION):
-            return False
-    return a.spacing is None or b.spacing is None or np.allclose(a.spacing, b.spacing, rtol=_SPACING, atol=1e-9)
+    return _near(a.orientation, b.orientation, _ORIENTATION, 0.0) and _near(a.spacing, b.spacing, 1e-9, _SPACING)
+
+
+def _near(a: Sequence[float] | None, b: Sequence[float] | None, absolute: float, relative: float) -> bool:
+    """Return whether two vectors are near each other, or both missing; plain Python is faster than NumPy on so few."""
+    if a is None or b is None:
+        return a is b
+    return all(abs(x - y) <= absolute + relative * abs(y) for x, y in zip(a, b, strict=True))
 
 
 def _along(places: Sequence[Place], group: Sequence[int]) -> list[float]:
@@ -208,11 +210,11 @@ def _by_order(part: list[int], series: _Series) -> list[tuple[list[int], str]]:
     divided = [units for units in (series.by_order(name, part) for name in known) if len(units) > 1]
     if deep == 1:
         for units in divided:
-            parts = units
-            if 2 * len(parts) > len(part):
+            parts, by_class = units, 2 * len(units) <= len(part)
+            if not by_class:
                 parts = runs([i for unit in units for i in unit], series.along)
                 parts = parts if all(len(p) > 2 for p in parts) else [part]
-            if len(parts) > 1 and _among(parts, series, strict=True):
+            if len(parts) > 1 and _among(parts, series, strict=True, by_class=by_class):
                 return _numbered(parts)
         return [(part, "")]
     for units in divided:
@@ -225,11 +227,12 @@ def _by_order(part: list[int], series: _Series) -> list[tuple[list[int], str]]:
     return _numbered(layers(part, divided, series.level, series.rank))
 
 
-def _among(parts: list[list[int]], series: _Series, strict: bool) -> bool:
+def _among(parts: list[list[int]], series: _Series, strict: bool, by_class: bool = True) -> bool:
     """Return whether classes lie among one another, each evenly spaced by itself (gaps allowed).
 
-    Odd and even slices of one acquisition do as well: where the slices of all classes together are as regular as they
-    are there, ``strict`` calls it one acquisition, unless the slices of a class already touch.
+    Odd and even slices of one acquisition do as well. So ``strict`` calls it one acquisition where the slices of all
+    classes together are as regular as those are, unless the slices of each class touch. Runs in time, which are no
+    classes that the file names (``by_class``), must be neither as regular nor far apart for their thickness.
     """
     if any(len(p) < 2 for p in parts):
         return False
@@ -243,11 +246,13 @@ def _among(parts: list[list[int]], series: _Series, strict: bool) -> bool:
     if not strict:
         return True
     least = min(s for s in steps if s is not None)
+    thickness = series.places[parts[0][0]].thickness
+    if not by_class and thickness and least > 1.6 * thickness:
+        return False
     union = even_gap([along[i] for p in parts for i in p])
     if union is None or abs(union * len(parts) / least - 1) > 0.02:
         return all(len(p) > 2 for p in parts) or max(s or 0 for s in steps) <= 1.02 * least
-    thickness = series.places[parts[0][0]].thickness
-    return thickness is not None and least <= 1.05 * thickness
+    return by_class and bool(thickness) and least <= 1.05 * float(thickness or 0)
 
 
 def _number(place: Place) -> float:

@@ -7,6 +7,8 @@ import math
 import numpy as np
 from pydicom.dataset import Dataset
 
+_ABSURD = 1e7  # no place, direction or distance in mm reaches it
+
 
 def number(item: Dataset | None, keyword: str) -> float | None:
     """Return the first value of an element as a finite number."""
@@ -19,12 +21,13 @@ def number(item: Dataset | None, keyword: str) -> float | None:
 
 
 def numbers(item: Dataset, keyword: str, count: int) -> tuple[float, ...] | None:
-    """Return an element of ``count`` finite numbers."""
+    """Return an element of ``count`` finite numbers, none of them absurdly large."""
     try:
         values = np.asarray(item.get(keyword), dtype=np.float64).ravel()
     except (TypeError, ValueError, OverflowError):
         return None
-    return tuple(float(v) for v in values) if values.shape == (count,) and np.isfinite(values).all() else None
+    fine = values.shape == (count,) and bool((np.abs(values) < _ABSURD).all())  # false of what is no number, too
+    return tuple(float(v) for v in values) if fine else None
 
 
 def text(item: Dataset | None, keyword: str) -> str | None:

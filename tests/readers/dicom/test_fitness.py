@@ -5,7 +5,7 @@ import pytest
 from dicom_made import at, item, write_frames
 from dicom_made import write_series as write
 
-from invad_med.inference.choose import choose_dataset
+from invad_med.inference.choose import choose_modality
 from invad_med.readers.sources import scan
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # pydicom's files break small rules of the standard
@@ -31,8 +31,8 @@ def one(folder, *slices):
 def test_mosaics_and_localisers_are_not_scored(kind, word, tmp_path):
     source = one(tmp_path, (0, 100, dict(ImageType=kind)))
     assert source.unfit.startswith("not scored: a ") and word in source.unfit
-    choice = choose_dataset(source, default="brain")
-    assert choice.facts is None and choice.reason == source.unfit
+    choice = choose_modality(source, default="brain")
+    assert choice.modality is None and choice.reason == source.unfit
 
 
 @pytest.mark.parametrize("kind", [["ORIGINAL", "PRIMARY", "AXIAL"], ["ORIGINAL", "PRIMARY", "M", "SE"], None])

@@ -19,6 +19,7 @@ import SimpleITK as sitk
 from invad_med.data.slices import ReadError
 from invad_med.readers import sources
 from invad_med.readers.dicom.headers import read_header
+from invad_med.readers.kinds import format_ending
 from invad_med.readers.sources import read_source, scan
 
 RAW = Path(os.environ.get("INVAD_SHARED", "../shared")) / "data" / "raw"
@@ -148,7 +149,7 @@ def rows():
             header = read_header(path)
         except ReadError:
             header = None
-        name = sources._name(path, base, header.identity if header else frozenset()) + sources._ending(path)
+        name = sources._name(path, base, header.identity if header else frozenset()) + format_ending(path)
         lines.append(f"| {name} | {kind} | {result} | {decoder} |")
     return lines
 

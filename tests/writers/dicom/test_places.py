@@ -9,6 +9,7 @@ from dicom_results import LIMIT, make_enhanced_mr, named, result_of
 from pydicom.dataset import Dataset
 from pydicom.uid import generate_uid
 
+from invad_med.data.slices import Source
 from invad_med.readers.dicom.frames import functional_group
 from invad_med.readers.sources import scan
 from invad_med.writers.dicom.export import DicomWriter
@@ -177,7 +178,8 @@ def test_one_frame_that_was_not_scored_costs_no_object(tmp_path):
     path = make_enhanced_mr(tmp_path / "in.dcm")
     (source,) = scan(path).sources
     result = result_of(source)
-    some = type(result)(source, result.predictions[:3] + result.predictions[5:], result.provenance)
+    predictions, pieces = (of[:3] + of[5:] for of in (result.predictions, result.pieces))
+    some = type(result)(source, predictions, pieces, result.provenance)
     outcome = DicomWriter(tmp_path / "out", ("parametric_map", "segmentation", "report"))(some)
     assert outcome.failed == []
     ds = next(pydicom.dcmread(p) for p in outcome.written if p.name == "parametric_map.dcm")
@@ -190,3 +192,13 @@ def test_one_frame_that_was_not_scored_costs_no_object(tmp_path):
         index = [9 - k for k in range(10)].index(number)
         values = np.frombuffer(ds.FloatPixelData, "<f4").reshape(8, 64, 64)
         np.testing.assert_array_equal(values[frame], result.predictions[index].map)
+
+
+def test_several_frames_at_one_position_are_refused_with_that_reason(tmp_path):
+    path = phases(tmp_path / "in.dcm")
+    source = Source("dicom", (path,), "case", 6, "MR")  # made by hand: scanning would divide it
+    outcome = DicomWriter(tmp_path / "out", ("parametric_map", "segmentation"))(result_of(source))
+    assert not outcome.written
+    assert {reason for _, reason in outcome.failed} == {
+        "several slices or frames lie at one position, which no object can tell apart"
+    }
