@@ -24,9 +24,9 @@ from invad_med.readers.sources import SourceReader
 class LoadSliced(MapTransform):
     """Replace each key's `Input` by its image (3, size, size) float32 in [0, 1]; one broken file stops nothing.
 
-    Adds ``input``, what was there; ``modality``, its model's; and ``slice``, the decoded `Slice`, or the `ReadError` that
-    says why it could not be read or shows nothing: the image is then black and its result is not to be used. A source
-    whose slices are asked for in order is decoded once by every process that loads.
+    Adds ``input``, what was there; ``modality``, its model's; and ``slice``, the decoded `Slice`, or the `ReadError`
+    that says why it could not be read or shows nothing: the image is then black and its result is not to be used. A
+    source whose slices are asked for in order is decoded once by every process that loads.
 
     Args:
         keys: usually ``image``.

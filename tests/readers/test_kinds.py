@@ -78,7 +78,7 @@ def test_nifti_under_another_name_is_listed(format, name, tmp_path):
 @pytest.mark.parametrize("name", ["T1.nii (1).gz", "T1.gz", "T1", "T1.nii.gz.bak", "T1.zip", "T1.dcm"])
 @pytest.mark.parametrize("format", ["NIfTI", "DICOM", "PNG", "TIFF"])
 def test_compressed_images_are_listed(format, name, tmp_path):
-    _, reason, _ = scanned(tmp_path, name, gzip.compress(CONTENTS[format]))
+    _, reason, _ = scanned(tmp_path, name, gzip.compress(CONTENTS[format], mtime=0))
     assert reason.startswith(f"{format} compressed with gzip; ")
 
 
@@ -128,7 +128,7 @@ def test_an_archive_under_the_name_of_an_image_is_listed(name, tmp_path):
     [
         ("a.txt", b"words", ".txt file"), ("README", b"words", "file without ending"), ("a.csv", b"", ".csv file"),
         ("a.npz", b"PK\x03\x04....", ".npz file"),
-        ("notes.txt.gz", gzip.compress(b"words"), "gzip archive, not opened"),
+        ("notes.txt.gz", gzip.compress(b"words", mtime=0), "gzip archive, not opened"),
         (".hidden.png", b"words", "hidden file or folder"), ("a.7z", b"7z\xbc\xaf\x27\x1c", "7z archive, not opened"),
         ("broken.gz", b"\x1f\x8b\x08 no more", "gzip archive, not opened"), ("a.rar", b"", ".rar archive, not opened"),
     ],
