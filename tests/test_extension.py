@@ -113,6 +113,25 @@ def test_a_denoiser(whole_way, monkeypatch):
         load_detector(model)
 
 
+def test_a_denoiser_of_no_preset_is_given_again(whole_way, monkeypatch):
+    monkeypatch.setattr("invad_med.Pointwise", Pointwise, raising=False)  # where a _target_ finds it
+    model, _ = whole_way({}, {"denoiser": {"_target_": "invad_med.Pointwise", "channels": 192, "width": 8}})
+    stated = read_provenance(model).architecture
+    assert stated["preset"] is None and stated["denoiser"] == "Pointwise"
+    with pytest.raises(ValueError, match="is a Pointwise, which no preset builds: give the same network again"):
+        load_detector(model)
+    with pytest.raises(ValueError, match=r"layers\.0\.weight"):
+        load_detector(model, denoiser=Pointwise(192, 9))
+    image = torch.rand(1, 3, 256, 256)
+    assert load_detector(model, denoiser=Pointwise(192, 8)).detect(image)[0].score is not None
+
+
+def test_another_image_size(whole_way):
+    model, _ = whole_way(NARROW | {"image_size": 128})  # what follows has it of the checkpoint
+    detector = load_detector(model)
+    assert (detector.host.image_size, detector.host.grid_size) == (128, 8)
+
+
 @dataclass(frozen=True)
 class PixelArchitecture(Architecture):
     """Pixels, so many a side."""

@@ -11,7 +11,7 @@ from invad_med.detection import AnomalyDetector
 from invad_med.files import data_digest
 from invad_med.networks.recipe import Recipe
 from invad_med.training.cohort import Cohort
-from invad_med.training.description import describe, network_digest
+from invad_med.training.description import describe, network_settings
 
 
 def describe_run(recipe: Recipe, cohort: Cohort, detector: AnomalyDetector, **parts: Any) -> dict[str, Any]:
@@ -20,7 +20,7 @@ def describe_run(recipe: Recipe, cohort: Cohort, detector: AnomalyDetector, **pa
     Args:
         recipe: of this run, resolved: every field of it.
         cohort: digests of its images, and how they were divided.
-        detector: architecture and digests of its networks, timesteps and rule of its score.
+        detector: architecture, digest of its encoder, settings of its noise predictor, timesteps and rule of its score.
         parts: whatever else shapes the result, by name, see `invad_med.training.description.describe`: optimiser,
             schedule, averaging, augmentation, selection, seed.
     """
@@ -34,7 +34,7 @@ def describe_run(recipe: Recipe, cohort: Cohort, detector: AnomalyDetector, **pa
         "division": cohort.division,
         "architecture": host.architecture.to_plain(),
         "encoder": host.encoder_digest()[:16],
-        "denoiser": network_digest(host.denoiser, weights=False),
+        "denoiser": network_settings(host.denoiser),
         "timesteps": detector.timesteps,
         "rule": detector.calibration.rule,
     }

@@ -84,13 +84,33 @@ def _parts(thing: Any) -> Mapping[str, Any]:
         return {"func": thing.func, "args": thing.args, **thing.keywords}
     if isinstance(thing, Optimizer):
         return thing.defaults
-    public = {key: value for key, value in sorted(vars(thing).items()) if not key.startswith("_")}
+    public = _public(thing)
     if isinstance(thing, nn.Module):
-        public.pop("training", None)
         return {**public, **dict(thing.named_children()), "weights": network_digest(thing)}
     if isinstance(thing, LRScheduler):
         return {key: value for key, value in public.items() if key not in _COUNTERS}
     return public
+
+
+def _public(thing: Any) -> dict[str, Any]:
+    """Return the public attributes of an object by name, less whether a network is in training mode."""
+    mode = "training" if isinstance(thing, nn.Module) else None
+    return {key: value for key, value in sorted(vars(thing).items()) if not key.startswith("_") and key != mode}
+
+
+def network_settings(network: nn.Module) -> dict[str, Any]:
+    """Return what makes a network but the values of its weights, which may be sharded.
+
+    Returns:
+        ``shapes``, a digest of names, shapes and types of its tensors; and for the network and every module in it
+        ``type`` and its public attributes, such as ``blocks.0.dropout.p``, which no tensor shows.
+    """
+    told: dict[str, Any] = {"shapes": network_digest(network, weights=False)}
+    for path, module in network.named_modules():
+        prefix = f"{path}." if path else ""
+        told[f"{prefix}type"] = _name(type(module))
+        told |= {f"{prefix}{key}": value for key, value in _public(module).items()}
+    return told
 
 
 def network_digest(network: nn.Module, weights: bool = True) -> str:

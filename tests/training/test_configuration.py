@@ -10,8 +10,9 @@ import torch
 from monai.bundle import ConfigParser
 
 from invad_med.networks import Recipe
-from invad_med.training.description import describe
+from invad_med.training.description import describe, network_settings
 from tests.conftest import CONFIGS
+from tests.test_extension import PixelHost
 
 OTHER = {
     "learning_rate": 1e-3,
@@ -108,6 +109,43 @@ def test_resume_refuses_another_value_of_every_field_of_the_recipe(refusal, fiel
 def test_resume_refuses_another_part_by_name(refusal, key):
     value, named = PARTS[key]
     assert re.search(named, refusal(**{key: value}))
+
+
+class DroppingHost(PixelHost):
+    """Its noise predictor has settings that none of its tensors shows."""
+
+    def __init__(self, side=8, dropout=0.0, activation="ReLU"):
+        super().__init__(side)
+        self.denoiser = Dropping(dropout, activation)
+
+
+class Dropping(torch.nn.Module):
+    def __init__(self, dropout, activation):
+        super().__init__()
+        self.mix = torch.nn.Conv2d(3, 3, 1)
+        self.after = torch.nn.Sequential(getattr(torch.nn, activation)(), torch.nn.Dropout(dropout))
+
+    def forward(self, x, timesteps):
+        return self.after(self.mix(x))
+
+
+def test_resume_refuses_another_setting_of_a_network_of_ones_own(trainer, tmp_path):
+    def run(**settings):
+        host = {"_target_": "tests.training.test_configuration.DroppingHost", **settings}
+        trainer(output_dir=str(tmp_path), host=host).run()
+
+    run(dropout=0.1)
+    run(dropout=0.1)  # the same is taken up
+    with pytest.raises(ValueError, match=r"denoiser\.after\.1\.p was 0\.1, is 0\.9"):
+        run(dropout=0.9)
+    with pytest.raises(ValueError, match=r"denoiser\.after\.0\.type was .*ReLU, is .*SiLU"):
+        run(dropout=0.1, activation="SiLU")
+
+
+def test_a_networks_settings_are_those_of_every_module_and_not_its_weights_or_mode():
+    one, other = Dropping(0.1, "ReLU"), Dropping(0.1, "ReLU").eval()
+    assert describe("n", network_settings(one)) == describe("n", network_settings(other))
+    assert network_settings(one)["mix.out_channels"] == 3
 
 
 def test_the_same_run_is_taken_up(trainer, folder):
