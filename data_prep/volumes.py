@@ -163,8 +163,7 @@ def _values(path: Path) -> np.ndarray:
 def _refuse_not_finite(path: Path) -> None:
     """Raise for NaN and infinite values, which the reader replaces by the smallest: that may be a label."""
     try:
-        image = nifti.load(path)
-        if image.get_data_dtype().kind == "f" and not np.isfinite(np.asanyarray(image.dataobj)).all():
+        if nifti.load(path).get_data_dtype().kind == "f" and not np.isfinite(stored_volume(path)).all():
             raise PrepError(f"{path} holds NaN or infinite values, which do not say what is marked: set them to 0")
     except (ReadError, OSError) as error:
         raise PrepError(f"{path}: {error}") from None

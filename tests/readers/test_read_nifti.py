@@ -182,7 +182,7 @@ def test_a_thick_stack_is_cut_as_it_was_scanned(shape, sizes, plane, show, codes
     values = volume.get_fdata()
     for k, piece in enumerate(pieces):
         np.testing.assert_array_equal(piece.pixels, show(values, k))
-    image = nifti.load(source.paths[0])
+    image = nib.load(source.paths[0])
     assert nifti.plane_of(image) == plane
     assert [plane in note for note in nifti.notes_of(image)] == ([] if plane == "axial" else [True])
     written = nib.load(write_nifti_map(pieces[0].origin, np.stack([p.pixels for p in pieces]), tmp_path / "map.nii"))
