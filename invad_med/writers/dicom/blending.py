@@ -12,11 +12,13 @@ import numpy as np
 from matplotlib import colormaps
 from pydicom.dataset import Dataset
 
-from invad_med.writers.dicom.common import Author, save
+from invad_med.writers.dicom.common import Author, Series, save
 from invad_med.writers.dicom.evidence import Refused
 from invad_med.writers.dicom.presentation_state import stored_range
 
 _OPACITY = 0.5
+
+SERIES = Series("blending", 7, "Anomaly map over source", sided=True)
 
 
 def write_blending(author: Author, folder: Path, parametric_map: Dataset) -> list[Path]:
@@ -62,9 +64,9 @@ def write_blending(author: Author, folder: Path, parametric_map: Dataset) -> lis
         blending_display=[display],
         content_label="ANOMALY",
         content_description="Anomaly map over source, research use only",
-        **author.keywords("blending"),
+        **author.keywords(SERIES),
     )
-    author.finish(ds, "blending")
+    author.finish(ds, SERIES)
 
     def check(read: Dataset) -> None:
         if [int(i.BlendingInputNumber) for i in read.AdvancedBlendingSequence] != [1, 2]:

@@ -41,17 +41,23 @@ from invad_med.readers.dicom.own import MANUFACTURER, RESEARCH
 from invad_med.writers.dicom.evidence import Evidence, Refused
 
 _SOURCE_IMAGE = CodedConcept("121322", "DCM", "Source image for image processing operation")
-_SIDED = {"parametric_map", "presentation_state", "blending", "secondary_capture"}
-_SERIES = {  # kind: number added to a hundred times the source's Series Number, description
-    "overlay": (1, "Anomaly overlay"),
-    "parametric_map": (2, "Anomaly map"),
-    "segmentation": (3, "Anomaly region"),
-    "fractional": (4, "Anomaly map, fractional"),
-    "secondary_capture": (5, "Anomaly heatmap"),
-    "presentation_state": (6, "Anomaly contour"),
-    "blending": (7, "Anomaly map over source"),
-    "report": (8, "Anomaly report"),
-}
+
+
+@dataclass(frozen=True)
+class Series:
+    """The series that one kind of object makes of a source; every module of an object states its own.
+
+    Args:
+        kind: the object's, part of its UIDs.
+        offset: added to a hundred times the source's Series Number, unique among the kinds.
+        description: Series Description (0008,103E), before the mark of research.
+        sided: its IOD has Laterality (0020,0060).
+    """
+
+    kind: str
+    offset: int
+    description: str
+    sided: bool = False
 
 
 @dataclass(frozen=True)
@@ -140,19 +146,18 @@ class Author:
         """Device Serial Number (0018,1000): the digest of the model's training data."""
         return (self.result.provenance.data_digest or "none")[:64]
 
-    def keywords(self, kind: str, number: int = 1) -> dict[str, Any]:
+    def keywords(self, series: Series, number: int = 1) -> dict[str, Any]:
         """Return what every constructor of highdicom takes."""
-        offset, description = _SERIES[kind]
         return {
-            "series_instance_uid": self.uid(kind, "series"),
-            "series_number": 100 * (_integer(self.evidence.first.get("SeriesNumber")) % 10**6) + offset,
-            "sop_instance_uid": self.uid(kind, "instance", str(number)),
+            "series_instance_uid": self.uid(series.kind, "series"),
+            "series_number": 100 * (_integer(self.evidence.first.get("SeriesNumber")) % 10**6) + series.offset,
+            "sop_instance_uid": self.uid(series.kind, "instance", str(number)),
             "instance_number": number,
             "manufacturer": MANUFACTURER,
             "manufacturer_model_name": self.result.model,
             "software_versions": tuple(self.versions),
             "device_serial_number": self.serial,
-            "series_description": f"{description} - {RESEARCH}"[:64],
+            "series_description": f"{series.description} - {RESEARCH}"[:64],
             "specific_character_set": "ISO_IR 192",
         }
 
@@ -163,13 +168,13 @@ class Author:
         limit = self.result.predictions[0].map_threshold
         return text + (f"; threshold of the map {limit:.6g}" if limit is not None else "") + "."
 
-    def finish(self, ds: Dataset, kind: str, more: str = "") -> Dataset:
+    def finish(self, ds: Dataset, series: Series, more: str = "") -> Dataset:
         """Add to an object what highdicom leaves out, and return it."""
         first = self.evidence.first
         ds.ContentQualification = "RESEARCH"
         ds.DerivationDescription = f"{self.description} {more}".strip()[:1024]
         ds.SeriesDate, ds.SeriesTime = ds.get("InstanceCreationDate"), ds.get("InstanceCreationTime")
-        if kind in _SIDED and "Laterality" not in ds:
+        if series.sided and "Laterality" not in ds:
             side = str(first.get("Laterality") or first.get("ImageLaterality") or "").strip()
             if side in ("L", "R") or not ds.get("BodyPartExamined"):
                 ds.Laterality = side if side in ("L", "R") else ""  # type 2C: there, but empty where nobody knows
@@ -186,7 +191,7 @@ class Author:
                     ds[keyword] = first[keyword]
         self.evidence.refer_to_file(ds)
         if self._deterministic:
-            self._settle(ds, kind)
+            self._settle(ds, series.kind)
         return ds
 
     def sources(self) -> Sequence:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
+from enum import Enum
 from functools import cached_property
 from pathlib import Path
 
@@ -25,6 +26,20 @@ from invad_med.writers.dicom.secondary_capture import write_secondary_capture
 from invad_med.writers.dicom.segmentation import write_segmentation
 from invad_med.writers.heatmap import draw_heatmap
 from invad_med.writers.naming import fitted
+
+
+class DicomKind(str, Enum):
+    """An object that can be written; a new one is a module, a row here and one in ``_WRITERS``."""
+
+    OVERLAY = "overlay"
+    PARAMETRIC_MAP = "parametric_map"
+    SEGMENTATION = "segmentation"
+    SECONDARY_CAPTURE = "secondary_capture"
+    PRESENTATION_STATE = "presentation_state"
+    BLENDING = "blending"
+    REPORT = "report"
+
+    __str__ = str.__str__
 
 
 @dataclass
@@ -147,13 +162,13 @@ def _referring(write: Callable[[_Job], list[Path]]) -> Callable[[_Job], list[Pat
     return checked
 
 
-_WRITERS: dict[str, Callable[[_Job], list[Path]]] = {
-    "overlay": _referring(lambda job: write_overlay(job.author, job.folder)),
-    "parametric_map": _referring(lambda job: [save_parametric_map(job.parametric_map, job.author, job.folder)]),
-    "segmentation": _referring(lambda job: write_segmentation(job.author, job.folder)),
-    "secondary_capture": lambda job: write_secondary_capture(job.author, job.folder, job.pictures),
-    "presentation_state": _referring(lambda job: write_presentation_state(job.author, job.folder)),
-    "blending": _referring(lambda job: write_blending(job.author, job.folder, job.parametric_map)),
-    "report": _referring(lambda job: write_report(job.author, job.folder)),
+_WRITERS: dict[DicomKind, Callable[[_Job], list[Path]]] = {
+    DicomKind.OVERLAY: _referring(lambda job: write_overlay(job.author, job.folder)),
+    DicomKind.PARAMETRIC_MAP: _referring(lambda job: [save_parametric_map(job.parametric_map, job.author, job.folder)]),
+    DicomKind.SEGMENTATION: _referring(lambda job: write_segmentation(job.author, job.folder)),
+    DicomKind.SECONDARY_CAPTURE: lambda job: write_secondary_capture(job.author, job.folder, job.pictures),
+    DicomKind.PRESENTATION_STATE: _referring(lambda job: write_presentation_state(job.author, job.folder)),
+    DicomKind.BLENDING: _referring(lambda job: write_blending(job.author, job.folder, job.parametric_map)),
+    DicomKind.REPORT: _referring(lambda job: write_report(job.author, job.folder)),
 }
-KINDS = tuple(_WRITERS)
+KINDS = tuple(DicomKind)

@@ -18,8 +18,10 @@ from pydicom.uid import ExplicitVRLittleEndian
 from invad_med.readers.dicom.headers import number_of_frames
 from invad_med.readers.dicom.own import MANUFACTURER, OVERLAY_LABEL, OVERLAY_TYPE, RESEARCH
 from invad_med.readers.dicom.stored import StoredImage, in_little_endian
-from invad_med.writers.dicom.common import Author, same, save
+from invad_med.writers.dicom.common import Author, Series, same, save
 from invad_med.writers.dicom.evidence import Refused
+
+SERIES = Series("overlay", 1, "Anomaly overlay")
 
 
 def write_overlay(author: Author, folder: Path) -> list[Path]:
@@ -74,7 +76,7 @@ def _derived(author: Author, stored: StoredImage, header: Dataset, number: int) 
     pixels = stored.pixels if isinstance(stored.pixels, bytes) else stored.pixels.tobytes()
     ds.add_new("PixelData", "OW" if ds.BitsAllocated > 8 else "OB", pixels + b"\0" * (len(pixels) % 2))
 
-    keywords = author.keywords("overlay", number + 1)
+    keywords = author.keywords(SERIES, number + 1)
     source_type = [str(v) for v in (ds.get("ImageType") or [])]
     ds.ImageType = ["DERIVED", "SECONDARY", *(source_type[2:] or [""]), OVERLAY_TYPE]
     ds.SOPInstanceUID = keywords["sop_instance_uid"]
@@ -91,7 +93,7 @@ def _derived(author: Author, stored: StoredImage, header: Dataset, number: int) 
     contribution.PurposeOfReferenceCodeSequence = [purpose]
     ds.ContributingEquipmentSequence = [*(ds.get("ContributingEquipmentSequence") or []), contribution]
 
-    author.finish(ds, "overlay", "Copy of the source with an overlay plane where the map exceeds the threshold.")
+    author.finish(ds, SERIES, "Copy of the source with an overlay plane where the map exceeds the threshold.")
     ds.file_meta = FileMetaDataset()
     ds.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
     ds.file_meta.MediaStorageSOPClassUID, ds.file_meta.MediaStorageSOPInstanceUID = ds.SOPClassUID, ds.SOPInstanceUID

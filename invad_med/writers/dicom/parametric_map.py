@@ -15,12 +15,14 @@ import highdicom as hd
 import numpy as np
 from pydicom.dataset import Dataset
 
-from invad_med.writers.dicom.common import Author, same, save
+from invad_med.writers.dicom.common import Author, Series, same, save
 from invad_med.writers.dicom.evidence import Refused
 from invad_med.writers.dicom.places import as_one_plane, frame_sources, put_in_place, require_in_place
 
 QUANTITY = hd.sr.CodedConcept("anomaly", "99INVAD", "Norm of the inverted features, expected 0 to normal")
 NO_UNITS = hd.sr.CodedConcept("1", "UCUM", "no units")
+
+SERIES = Series("parametric_map", 2, "Anomaly map", sided=True)
 
 
 def make_parametric_map(author: Author) -> Dataset:
@@ -50,11 +52,11 @@ def make_parametric_map(author: Author) -> Dataset:
         content_label="ANOMALY_MAP",
         content_description="Anomaly map, research use only",
         image_flavor="VOLUME",
-        **author.keywords("parametric_map"),
+        **author.keywords(SERIES),
     )
     if not evidence.planes:
         _release(ds, evidence.first)
-    author.finish(ds, "parametric_map", "Window: 0 to twice the threshold.")
+    author.finish(ds, SERIES, "Window: 0 to twice the threshold.")
     put_in_place(ds, author)
     return ds
 

@@ -9,11 +9,13 @@ import highdicom as hd
 from pydicom.dataset import Dataset
 
 from invad_med.data.prediction import Prediction
-from invad_med.writers.dicom.common import Author, save
+from invad_med.writers.dicom.common import Author, Series, save
 from invad_med.writers.dicom.contours import contours
 from invad_med.writers.dicom.evidence import Evidence, Refused
 
 _MOST_CONTOURS = 200  # per slice
+
+SERIES = Series("presentation_state", 6, "Anomaly contour", sided=True)
 
 
 def write_presentation_state(author: Author, folder: Path) -> list[Path]:
@@ -61,7 +63,7 @@ def write_presentation_state(author: Author, folder: Path) -> list[Path]:
             graphic_annotations=annotations,
             graphic_layers=[layer],
             **_transforms(evidence),
-            **author.keywords("presentation_state"),
+            **author.keywords(SERIES),
         )
     except ValueError as error:
         if "inconsistent" in str(error) or "Modality LUT" in str(error):
@@ -69,7 +71,7 @@ def write_presentation_state(author: Author, folder: Path) -> list[Path]:
                 "rescale values differ from slice to slice; one presentation state cannot hold them"
             ) from None
         raise
-    author.finish(ds, "presentation_state")
+    author.finish(ds, SERIES)
 
     def check(read: Dataset) -> None:
         found = sum(len(a.get("GraphicObjectSequence") or []) for a in read.GraphicAnnotationSequence)

@@ -18,7 +18,7 @@ from pydicom.sr.codedict import codes
 import invad_med
 from invad_med.data.prediction import Prediction
 from invad_med.readers.dicom.own import MANUFACTURER, RESEARCH
-from invad_med.writers.dicom.common import Author, save
+from invad_med.writers.dicom.common import Author, Series, save
 from invad_med.writers.dicom.contours import contours
 from invad_med.writers.dicom.evidence import Refused
 from invad_med.writers.dicom.parametric_map import NO_UNITS
@@ -30,6 +30,8 @@ P_VALUE = CodedConcept("p-value", "99INVAD", "Conformal p-value among normal ima
 HIGHEST = CodedConcept("highest", "99INVAD", "Highest value of the anomaly map")
 MAP_THRESHOLD = CodedConcept("map-threshold", "99INVAD", "Threshold of the anomaly map")
 _SCHEME = CodingSchemeIdentificationItem("99INVAD", "invad-med anomaly detection", invad_med.__version__)
+
+SERIES = Series("report", 8, "Anomaly report")
 
 
 def write_report(author: Author, folder: Path) -> list[Path]:
@@ -65,9 +67,9 @@ def write_report(author: Author, folder: Path) -> list[Path]:
         is_complete=True,
         is_final=False,
         coding_schemes=[_SCHEME],
-        **author.keywords("report"),
+        **author.keywords(SERIES),
     )
-    author.finish(ds, "report")
+    author.finish(ds, SERIES)
 
     def check(read: Dataset) -> None:
         content = hd.sr.MeasurementReport.from_sequence([hd.sr.ComprehensiveSR.from_dataset(read).content[0]])

@@ -17,7 +17,9 @@ from pydicom.dataset import Dataset
 from pydicom.uid import ExplicitVRLittleEndian, MultiFrameTrueColorSecondaryCaptureImageStorage
 
 from invad_med.writers.canvas import BACKGROUND
-from invad_med.writers.dicom.common import Author, same, save
+from invad_med.writers.dicom.common import Author, Series, same, save
+
+SERIES = Series("secondary_capture", 5, "Anomaly heatmap", sided=True)
 
 
 def write_secondary_capture(author: Author, folder: Path, pictures: list[Image.Image]) -> list[Path]:
@@ -45,7 +47,7 @@ def write_secondary_capture(author: Author, folder: Path, pictures: list[Image.I
         patient_orientation=("L", "P"),  # the constructor wants one; what is known follows
         pixel_spacing=spacing,  # type: ignore[arg-type]  # says whole numbers, takes and needs fractions
         transfer_syntax_uid=ExplicitVRLittleEndian,
-        **author.keywords("secondary_capture"),
+        **author.keywords(SERIES),
     )
     ds.PatientOrientation = _orientation(first)
     ds.ImageType = ["DERIVED", "SECONDARY"]
@@ -64,7 +66,7 @@ def write_secondary_capture(author: Author, folder: Path, pictures: list[Image.I
         series.ReferencedInstanceSequence = [_plain(author, image) for image in author.evidence.images]
         ds.ReferencedSeriesSequence = [series]
     place = f"The slice begins at column {left}, row {top}; a source pixel is {factor} x {factor}."
-    author.finish(ds, "secondary_capture", place)
+    author.finish(ds, SERIES, place)
     return [
         save(ds, folder / "secondary_capture.dcm", lambda read: same(read.pixel_array.reshape(frames.shape), frames))
     ]

@@ -15,12 +15,14 @@ from pydicom.sr.codedict import codes
 
 import invad_med
 from invad_med.readers.dicom.own import MANUFACTURER, RESEARCH
-from invad_med.writers.dicom.common import Author, same, save
+from invad_med.writers.dicom.common import Author, Series, same, save
 from invad_med.writers.dicom.evidence import Refused
 from invad_med.writers.dicom.parametric_map import require_places
 from invad_med.writers.dicom.places import as_one_plane, frame_sources, put_in_place, require_in_place
 
 _FAMILY = codes.DCM.ArtificialIntelligence
+REGION = Series("segmentation", 3, "Anomaly region")
+FRACTIONAL = Series("fractional", 4, "Anomaly map, fractional")
 
 
 def write_segmentation(author: Author, folder: Path) -> list[Path]:
@@ -38,12 +40,12 @@ def write_segmentation(author: Author, folder: Path) -> list[Path]:
     scaled = np.clip(evidence.in_stored_order(result.maps).astype(np.float64) / (2 * result.limit), 0.0, 1.0)
     stored = np.around(scaled * 255)
     return [
-        _write(author, "segmentation", "BINARY", regions, regions, folder / "segmentation_binary.dcm"),
-        _write(author, "fractional", "FRACTIONAL", scaled, stored, folder / "segmentation_fractional.dcm"),
+        _write(author, REGION, "BINARY", regions, regions, folder / "segmentation_binary.dcm"),
+        _write(author, FRACTIONAL, "FRACTIONAL", scaled, stored, folder / "segmentation_fractional.dcm"),
     ]
 
 
-def _write(author: Author, kind: str, form: str, values: np.ndarray, stored: np.ndarray, path: Path) -> Path:
+def _write(author: Author, series: Series, form: str, values: np.ndarray, stored: np.ndarray, path: Path) -> Path:
     algorithm = hd.AlgorithmIdentificationSequence(
         name=author.result.model, family=_FAMILY, version=invad_med.__version__, source=MANUFACTURER
     )
@@ -54,7 +56,7 @@ def _write(author: Author, kind: str, form: str, values: np.ndarray, stored: np.
         segmented_property_type=codes.SCT.MorphologicallyAbnormalStructure,
         algorithm_type="AUTOMATIC",
         algorithm_identification=algorithm,
-        tracking_uid=author.uid(kind, "segment"),
+        tracking_uid=author.uid(series.kind, "segment"),
         tracking_id="anomaly",
         display_color=hd.color.CIELabColor.from_rgb(255, 128, 0),
     )
@@ -74,13 +76,13 @@ def _write(author: Author, kind: str, form: str, values: np.ndarray, stored: np.
             omit_empty_frames=bool(values.any()),
             content_label="ANOMALY",
             content_description="Anomaly region, research use only",
-            **author.keywords(kind),
+            **author.keywords(series),
         )
     except ValueError as error:
         if "Frame Of Reference" in str(error):
             raise Refused("the source has no frame of reference, which its kind of image must have") from None
         raise
-    author.finish(ds, kind)
+    author.finish(ds, series)
     put_in_place(ds, author)
 
     def check(read: Dataset) -> None:
