@@ -1,7 +1,7 @@
 """What a data set is: called and showing what its ``manifest.json`` states, else what its folder or a link to it is.
 
 ``manifest.json`` beside the splits may state ``modality`` (what the images show, `invad_med.data.modalities`) and
-``dataset`` (a published set of `invad_med.data.published_sets`, or any other name); `data_prep` writes both.
+``dataset`` (a published set of `invad_med.data.published_sets`, or any other name); ``data_prep`` writes both.
 """
 
 from __future__ import annotations

@@ -82,7 +82,7 @@ def check_parser(
     Args:
         parser: with the file's content and what overrides it; changed in place.
         config: name of the bundle's file.
-        given: words of the command line by key, as `words` pairs them.
+        given: words of the command line by key, as `invad_med.options.words.words` pairs them.
         steps: ids that are run by name, the first of them must exist.
         used: ids that the files refer to, whatever was overridden.
 

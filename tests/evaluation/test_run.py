@@ -105,7 +105,7 @@ def test_a_baseline_from_outside_gets_images_and_each_is_decoded_once(measured_f
         return lambda *args: [read.update([key(*args)]), function(*args)][1]
 
     monkeypatch.setitem(BASELINES, "brightness", Brightness)
-    monkeypatch.setattr(truth_module, "read_slice", counted(truth_module.read_slice, lambda source, _: source.paths[0]))
+    monkeypatch.setattr(truth_module, "read_raster", counted(truth_module.read_raster, lambda path: path))
     monkeypatch.setattr(truth_module, "read_mask", counted(truth_module.read_mask, lambda path: path))
     (data,) = read_tree(measured_folder / "BMAD/Brain_AD")
     detector = load_detector(measured_folder / "models/brain.pt")

@@ -74,7 +74,7 @@ def folder(tmp_path_factory):
     (base / "bare").write_bytes(named("MR_small.dcm").read_bytes())  # told by its content
     for path in (*(base / "plain").iterdir(), *(base / "compressed").iterdir(), base / "frames.dcm", base / "bare"):
         stated(path)
-    nib.save(nib.Nifti1Image(volume.astype(np.float32), np.diag([2.0, 2.0, 3.0, 1.0])), base / "volume.nii.gz")
+    nib.save(nib.Nifti1Image(volume.T.astype(np.float32), np.diag([2.0, 2.0, 3.0, 1.0])), base / "volume.nii.gz")
     Image.fromarray(volume[0].astype(np.uint8)).save(base / "picture.png")
     pages = [Image.fromarray(page.astype(np.uint8)) for page in volume[:2]]
     pages[0].save(base / "pages.tif", save_all=True, append_images=pages[1:])
@@ -110,7 +110,7 @@ def test_every_slice_is_decoded_once_and_every_file_opened_at_most_twice(folder,
     written = [p.name for p in output.rglob("*") if p.is_file()]
     for name, count in {"overlay": 5 + 4 + 1, "parametric_map": 4, "report": 4, "secondary_capture": 7}.items():
         assert sum(w.startswith(name) for w in written) == count, name
-    assert sum(w.endswith(".png") for w in written) == 5 + 4 + 10 + 1 + 20 + 1 + 2 + 1
+    assert sum(w.endswith(".png") for w in written) == 5 + 4 + 10 + 1 + 5 + 1 + 2 + 1
 
 
 @pytest.mark.filterwarnings("ignore")
