@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import os
 import secrets
@@ -10,6 +11,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 _PARTIAL = ".????????.partial"  # what is being written, for `Path.glob`
 
@@ -48,6 +50,50 @@ def remove_partials(folder: Path, older_than: float = 0.0) -> None:
         with contextlib.suppress(FileNotFoundError):  # another process was quicker
             if time.time() - partial.stat().st_mtime >= older_than:
                 partial.unlink()
+
+
+def append_whole(file: BinaryIO, content: bytes, over: int = 0) -> None:
+    """Write content over the last ``over`` bytes of an unbuffered file: all of it or, if that fails, nothing.
+
+    Raises:
+        OSError: it cannot be written; the file is then as it was.
+    """
+    end = file.seek(-over, os.SEEK_END)
+    last = file.read(over)
+    file.seek(end)
+    try:
+        if (written := file.write(content)) != len(content):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), f"{written} of {len(content)} bytes")
+    except OSError:
+        file.seek(end)
+        file.write(last)
+        file.truncate()
+        raise
+
+
+def held(file: BinaryIO) -> bool:
+    """Reserve an open file for this process, until it is closed; return False if another process has reserved it.
+
+    Where the file system knows no such thing it counts as reserved.
+    """
+    try:
+        import fcntl
+    except ImportError:  # not on this system
+        return True
+    try:
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        return error.errno not in (errno.EACCES, errno.EAGAIN)
+    return True
+
+
+def digest_of(file: BinaryIO) -> str:
+    """Return a digest of the whole content of an open file, wherever it stands; it stands at the end afterwards."""
+    digest = hashlib.sha256()
+    file.seek(0)
+    while block := file.read(2**20):
+        digest.update(block)
+    return digest.hexdigest()
 
 
 def data_digest(paths: Sequence[Path]) -> str:

@@ -27,7 +27,7 @@ def judged(piece: Slice | ReadError, modality: Modality) -> Slice | ReadError:
     if reason is None:
         return piece
     error = NoContrast(reason)
-    error.origin = piece.origin
+    error.origin, error.digest = piece.origin, piece.digest
     return error
 
 

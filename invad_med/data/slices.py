@@ -27,14 +27,16 @@ class ReadError(Exception):
 
     Attributes:
         origin: of a slice whose header could be read but not its pixels; else None.
+        digest: as `Slice.digest`, of a slice that could be read but shows nothing; else empty.
     """
 
     origin: Origin | None = None
+    digest: str = ""
 
     def plain(self) -> ReadError:
         """Return the same error without traceback and cause, which would hold arrays as long as it lives."""
         error = ReadError(str(self))
-        error.origin = self.origin
+        error.origin, error.digest = self.origin, self.digest
         return error
 
 
@@ -81,6 +83,7 @@ class Slice:
         spacing: (row, column) distance of pixel centres in mm, or None where unknown.
         origin: what its file says besides pixels, patient identity included, so that no repr shows it; None of PNG,
             JPEG and TIFF, which say nothing that is written back.
+        digest: of the content of its file, `invad_med.files.digest_of`; empty of what came from no file.
     """
 
     pixels: np.ndarray
@@ -90,6 +93,7 @@ class Slice:
     value_range: tuple[float, float]
     spacing: tuple[float, float] | None = None
     origin: Origin | None = field(default=None, repr=False, compare=False)
+    digest: str = field(default="", repr=False, compare=False)
 
 
 @dataclass(frozen=True)

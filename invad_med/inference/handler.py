@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
 from ignite.engine import Engine, Events
-from monai.engines import IterationEvents
+from monai.engines import Evaluator, IterationEvents
 from tqdm import tqdm
 
 from invad_med.data.provenance import Provenance
 from invad_med.data.slices import ReadError
-from invad_med.inference.inputs import Inputs
 from invad_med.inference.monai import Carried
 from invad_med.inference.pipeline import scored, unreadable
+from invad_med.inference.progress import Progress
 from invad_med.inference.results import INCOMPLETE, SourceWriter
 from invad_med.writers.dicom.export import DicomWriter
 
@@ -28,8 +27,8 @@ class WriteResults:
     other handlers find them.
 
     Args:
-        inputs: what the evaluator goes through.
-        output_dir, dicom, provenance: see `SourceWriter`.
+        progress: what the evaluator goes through, ``progress.todo``, and where results lie.
+        dicom, provenance: see `SourceWriter`.
         destination: DICOMweb root of a server that the DICOM objects are stored on as well, or None.
 
     Raises:
@@ -39,8 +38,7 @@ class WriteResults:
 
     def __init__(
         self,
-        inputs: Inputs,
-        output_dir: str | Path,
+        progress: Progress,
         dicom: DicomWriter | None = None,
         provenance: Callable[[str], Provenance] | None = None,
         destination: str | None = None,
@@ -50,10 +48,17 @@ class WriteResults:
             from invad_med.archive.dicomweb import Destination
 
             store = Destination(destination)
-        self.inputs = inputs
-        told = (inputs.unscored, inputs.problems, inputs.base, inputs.passed_over)
-        self._begin = functools.partial(SourceWriter, output_dir, dicom, provenance, store, *told)
+        self.progress = progress
+        self._begin = functools.partial(SourceWriter, progress, dicom, provenance, store)
         self.writer = self._begin()
+
+    def run(self, evaluator: Evaluator) -> None:
+        """Run the evaluator that this is attached to, or write what earlier runs left if that is all there is."""
+        if self.progress.todo.items:
+            evaluator.run()
+        else:
+            self.writer.close()
+            print(self.writer.summary())
 
     def attach(self, engine: Engine) -> None:
         """Register with a MONAI evaluator."""
@@ -64,7 +69,7 @@ class WriteResults:
 
     def _start(self, engine: Engine) -> None:
         self.writer = self._begin()
-        self.bar = tqdm(total=len(self.inputs.items), desc="scoring", unit="slice")
+        self.bar = tqdm(total=len(self.progress.todo.items), desc="scoring", unit="slice")
 
     @staticmethod
     def _unpack(engine: Engine) -> None:

@@ -3,26 +3,25 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
 from invad_med.data.modalities import find_modality
 from invad_med.data.prediction import Prediction, Status
 from invad_med.data.provenance import Provenance
-from invad_med.data.slices import Problem, ReadError, Slice, Source
+from invad_med.data.slices import ReadError, Slice, Source
 from invad_med.data.transforms import to_unit
+from invad_med.inference.progress import Progress, content_of
 from invad_med.writers.dicom.common import Result
 from invad_med.writers.dicom.export import DicomWriter
 from invad_med.writers.heatmap import draw_heatmap, save_heatmap
 from invad_med.writers.maps import write_map
-from invad_med.writers.naming import earlier_results, printable
 from invad_med.writers.overview import Overview
 from invad_med.writers.table import GrowingTable, relative_name, write_table
 
@@ -43,48 +42,42 @@ class Store(Protocol):
 
 
 class SourceWriter:
-    """Write heatmaps of slices, maps and DICOM objects of sources, a table and an overview below ``output_dir``.
+    """Write heatmaps of slices, maps and DICOM objects of sources, a table and an overview into an output folder.
 
     Give it every prediction with its slice, those of one source one after the other, and close it; nothing of a source
     is held once its last slice was taken. The table is whole after every slice, also if the process is killed. What
-    cannot be written costs that file alone: the table says why, and the run counts as incomplete.
+    cannot be written costs that file alone: the table says why, the run counts as incomplete, and a later run into
+    the same folder tries that source again.
 
     Args:
-        output_dir: folder, made with the first prediction.
+        progress: the folder, what is known of its inputs, and what an earlier run did of them, which table, overview
+            and counts take up.
         dicom: writes each source's DICOM objects; None writes none.
         provenance: what the model of a modality states of itself, for the DICOM objects.
         destination: where the DICOM objects are stored as well, or None.
-        unscored: predictions of slices that are not taken, such as those without a model, for table and overview.
-        problems: files that were not read, for table and overview.
-        base: folder that was searched; problems are named from there.
-        passed_over: what was found besides images, for the summary.
     """
 
     def __init__(
         self,
-        output_dir: str | Path,
+        progress: Progress,
         dicom: DicomWriter | None = None,
         provenance: Callable[[str], Provenance] | None = None,
         destination: Store | None = None,
-        unscored: Collection[Prediction] = (),
-        problems: Sequence[Problem] = (),
-        base: str | Path = ".",
-        passed_over: str = "",
     ) -> None:
-        self.output_dir, self.dicom = Path(output_dir), dicom
+        self.progress, self.output_dir, self.dicom = progress, progress.output_dir, dicom
         self.provenance = provenance or (lambda modality: Provenance(modality=modality))
         self.destination = destination
-        self.unscored, self.problems, self.base = tuple(unscored), tuple(problems), base
-        self.passed_over = passed_over
+        self.inputs = progress.todo
         self.predictions: list[Prediction] = []  # without their maps: a long run does not hold them all
         self.objects = 0
         self.refused: Counter[tuple[str, str]] = Counter()  # DICOM objects that cannot be made of a source
         self.faults: Counter[str] = Counter()  # files that could not be written
         self.overview = Overview()
-        self._began = time.time() - 2.0  # clocks of file systems may be coarse
         self._table: GrowingTable | None = None
         self._source: Source | None = None
         self._first = 0  # place in ``predictions`` of the first of the source in hand
+        self._files: list[Path] = []  # written of it
+        self._failed_before = 0
         self._pieces: dict[int, Slice | ReadError] = {}  # of the source in hand, by index
         self._scored: dict[int, Prediction] = {}  # of it, with maps
 
@@ -107,11 +100,12 @@ class SourceWriter:
             OSError: the table cannot be begun: the output folder cannot be written to.
         """
         if self._table is None:
-            self._table = GrowingTable(self.unscored, self.problems, self.output_dir, self.base)
+            self._table = GrowingTable(self._known, self.inputs.problems, self.output_dir, self.inputs.base)
         if prediction.source != self._source:
             self._finish_source()
             self._source, self._first = prediction.source, len(self.predictions)
-            self._remove_earlier(prediction.source)
+            self._failed_before = self._failures()
+            self._attempt("progress", lambda: self.progress.begin(prediction.source))
         self._pieces[prediction.index] = piece
         if isinstance(piece, Slice) and prediction.map is not None:
             fault = self._attempt("heatmap", lambda: self._draw(prediction, piece))
@@ -132,16 +126,16 @@ class SourceWriter:
             OSError: the table cannot be written.
         """
         self._finish_source()
-        everything = [*self.predictions, *self.unscored]
-        write_table(everything, self.problems, self.output_dir, self.base)
-        picture = self.output_dir / "overview.png"
-        self._attempt("overview", lambda: self.overview.save(picture, everything, self.problems))
+        everything = [*self.predictions, *self._known]
+        write_table(everything, self.inputs.problems, self.output_dir, self.inputs.base)
+        self._attempt("overview", lambda: self._draw_overview(everything))
         self._warn()
+        self.progress.close()
 
     @property
     def unreadable(self) -> int:
         """Number of files and slices that could not be read."""
-        return len(self.problems) + sum(p.status is Status.UNREADABLE for p in self.predictions)
+        return len(self.inputs.problems) + sum(p.status is Status.UNREADABLE for p in self.predictions)
 
     @property
     def incomplete(self) -> bool:
@@ -150,28 +144,34 @@ class SourceWriter:
 
     def summary(self) -> str:
         """Return the counts and where the results are, in a few lines."""
-        done = [p for p in self.predictions if p.status is Status.SCORED]
+        earlier = [p for done in self.progress.earlier.values() for p in done.predictions]
+        predictions = [*self.predictions, *earlier]
+        done = [p for p in predictions if p.status is Status.SCORED]
         above = sum(bool(p.abnormal) for p in done)
         stored = f", {self.destination.stored} stored on {self.destination.host}" if self.destination else ""
-        objects = f", dicom ({self.objects} objects{stored})" if self.objects else ""
+        count = self.objects + sum(done.objects for done in self.progress.earlier.values())
+        objects = f", dicom ({count} objects{stored})" if count else ""
         faults = f"{sum(self.faults.values())} file(s) not written, " if self.faults else ""
-        blank = sum(p.status is Status.NO_CONTRAST for p in self.predictions)
+        blank = sum(p.status is Status.NO_CONTRAST for p in predictions)
         nothing = f"{blank} without contrast, " if blank else ""
-        besides = f"Passed over: {self.passed_over}.\n" if self.passed_over else ""
+        besides = f"Passed over: {self.inputs.passed_over}.\n" if self.inputs.passed_over else ""
+        taken = f"{len(earlier)} of them were scored by an earlier run and are unchanged.\n" if earlier else ""
         return (
-            f"{len(done)} slices scored, {above} above threshold; {len(self.unscored)} without a model; "
-            f"{nothing}{faults}{self.unreadable} not read (reasons in scores.csv).\n{besides}"
+            f"{len(done)} slices scored, {above} above threshold; {len(self.inputs.unscored)} without a model; "
+            f"{nothing}{faults}{self.unreadable} not read (reasons in scores.csv).\n{taken}{besides}"
             f"Results in {self.output_dir.resolve()}: overview.png, scores.csv, heatmaps, maps{objects}. "
             "Research use only."
         )
 
-    def _remove_earlier(self, source: Source) -> None:
-        """Remove what an earlier run left under the name of a source: it may be of another patient."""
-        earlier = earlier_results(self.output_dir, source, self._began)
-        for path in earlier:
-            path.unlink(missing_ok=True)
-        if earlier:
-            logger.warning("%d file(s) of an earlier run removed, named %s", len(earlier), printable(source.name))
+    @property
+    def _known(self) -> list[Prediction]:
+        """What the table holds besides the predictions that were taken."""
+        return [*self.inputs.unscored, *(p for done in self.progress.earlier.values() for p in done.predictions)]
+
+    def _draw_overview(self, everything: Sequence[Prediction]) -> None:
+        for done in self.progress.earlier.values():
+            self.overview.add_drawn(done.predictions, self.output_dir)
+        self.overview.save(self.output_dir / "overview.png", everything, self.inputs.problems)
 
     def _draw(self, prediction: Prediction, piece: Slice) -> None:
         modality = find_modality(prediction.modality or "")
@@ -179,44 +179,63 @@ class SourceWriter:
         unit = to_unit(piece, modality)
         picture = draw_heatmap(prediction, unit)
         self.overview.add(prediction, picture)
-        save_heatmap(prediction, unit, self.output_dir, picture)
+        self._files.append(save_heatmap(prediction, unit, self.output_dir, picture))
 
     def _finish_source(self) -> None:
-        """Write the map of the source in hand and its DICOM objects, and let go of it."""
-        source, pieces, scored = self._source, self._pieces, self._scored
-        self._source, self._pieces, self._scored = None, {}, {}
-        if source is None or not scored:
+        """Write what is written of the source in hand as a whole, note that it is done if it is, and let go of it."""
+        source, pieces = self._source, self._pieces
+        if source is None:
             return
+        rest: dict[str, Any] = self._write_whole(source) if self._scored else {}
+        content = content_of([pieces[i].digest for i in sorted(pieces)])
+        if content and len(pieces) == source.n_slices and self._failures() == self._failed_before:
+            done = tuple(self.predictions[self._first :])
+            self._attempt("progress", lambda: self.progress.finish(source, content, done, tuple(self._files), **rest))
+        self._source, self._pieces, self._scored, self._files = None, {}, {}, []
+
+    def _write_whole(self, source: Source) -> dict[str, Any]:
+        """Write the map of a source and its DICOM objects; return how many these are and which were refused."""
+        pieces, scored, objects, refused = self._pieces, self._scored, 0, list[tuple[str, str]]()
         indices = sorted(scored)
-        fault = self._attempt("map", lambda: self._map(source, pieces, scored))
+        fault = self._attempt("map", lambda: self._files.extend(self._map(source, pieces, scored)))
         faults = [fault] if fault else []
         slices = tuple(piece for i in indices if isinstance(piece := pieces[i], Slice))
         predictions = tuple(scored[i] for i in indices)
         result = Result(source, predictions, slices, self.provenance(predictions[0].modality or ""))
         if self.dicom is not None and self.dicom.wanted(result):
             outcome = self.dicom(result)
-            self.objects += len(outcome.written)
-            self.refused.update(outcome.failed)
+            self._files += outcome.written
+            objects, refused = len(outcome.written), outcome.failed
             for kind, reason in outcome.faults:
                 faults.append(f"DICOM {kind} {reason}")
                 self.faults[faults[-1]] += 1
             if self.destination:
                 self.destination.store(outcome.written)
+        self.objects += objects
+        self.refused.update(refused)
         if faults:
             for i in range(self._first, len(self.predictions)):
                 if self.predictions[i].index in scored:
                     self.predictions[i] = _with_reason(self.predictions[i], faults)
+        return {"objects": objects, "refused": tuple(refused)}
 
-    def _map(self, source: Source, pieces: Mapping[int, Slice | ReadError], scored: Mapping[int, Prediction]) -> None:
+    def _failures(self) -> int:
+        """Return how often anything could not be written or stored."""
+        return sum(self.faults.values()) + (sum(self.destination.failed.values()) if self.destination else 0)
+
+    def _map(
+        self, source: Source, pieces: Mapping[int, Slice | ReadError], scored: Mapping[int, Prediction]
+    ) -> list[Path]:
         maps = {i: p.map for i, p in scored.items() if p.map is not None}
         blank = np.full(next(iter(maps.values())).shape, np.nan, dtype=np.float32)
         missing = ReadError("not taken")
-        write_map(
+        written = write_map(
             source,
             [pieces.get(i, missing) for i in range(source.n_slices)],
             np.stack([maps.get(i, blank) for i in range(source.n_slices)]),
             self.output_dir,
         )
+        return written if isinstance(written, list) else [written]
 
     def _attempt(self, what: str, write: Callable[[], object]) -> str | None:
         """Do what may fail without ending the run; return why it failed, in words that name no patient, or None."""
@@ -233,11 +252,13 @@ class SourceWriter:
         return fault
 
     def _warn(self) -> None:
-        for problem in self.problems:
-            logger.warning("not read: %s: %s", relative_name(problem.path, self.base), problem.reason)
-        for reason in dict.fromkeys(p.reason for p in self.predictions if p.status is Status.SCORED and p.reason):
+        for problem in self.inputs.problems:
+            logger.warning("not read: %s: %s", relative_name(problem.path, self.inputs.base), problem.reason)
+        scored = (p for p in [*self.predictions, *self._known] if p.status is Status.SCORED)
+        for reason in dict.fromkeys(p.reason for p in scored if p.reason):
             logger.warning("%s", reason)
-        for (kind, reason), count in self.refused.items():
+        earlier = Counter(pair for done in self.progress.earlier.values() for pair in done.refused)
+        for (kind, reason), count in (earlier + self.refused).items():
             logger.warning("DICOM %s not written for %d source(s): %s", kind, count, reason)
         if self.destination:
             for reason, count in self.destination.failed.items():

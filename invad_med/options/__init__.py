@@ -9,13 +9,24 @@ passes ``false`` on as a word, which is true. The three configurations call `che
 | `words` | which words a command line gives which key |
 | `values` | what a word or value means to a kind |
 | `keys` | which keys the configuration does not have, and the nearest one |
+| `errors` | how an error of this package ends a run |
 | `check` | all of it, applied to the configuration that is being run |
 
 For users: docs/command_line.md.
 """
 
-from invad_med.options.check import check_options, check_parser, checked, read_overrides
+from invad_med.options.check import check_options, check_parser, checked, read_overrides, settings
 from invad_med.options.values import OptionError, literals, switch
 from invad_med.options.words import words
 
-__all__ = ["OptionError", "check_options", "check_parser", "checked", "literals", "read_overrides", "switch", "words"]
+__all__ = [
+    "OptionError",
+    "check_options",
+    "check_parser",
+    "checked",
+    "literals",
+    "read_overrides",
+    "settings",
+    "switch",
+    "words",
+]

@@ -18,6 +18,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from invad_med.bundle import root
+from invad_med.options.errors import tell_errors
 from invad_med.options.keys import OF_MONAI, nearest, option_keys, references, unknown_keys
 from invad_med.options.kinds import KINDS, Kind, find_kind, may_be_nothing
 from invad_med.options.values import OptionError, as_expression, from_value, from_word, is_for_monai, is_syntax
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
     from monai.bundle import ConfigParser
 
 WRONG = 2  # exit status of a command line that cannot be meant
+_PLACES = frozenset(
+    ("batch_size", "bundle_root", "ckpt_path", "dataset_dir", "device", "models_dir", "output_dir", "overwrite")
+)
 _CHECKED: weakref.WeakSet[ConfigParser] = weakref.WeakSet()
 
 
@@ -45,6 +49,8 @@ def check_options(config: str) -> None:
     run = _running()
     if run is None:
         return
+    if run.arguments is not None:
+        tell_errors()
     try:
         used = references([ConfigParser.load_config_file(file) for file in run.files])
         check_parser(run.parser, config, words(run.arguments or ()), run.steps, used)
@@ -68,6 +74,17 @@ def checked(config: str, value: Any) -> Any:
     if run.parser not in _CHECKED:
         check_options(config)
     return run.parser.ref_resolver.resolved_content.get("dataset_dir", value)
+
+
+def settings() -> str:
+    """Return all that the run which evaluates this expression was told, as text to compare; empty outside of a run.
+
+    Left out are where it reads, writes and computes, and checkpoints: their names say nothing of their content.
+    """
+    run = _running()
+    content: Mapping[str, Any] = run.parser.get() if run else {}
+    kept = {key: value for key, value in content.items() if not key.startswith("_") and key not in _PLACES}
+    return json.dumps(kept, sort_keys=True, default=repr)
 
 
 def check_parser(

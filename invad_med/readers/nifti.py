@@ -32,6 +32,7 @@ from nibabel.orientations import apply_orientation, axcodes2ornt, io_orientation
 
 from invad_med.data.own_results import MARK
 from invad_med.data.slices import Origin, ReadError, Slice, Source
+from invad_med.files import digest_of
 from invad_med.readers.decoding import check_size, reading, value_range
 
 SUFFIXES = (".nii", ".nii.gz")
@@ -72,17 +73,17 @@ def load(path: Path, file: BinaryIO | None = None) -> nib.Nifti1Image:
     """
     if file is not None:
         return _image(_content(file))
-    with _opened(path) as stream:
+    with _opened(path) as (stream, _):
         return _image(stream)
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[io.BufferedIOBase]:
-    """Open a file once and give its content."""
+def _opened(path: Path) -> Iterator[tuple[io.BufferedIOBase, BinaryIO]]:
+    """Open a file once and give its content, and the file."""
     with reading("NIfTI header"):
         file = path.open("rb")
     with file:
-        yield _content(file)
+        yield _content(file), file
 
 
 def _content(file: BinaryIO) -> io.BufferedIOBase:
@@ -172,7 +173,7 @@ def read(source: Source) -> list[Slice | ReadError]:
     Raises:
         ReadError: as `load`; truncated or corrupt data; no finite value; an absurd size.
     """
-    with _opened(source.paths[0]) as stream:
+    with _opened(source.paths[0]) as (stream, file):
         image = _image(stream)
         count, rows, columns = display_shape(image)
         check_size(rows, columns, count)
@@ -181,6 +182,7 @@ def read(source: Source) -> list[Slice | ReadError]:
             finite = np.isfinite(voxels)
             if not finite.all() and np.isfinite(image.get_fdata(caching="unchanged").ravel()[~finite.ravel()]).any():
                 raise ReadError("NIfTI holds values beyond 3.4e38, which are not read; scale them down before")
+            digest = digest_of(file)
     grid = NiftiGrid(image.header.copy(), np.asarray(image.affine), image.shape)
     with reading("NIfTI data"):
         if not finite.any():
@@ -197,7 +199,9 @@ def read(source: Source) -> list[Slice | ReadError]:
         spacing = (display[1], display[0])
     known = (float(spacing[0]), float(spacing[1])) if min(spacing) > 0 else None
     shared = value_range([voxels])
-    return [Slice(np.ascontiguousarray(s), source, i, "stored", shared, known, grid) for i, s in enumerate(slices)]
+    return [
+        Slice(np.ascontiguousarray(s), source, i, "stored", shared, known, grid, digest) for i, s in enumerate(slices)
+    ]
 
 
 def to_voxels(image: nib.Nifti1Image | NiftiGrid, slices: np.ndarray) -> np.ndarray:

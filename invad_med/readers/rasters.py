@@ -22,6 +22,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from invad_med.data.own_results import OwnResult, is_marked
 from invad_med.data.slices import RASTER_SUFFIXES, ReadError, Slice, Source
+from invad_med.files import digest_of
 from invad_med.readers.decoding import check_size, grey_or_colour, reading, value_range
 from invad_med.readers.samples import deep_pixels, samples_of, unidentified_tiff
 
@@ -56,6 +57,7 @@ def read(source: Source) -> list[Slice | ReadError]:
     with _open(source.paths[0]) as (image, file):
         with reading("image data"):
             arrays = [_page(image, page, file) for page in range(source.n_slices)]
+            digest = digest_of(file)
     if len({array.shape[:2] for array, _ in arrays}) > 1:
         raise ReadError("pages of the TIFF differ in size; split it into files of one page")
     deep = [array for array, is_deep in arrays if is_deep]
@@ -63,10 +65,10 @@ def read(source: Source) -> list[Slice | ReadError]:
     slices: list[Slice | ReadError] = []
     for index, (array, is_deep) in enumerate(arrays):
         if is_deep and array.ndim == 2:
-            slices.append(Slice(array, source, index, "stored", shared))
+            slices.append(Slice(array, source, index, "stored", shared, digest=digest))
         else:
             pixels = _shown(array, *shared) if is_deep else array
-            slices.append(Slice(pixels, source, index, "8bit", (0.0, 255.0)))
+            slices.append(Slice(pixels, source, index, "8bit", (0.0, 255.0), digest=digest))
     return slices
 
 

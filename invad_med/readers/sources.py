@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import threading
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -22,6 +23,7 @@ from invad_med.readers.dicom import pixels as dicom
 from invad_med.readers.dicom.headers import Header, HeaderStack, read_header, stacks
 from invad_med.readers.kinds import format_ending, reader_of
 
+_SLICE = re.compile(r"(.*)_s\d{3,}")  # as `invad_med.writers.naming.slice_path` names results of one
 _JUNK = {"thumbs.db", "desktop.ini", ".ds_store", "__macosx", "dicomdir"}
 
 
@@ -123,6 +125,18 @@ def _walk(folder: Path, ancestors: tuple[str, ...], result: Scan) -> Iterator[Pa
             result.problems.append(Problem(child, "symbolic link to a file that does not exist"))
 
 
+def is_result(path: Path) -> bool:
+    """Return whether an earlier run wrote a file."""
+    try:
+        with without_warnings():
+            _identify(path)
+    except OwnResult:
+        return True
+    except ReadError:
+        return False
+    return False
+
+
 def _identify(path: Path) -> Source | Header | str | None:
     """Return a source, a DICOM header, what else a file is, or None of a DICOMDIR; raise ReadError for the rest."""
     try:
@@ -176,17 +190,22 @@ def _stated_modality(path: Path, base: Path) -> str | None:
 
 
 def _named(found: Iterable[tuple[Source, str]]) -> list[Source]:
-    """Make names unique also where upper and lower case are one: by the file's ending, else by a number."""
+    """Make names unique also where upper and lower case are one: by the file's ending, else by a number.
+
+    What looks like a slice of another, ``scan_s003`` beside ``scan``, counts as not unique: results would be.
+    """
     ordered = sorted(found, key=lambda f: (f[0].name, f[1], f[0].paths))
     count = Counter(source.name.casefold() for source, _ in ordered)
-    taken: set[str] = {name for name, n in count.items() if n == 1}
+    several = {source.name.casefold() for source, _ in ordered if source.n_slices > 1}
+    as_slice = {name for name in count if (parts := _SLICE.fullmatch(name)) and parts[1] in several}
+    taken = {name for name, n in count.items() if n == 1} - as_slice
     result = []
     for source, ending in ordered:
         name = source.name
-        if count[name.casefold()] > 1:
+        if name.casefold() not in taken or count[name.casefold()] > 1:
             stem = name + ending
             name, number = stem, 1
-            while name.casefold() in taken:
+            while name.casefold() in taken | as_slice:
                 number += 1
                 name = f"{stem}-{number}"
             taken.add(name.casefold())

@@ -18,6 +18,7 @@ from invad_med.writers.naming import printable, slice_label, slice_path
 
 _SMALL, _LARGE = 384, 768  # longest side of the drawn slice in pixels: small ones are enlarged, large ones reduced
 _MARGIN, _BAR, _SIZE, _LINE = 12, 16, 13, 18
+_PANEL = "panel"  # text chunk with the edges of the slice
 _CONTOUR = np.array((70, 225, 255), np.uint8)
 
 
@@ -95,11 +96,23 @@ def save_heatmap(
     picture = draw_heatmap(prediction, unit_image) if picture is None else picture
     path = slice_path(Path(output_dir) / "heatmaps", prediction.source, prediction.index, ".png")
     content = io.BytesIO()
-    picture.save(
-        content, format="PNG", compress_level=1, pnginfo=png_mark()
-    )  # 6 takes several times as long for little
+    marks = png_mark()
+    marks.add_text(_PANEL, " ".join(str(edge) for edge in picture.info["panel"]))
+    picture.save(content, format="PNG", compress_level=1, pnginfo=marks)  # 6 takes several times as long for little
     write_atomically(path, content.getvalue())
     return path
+
+
+def open_heatmap(path: str | Path) -> Image.Image:
+    """Return what `draw_heatmap` drew, from the file that `save_heatmap` wrote.
+
+    Raises:
+        OSError, ValueError: it is not there, or no such file.
+    """
+    with Image.open(path) as picture:
+        picture.load()
+    picture.info["panel"] = tuple(int(edge) for edge in str(picture.info.get(_PANEL)).split())
+    return picture
 
 
 def _panel(unit_image: np.ndarray, values: np.ndarray, limit: float, largest: float) -> Image.Image:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import re
 from pathlib import Path
 
 from invad_med.data.slices import Source
@@ -24,25 +23,14 @@ def slice_path(folder: Path, source: Source, index: int, ending: str) -> Path:
     return fitted(folder, source.name, f"{f'_s{index:0{width}d}' if source.n_slices > 1 else ''}{ending}")
 
 
-def earlier_results(output_dir: Path, source: Source, since: float) -> list[Path]:
-    """Return the files that runs before ``since`` left under a source's name: heatmaps, maps and DICOM objects.
-
-    Args:
-        output_dir: of the runs.
-        source: whose name.
-        since: seconds since the epoch; what is younger belongs to this run.
-    """
-    found: list[Path] = []
-    for folder, endings in (("heatmaps", (".png",)), ("maps", (".nii.gz", ".tif"))):
-        for ending in endings:
-            whole = fitted(output_dir / folder, source.name, ending)
-            numbered = re.compile(re.escape(whole.name.removesuffix(ending)) + r"(_s\d{3,})?" + re.escape(ending))
-            if whole.parent.is_dir():
-                found += [path for path in whole.parent.iterdir() if numbered.fullmatch(path.name)]
-    objects = fitted(output_dir / "dicom", source.name)
-    if objects.is_dir():
-        found += objects.glob("*.dcm")
-    return sorted(path for path in found if path.is_file() and path.stat().st_mtime < since)
+def results_of(output_dir: Path, source: Source) -> list[Path]:
+    """Return the files that lie in an output folder under a source's name: heatmaps, maps and DICOM objects."""
+    paths = [fitted(output_dir / "maps", source.name, ending) for ending in (".nii.gz", ".tif")]
+    for index in range(source.n_slices):
+        paths.append(slice_path(output_dir / "heatmaps", source, index, ".png"))
+        paths.append(slice_path(output_dir / "maps", source, index, ".nii.gz"))
+    objects = sorted(fitted(output_dir / "dicom", source.name).glob("*.dcm"))
+    return [path for path in dict.fromkeys([*paths, *objects]) if path.is_file()]
 
 
 def fitted(folder: Path, name: str, ending: str = "") -> Path:

@@ -16,7 +16,8 @@ from invad_med.data.prediction import Prediction, Status
 from invad_med.data.slices import Problem
 from invad_med.files import write_atomically
 from invad_med.writers import canvas
-from invad_med.writers.naming import printable, slice_label
+from invad_med.writers.heatmap import open_heatmap
+from invad_med.writers.naming import printable, slice_label, slice_path
 
 _THUMB, _FRAME, _MARGIN, _SIZE, _LINE = 224, 4, 16, 12, 16
 _TILE = _THUMB + 2 * _FRAME
@@ -64,6 +65,21 @@ class Overview:
         factor = _THUMB / max(thumb.size)
         size = (max(1, round(thumb.width * factor)), max(1, round(thumb.height * factor)))
         self._tiles[name] = replace(prediction, map=None), thumb.resize(size, Image.Resampling.BICUBIC)
+
+    def add_drawn(self, predictions: Iterable[Prediction], output_dir: str | Path) -> None:
+        """Take up the slices of one source that an earlier run drew.
+
+        Args:
+            predictions: of the source.
+            output_dir: of that run.
+
+        Raises:
+            OSError, ValueError: a heatmap is not there, or no such file.
+        """
+        scored = [p for p in predictions if p.status is Status.SCORED]
+        if scored:
+            top = min(scored, key=_rank)
+            self.add(top, open_heatmap(slice_path(Path(output_dir) / "heatmaps", top.source, top.index, ".png")))
 
     def save(self, path: str | Path, predictions: Iterable[Prediction], problems: Iterable[Problem]) -> Path:
         """Draw the overview with the tiles gathered; arguments and result as `draw_overview`."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import errno
 import json
 import math
 import os
@@ -15,7 +14,7 @@ import pandas as pd
 
 from invad_med.data.prediction import Prediction, Scores, Status
 from invad_med.data.slices import Problem
-from invad_med.files import write_atomically
+from invad_med.files import append_whole, write_atomically
 
 _NUMBERS = tuple(field.name for field in dataclasses.fields(Scores) if field.name != "map_threshold")
 _DECIDED = ("score", "threshold", "abnormal")
@@ -80,25 +79,11 @@ class GrowingTable:
             OSError: it cannot be written.
         """
         row = _row(prediction)
-        _append(self.path, _csv([row], header=False))
-        _append(self.path.with_suffix(".json"), (b"" if self._empty else b",") + _json([row])[1:], over=_END)
+        with self.path.open("r+b", buffering=0) as file:
+            append_whole(file, _csv([row], header=False))
+        with self.path.with_suffix(".json").open("r+b", buffering=0) as file:
+            append_whole(file, (b"" if self._empty else b",") + _json([row])[1:], over=_END)
         self._empty = False
-
-
-def _append(path: Path, content: bytes, over: int = 0) -> None:
-    """Write content over the last ``over`` bytes of a file: all of it or, if that fails, nothing."""
-    with path.open("r+b", buffering=0) as file:
-        end = file.seek(-over, os.SEEK_END)
-        last = file.read(over)
-        file.seek(end)
-        try:
-            if (written := file.write(content)) != len(content):
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), f"{written} of {len(content)} bytes")
-        except OSError:
-            file.seek(end)
-            file.write(last)
-            file.truncate()
-            raise
 
 
 def _csv(rows: list[dict[str, Any]], header: bool = True) -> bytes:

@@ -28,6 +28,7 @@ from pydicom.pixels import apply_color_lut, apply_windowing, get_decoder, pixel_
 from pydicom.uid import UID
 
 from invad_med.data.slices import ReadError, Slice, Source, Unit
+from invad_med.files import digest_of
 from invad_med.readers.decoding import check_size, grey_or_colour, reading, value_range
 from invad_med.readers.dicom.frames import frames_of, functional_group
 from invad_med.readers.dicom.headers import number_of_frames
@@ -47,6 +48,7 @@ class _Frame:
     inverted: bool
     padding: np.ndarray | None  # (H, W) bool
     origin: StoredImage | None = None
+    digest: str = ""
 
 
 def read(source: Source) -> list[Slice | ReadError]:
@@ -76,7 +78,7 @@ def read(source: Source) -> list[Slice | ReadError]:
     values = [f.pixels for f in frames if isinstance(f, _Frame) and f.unit != "8bit"]
     shared = value_range(values) if values else (0.0, 255.0)
     return [
-        Slice(f.pixels, source, i, f.unit, (0.0, 255.0) if f.unit == "8bit" else shared, f.spacing, f.origin)
+        Slice(f.pixels, source, i, f.unit, (0.0, 255.0) if f.unit == "8bit" else shared, f.spacing, f.origin, f.digest)
         if isinstance(f, _Frame)
         else f
         for i, f in enumerate(frames)
@@ -85,8 +87,9 @@ def read(source: Source) -> list[Slice | ReadError]:
 
 def _decode(path: Path, source: Source) -> list[_Frame]:
     """Return the frames of a file in the order of the slices; a ReadError brings the header along if there is one."""
-    with reading("DICOM file"):
-        ds = pydicom.dcmread(path, force=True)
+    with reading("DICOM file"), path.open("rb") as file:
+        ds = pydicom.dcmread(file, force=True)
+        digest = digest_of(file)
     try:
         frames, pixels, order = _decoded(ds, source)
     except ReadError as error:
@@ -94,7 +97,7 @@ def _decode(path: Path, source: Source) -> list[_Frame]:
         raise
     header = header_of(ds)
     origins = (StoredImage(header, number, pixels) for number in order)
-    return [replace(frame, origin=origin) for frame, origin in zip(frames, origins, strict=True)]
+    return [replace(frame, origin=origin, digest=digest) for frame, origin in zip(frames, origins, strict=True)]
 
 
 def _decoded(ds: Dataset, source: Source) -> tuple[list[_Frame], bytes | np.ndarray | None, list[int]]:
