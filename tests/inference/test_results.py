@@ -6,10 +6,8 @@ import gc
 import json
 import os
 import resource
-import signal
 import subprocess
 import sys
-import time
 import weakref
 
 import numpy as np
@@ -20,6 +18,8 @@ from PIL import Image
 from invad_med.bundle import root
 from invad_med.data.prediction import ChosenBy, Prediction, Status
 from invad_med.data.slices import Problem, ReadError, Source
+from invad_med.inference.inputs import Inputs
+from invad_med.inference.progress import Progress
 from invad_med.inference.results import SourceWriter
 from invad_med.readers.sources import read_source, scan
 from invad_med.writers.dicom.export import DicomWriter
@@ -68,7 +68,7 @@ def test_all_of_a_folder_is_written(folder, tmp_path):
     (folder / "1.png").write_bytes((folder / "1.png").read_bytes()[:200])
     problem, lost = Problem(folder / "x.png", "empty file"), Source("raster", (folder / "y.png",), "y", 1)
     unscored = Prediction(lost, 0, Status.NO_MODEL, "no model for knees")
-    with SourceWriter(tmp_path / "out", unscored=[unscored], problems=[problem], base=folder) as writer:
+    with SourceWriter(Progress(tmp_path / "out", Inputs(folder, (), (unscored,), (problem,)))) as writer:
         take_all(writer, folder)
     assert [(r["input"], r["slice"], r["status"]) for r in rows(tmp_path / "out")] == [
         ("0", "0", "scored"), ("1", "0", "unreadable"), ("2", "0", "scored"), ("3", "0", "scored"),
@@ -76,7 +76,8 @@ def test_all_of_a_folder_is_written(folder, tmp_path):
     ]  # fmt: skip
     written = {p.relative_to(tmp_path / "out").as_posix() for p in (tmp_path / "out").rglob("*") if p.is_file()}
     assert written == {
-        "scores.csv", "scores.json", "overview.png", "maps/pages.tif", *(f"maps/{i}.tif" for i in "023"),
+        "progress.jsonl", "scores.csv", "scores.json", "overview.png", "maps/pages.tif",
+        *(f"maps/{i}.tif" for i in "023"),
         *(f"heatmaps/{i}.png" for i in "023"), *(f"heatmaps/pages_s00{i}.png" for i in range(3)),
     }  # fmt: skip
     assert (writer.unreadable, writer.incomplete) == (2, True)
@@ -86,7 +87,7 @@ def test_all_of_a_folder_is_written(folder, tmp_path):
 def test_a_folder_where_a_file_should_be_costs_that_file_alone(folder, tmp_path):
     for name in ("maps/2.tif", "heatmaps/3.png", "maps/pages.tif"):
         (tmp_path / "out" / name).mkdir(parents=True)
-    with SourceWriter(tmp_path / "out") as writer:
+    with SourceWriter(Progress(tmp_path / "out")) as writer:
         take_all(writer, folder)
     table = rows(tmp_path / "out")
     assert all(r["status"] == "scored" and r["score"] for r in table)
@@ -114,7 +115,7 @@ def test_a_disk_that_is_full_for_a_while_costs_what_was_written_then(tmp_path, m
         real(start, end)
 
     monkeypatch.setattr(os, "replace", replace)
-    with SourceWriter(tmp_path / "out", DicomWriter(tmp_path / "out", ["overlay", "report"])) as writer:
+    with SourceWriter(Progress(tmp_path / "out"), DicomWriter(tmp_path / "out", ["overlay", "report"])) as writer:
         take_all(writer, tmp_path / "in")
     table = rows(tmp_path / "out")
     reason = "map not written (No space left on device); DICOM report cannot be written (No space left on device)"
@@ -129,7 +130,7 @@ def test_a_disk_that_is_full_for_a_while_costs_what_was_written_then(tmp_path, m
 def test_a_picture_that_cannot_be_drawn_costs_itself(folder, tmp_path):
     (source,) = scan(folder / "0.png").sources
     (piece,) = read_source(source)
-    with SourceWriter(tmp_path / "out") as writer:
+    with SourceWriter(Progress(tmp_path / "out")) as writer:
         writer.take(
             Prediction(source, 0, Status.SCORED, None, "phantom", map=np.ones((20, 24), np.float32), score=1.0), piece
         )
@@ -141,7 +142,7 @@ def test_an_input_of_the_longest_name_is_written(tmp_path):
     name = "語" * 82 + "ab"  # 248 bytes
     save(tmp_path / "in" / f"{name}.png")
     save(tmp_path / "in" / "b.png")
-    with SourceWriter(tmp_path / "out") as writer:
+    with SourceWriter(Progress(tmp_path / "out")) as writer:
         take_all(writer, tmp_path / "in")
     assert not writer.incomplete and len(list((tmp_path / "out" / "maps").iterdir())) == 2
     assert (tmp_path / "out" / "heatmaps" / f"{name}.png").is_file()
@@ -149,7 +150,7 @@ def test_an_input_of_the_longest_name_is_written(tmp_path):
 
 
 def test_nothing_is_held_of_a_source_that_is_complete(folder, tmp_path):
-    writer = SourceWriter(tmp_path / "out")
+    writer = SourceWriter(Progress(tmp_path / "out"))
     (source,) = scan(folder / "pages.tif").sources
     pieces = read_source(source)
     watched = [weakref.ref(piece) for piece in pieces]
@@ -199,41 +200,12 @@ def test_a_row_that_does_not_fit_on_the_disk_leaves_the_table_as_it_was(tmp_path
 
 
 def test_a_table_that_vanishes_is_there_again_at_the_end(folder, tmp_path, caplog):
-    with SourceWriter(tmp_path / "out") as writer:
+    with SourceWriter(Progress(tmp_path / "out")) as writer:
         for source in scan(folder).sources:
             for index, piece in enumerate(read_source(source)):
                 writer.take(prediction_of(source, index, piece), piece)
                 (tmp_path / "out" / "scores.json").unlink(missing_ok=True)
     assert len(rows(tmp_path / "out")) == 7 and "the table lacks rows until the run ends (No such file" in caplog.text
-
-
-def test_a_run_that_is_terminated_keeps_the_scores_so_far(tmp_path):
-    for i in range(400):
-        save(tmp_path / "in" / "phantom" / f"{i:03d}.png", i)
-    (tmp_path / "in" / "broken.png").write_bytes(b"")
-    output = tmp_path / "out"
-    command = [sys.executable, "-m", "monai.bundle", "run", "--config_file", f"{root()}/configs/inference.json"]
-    command += ["--dataset_dir", str(tmp_path / "in"), "--output_dir", str(output), "--device", "cpu"]
-    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        deadline = time.monotonic() + 300
-        while len(list(output.rglob("heatmaps/**/*.png"))) < 6:
-            assert process.poll() is None and time.monotonic() < deadline
-            time.sleep(0.01)
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(60) == -signal.SIGTERM
-    finally:
-        process.kill()
-        process.wait()
-    with (output / "scores.csv").open() as file:
-        table = list(csv.DictReader(file))
-    stated = json.loads((output / "scores.json").read_text())
-    scored = [r for r in table if r["status"] == "scored"]
-    assert table[0]["input"] == "broken.png" and len(table) == len(scored) + 1
-    assert 0 <= len(table) - len(stated) <= 1  # it may have ended between the two files
-    pictures = len(list(output.rglob("heatmaps/**/*.png")))
-    assert 5 <= len(scored) <= pictures <= len(scored) + 1 and pictures < 400
-    assert all(float(r["score"]) and r["reason"] == "" for r in scored)
 
 
 def test_results_are_written_from_python_without_monai_ignite_and_mlflow(tmp_path):
@@ -242,11 +214,13 @@ def test_results_are_written_from_python_without_monai_ignite_and_mlflow(tmp_pat
         "from invad_med import Prediction, load\n"
         "from invad_med.inference.inputs import list_inputs\n"
         "from invad_med.inference.pipeline import score_inputs\n"
+        "from invad_med.inference.progress import Progress\n"
         "from invad_med.inference.results import SourceWriter\n"
         "from invad_med.writers.dicom.export import DicomWriter\n"
         "predictor = load()\n"
         "inputs = list_inputs(sys.argv[1], predictor.detectors.names, predictor.detectors.default)\n"
-        "with SourceWriter('out', DicomWriter('out', ['report']), predictor.detectors.provenance) as writer:\n"
+        "dicom, progress = DicomWriter('out', ['report']), Progress('out', inputs)\n"
+        "with SourceWriter(progress, dicom, predictor.detectors.provenance) as writer:\n"
         "    for prediction, piece in score_inputs(predictor.detectors, inputs):\n"
         "        assert isinstance(prediction, Prediction)\n"
         "        writer.take(prediction, piece)\n"

@@ -1,0 +1,265 @@
+"""An output folder is continued by the same input, and by no other."""
+
+import csv
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import nibabel as nib
+import numpy as np
+import pydicom
+import pytest
+from dicom_results import LIMIT, make_series
+from PIL import Image
+
+from invad_med.bundle import root
+from invad_med.data.prediction import Prediction, Status
+from invad_med.data.slices import ReadError
+from invad_med.inference.inputs import list_inputs
+from invad_med.inference.pipeline import unreadable
+from invad_med.inference.progress import RECORD, OtherResults, Progress
+from invad_med.inference.results import SourceWriter
+from invad_med.readers.sources import read_source, scan
+from invad_med.writers.dicom.export import DicomWriter
+
+KINDS = ["overlay", "report"]
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Return a folder of a series, a volume and three pictures."""
+    volume = np.random.default_rng(0).integers(0, 900, (3, 24, 20), dtype=np.int16)
+    make_series(tmp_path / "in" / "series", np.concatenate([volume, volume[:1]]))
+    for path in (tmp_path / "in" / "series").iterdir():
+        ds = pydicom.dcmread(path)
+        ds.Modality, ds.BodyPartExamined = "MR", "BRAIN"
+        ds.save_as(path)
+    nib.save(nib.Nifti1Image(volume.T.astype(np.float32), np.diag([2.0, 2.0, 3.0, 1.0])), tmp_path / "in" / "v.nii.gz")
+    for i in range(3):
+        save(tmp_path / "in" / f"{i}.png", i)
+    return tmp_path / "in"
+
+
+def save(path, seed, size=(20, 24)):
+    Image.fromarray(np.random.default_rng(seed).integers(0, 256, size, dtype=np.uint8)).save(path)
+
+
+class Cut(BaseException):
+    """What ends a run between two files."""
+
+
+def go(folder, output, stop=None, scale=1.0, settings="", kinds=KINDS, **options):
+    """Score a folder with numbers drawn by index; stop after so many slices; return the names scored, and the words."""
+    inputs = list_inputs(folder, ["phantom", "brain"], "phantom")
+    progress = Progress(output, inputs, settings, **options)
+    writer, names = SourceWriter(progress, DicomWriter(output, kinds, deterministic_uids=True)), []
+    for item in progress.todo.items:
+        if len(names) == stop:
+            progress.close()  # as the end of the process does
+            return names, ""
+        piece = read_source(item.source)[item.index]
+        if isinstance(piece, ReadError):
+            writer.take(unreadable(item, piece), piece)
+            continue
+        values = np.random.default_rng(item.index).random(piece.pixels.shape[:2], dtype=np.float32)
+        numbers = {"score": scale * (item.index + 1) / 3, "threshold": 0.5, "p_value": 0.1, "map_threshold": LIMIT}
+        prediction = Prediction(
+            item.source, item.index, Status.SCORED, None, item.modality.name, item.chosen_by, values, **numbers
+        )
+        writer.take(prediction, piece)
+        names.append(item.source.name)
+    writer.close()
+    return names, writer.summary()
+
+
+def results(output):
+    """Return the content of all results; of DICOM objects, whose dates differ, that they are there."""
+    files = [p for p in output.rglob("*") if p.is_file() and p.name != RECORD]
+    return {p.relative_to(output).as_posix(): b"" if p.suffix == ".dcm" else p.read_bytes() for p in files}
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("stop", range(11))
+def test_a_run_that_was_cut_is_continued_and_ends_as_one_that_was_not(folder, tmp_path, stop):
+    names, _ = go(folder, tmp_path / "whole")
+    first, _ = go(folder, tmp_path / "cut", stop)
+    second, words = go(folder, tmp_path / "cut")
+    complete = {name for name in first if first.count(name) == names.count(name)}
+    assert set(second) == set(names) - complete and "10 slices scored, 5 above threshold" in words
+    assert results(tmp_path / "cut") == results(tmp_path / "whole")
+    done = sum(names.count(name) for name in complete)
+    assert (f"{done} of them were scored by an earlier run" in words) == bool(done)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_line_that_was_cut_counts_as_not_written(folder, tmp_path):
+    go(folder, tmp_path / "out")
+    record = (tmp_path / "out" / RECORD).read_bytes()
+    (tmp_path / "out" / RECORD).write_bytes(record[:-9])
+    names, _ = go(folder, tmp_path / "out")
+    assert names == ["v"] * 3
+    assert len((tmp_path / "out" / RECORD).read_bytes().splitlines()) == 9 + 2  # begun once more
+    assert go(folder, tmp_path / "out")[0] == []
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_inputs_that_are_new_or_changed_are_scored_and_nothing_of_before_is_left_of_them(folder, tmp_path, caplog):
+    go(folder, tmp_path / "out")
+    save(folder / "1.png", 9)
+    save(folder / "new.png", 10)
+    (series,) = (s for s in scan(folder).sources if s.kind == "dicom")
+    series.paths[-1].unlink()
+    before = len(list((tmp_path / "out" / "dicom").rglob("*.dcm")))
+    names, words = go(folder, tmp_path / "out", scale=2.0)
+    assert names == ["1", "new", *[series.name] * 3] and "10 slices scored" in words
+    assert len(list((tmp_path / "out" / "dicom").rglob("*.dcm"))) == before - 1
+    assert [p.name[-8:] for p in sorted((tmp_path / "out" / "heatmaps" / "series").iterdir())] == [
+        f"s00{i}.png" for i in range(3)
+    ]
+    assert "15 file(s) of inputs that an earlier run did not finish, or scored otherwise, removed" in caplog.text
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("change", ["settings", "model", "missing", "emptied"])
+def test_what_is_to_be_scored_otherwise_is_scored(folder, tmp_path, change):
+    model = tmp_path / "phantom.pt"
+    model.write_bytes(b"1")
+    options = {"models": {"phantom": model}}
+    go(folder, tmp_path / "out", **options)
+    names = {"settings": 10, "model": 6, "missing": 1, "emptied": 3}[change]
+    if change == "settings":
+        options["settings"] = "rate 0.1"
+    elif change == "model":
+        model.write_bytes(b"2")
+    elif change == "missing":
+        (tmp_path / "out" / "heatmaps" / "1.png").unlink()
+    else:
+        (tmp_path / "out" / "maps" / "v.nii.gz").write_bytes(b"")
+    assert len(go(folder, tmp_path / "out", **options)[0]) == names
+    assert go(folder, tmp_path / "out", **options)[0] == []
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_copy_elsewhere_with_other_dates_is_the_same_input(folder, tmp_path):
+    go(folder, tmp_path / "out", 5)
+    shutil.copytree(folder, tmp_path / "copy", copy_function=shutil.copyfile)
+    assert len(go(tmp_path / "copy", tmp_path / "out")[0]) == 10 - 3  # the pictures are done
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("other", ["absent", "same names", "unrecorded"])
+def test_results_of_another_input_are_neither_mixed_nor_lost(folder, tmp_path, other):
+    go(folder, tmp_path / "out")
+    if other == "absent":
+        (folder / "0.png").rename(folder / "other.png")
+        says = r"holds results of 1 input\(s\) that are not among the 5 of this run: give another"
+    elif other == "same names":
+        for i in range(3):
+            save(folder / f"{i}.png", i + 50)
+        shutil.rmtree(folder / "series")
+        (folder / "v.nii.gz").unlink()
+        shutil.rmtree(tmp_path / "out")
+        save(tmp_path / "one.png", 1)
+        go(tmp_path / "one.png", tmp_path / "out")
+        save(tmp_path / "one.png", 2)
+        folder, says = tmp_path / "one.png", "holds results of other files of the same names"
+    else:
+        (tmp_path / "out" / RECORD).unlink()
+        says = "holds results that do not say of which input"
+    before = results(tmp_path / "out")
+    with pytest.raises(OtherResults, match=says):
+        go(folder, tmp_path / "out")
+    assert results(tmp_path / "out") == before
+    (tmp_path / "out" / "maps" / "mine.txt").write_text("a user's own")
+    names, _ = go(folder, tmp_path / "out", overwrite=True)
+    go(folder, tmp_path / "fresh")
+    assert names
+    assert results(tmp_path / "out") == results(tmp_path / "fresh") | {"maps/mine.txt": b"a user's own"}
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_what_could_not_be_read_or_written_is_tried_again(folder, tmp_path):
+    whole = (folder / "1.png").read_bytes()
+    (folder / "1.png").write_bytes(whole[:200])
+    (tmp_path / "out" / "maps" / "2.tif").mkdir(parents=True)
+    go(folder, tmp_path / "out")
+    (tmp_path / "out" / "maps" / "2.tif").rmdir()
+    assert go(folder, tmp_path / "out")[0] == ["2"]
+    (folder / "1.png").write_bytes(whole)
+    assert go(folder, tmp_path / "out")[0] == ["1"]
+    assert go(folder, tmp_path / "out")[0] == []
+
+
+def test_two_processes_do_not_write_to_one_folder(tmp_path):
+    code = "import sys; from invad_med.inference.progress import Progress; Progress(sys.argv[1])"
+    progress = Progress(tmp_path / "out")
+    run = [sys.executable, "-c", code, str(tmp_path / "out")]
+    done = subprocess.run(run, capture_output=True, text=True)
+    assert done.returncode == 1 and "another run writes to" in done.stderr
+    progress.close()
+    assert subprocess.run(run, capture_output=True).returncode == 0
+
+
+def test_a_volume_and_a_picture_named_as_its_slice_keep_their_results_apart(tmp_path):
+    (tmp_path / "in").mkdir()
+    volume = np.random.default_rng(0).random((20, 24, 3)).astype(np.float32)
+    nib.save(nib.Nifti1Image(volume, np.diag([2.0, 2.0, 3.0, 1.0])), tmp_path / "in" / "scan.nii.gz")
+    save(tmp_path / "in" / "scan_s001.png", 0)
+    go(tmp_path / "in", tmp_path / "out")
+    with (tmp_path / "out" / "scores.csv").open() as file:
+        assert [r["input"] for r in csv.DictReader(file)] == ["scan"] * 3 + ["scan_s001.png"]
+    assert len(list((tmp_path / "out" / "heatmaps").iterdir())) == 4
+
+
+def command(folder, output, *more):
+    run = [sys.executable, "-m", "monai.bundle", "run", "--config_file", f"{root()}/configs/inference.json"]
+    return [*run, "--dataset_dir", str(folder), "--output_dir", str(output), "--device", "cpu", *more]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_the_command_goes_on_where_it_was_killed(tmp_path, number):
+    (tmp_path / "in" / "phantom").mkdir(parents=True)
+    for i in range(60):
+        save(tmp_path / "in" / "phantom" / f"{i:03d}.png", i)
+    (tmp_path / "in" / "broken.png").write_bytes(b"")
+    output = tmp_path / "out"
+    process = subprocess.Popen(
+        command(tmp_path / "in", output), cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    try:
+        deadline = time.monotonic() + 300
+        while len(list(output.rglob("heatmaps/**/*.png"))) < 6:
+            assert process.poll() is None and time.monotonic() < deadline
+            time.sleep(0.01)
+        process.send_signal(number)
+        assert process.wait(60) == -number
+    finally:
+        process.kill()
+        process.wait()
+    with (output / "scores.csv").open() as file:
+        table = list(csv.DictReader(file))
+    stated = json.loads((output / "scores.json").read_text())
+    scored = [r for r in table if r["status"] == "scored"]
+    assert table[0]["input"] == "broken.png" and len(table) == len(scored) + 1
+    assert 0 <= len(table) - len(stated) <= 1  # it may have ended between the two files
+    assert 5 <= len(scored) < 60 and all(float(r["score"]) and r["reason"] == "" for r in scored)
+
+    done = subprocess.run(command(tmp_path / "in", output), cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 3 and "60 slices scored" in done.stdout, done.stderr[-3000:]
+    with (output / "scores.csv").open() as file:
+        after = {r["input"]: r for r in csv.DictReader(file)}
+    assert len(after) == 61 and all(after[r["input"]] == r for r in table)
+    assert len(list(output.rglob("heatmaps/**/*.png"))) == len(list(output.rglob("maps/**/*.tif"))) == 60
+    earlier = int(done.stdout.split(" of them were scored by an earlier run")[0].split()[-1])
+    assert len(scored) - 1 <= earlier <= len(scored)
+
+    other = tmp_path / "other"
+    shutil.copytree(tmp_path / "in", other)
+    os.rename(other / "phantom" / "000.png", other / "phantom" / "x.png")
+    done = subprocess.run(command(other, output), cwd=tmp_path, capture_output=True, text=True)
+    last = done.stderr.splitlines()[-1]
+    assert done.returncode == 1 and last.startswith(f"error: {output} holds results of 1 input(s)")
