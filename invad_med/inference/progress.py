@@ -81,9 +81,11 @@ class Progress:
         settings: what shapes the results besides inputs, models and the version, as text.
         models: checkpoint of each modality.
         overwrite: remove all results that lie in the folder and score everything.
+        batch_size: images that the networks take at once.
 
     Attributes:
-        todo: the inputs without those that are done.
+        todo: what is to be scored: the inputs without batches of which everything is done. Others stay whole, as the
+            last digits of a score depend on what the networks take at once; what is done is not written again.
         earlier: what is taken over of them, by name.
 
     Raises:
@@ -98,6 +100,7 @@ class Progress:
         settings: str = "",
         models: Mapping[str, Path] | None = None,
         overwrite: bool = False,
+        batch_size: int = 1,
     ) -> None:
         self.output_dir = Path(output_dir)
         self.todo = inputs or Inputs(Path(), (), (), ())
@@ -117,6 +120,7 @@ class Progress:
                 _remove_results(self.output_dir)
                 self._record.truncate(0)
             self._take_over(self._read())
+            self.todo = replace(self.todo, items=self._remaining(batch_size))
         except BaseException:
             self.close()
             raise
@@ -127,7 +131,6 @@ class Progress:
         Raises:
             OSError: that cannot be noted.
         """
-        self.earlier.pop(source.name, None)
         self._note({"begun": source.name, "slices": source.n_slices})
 
     def finish(
@@ -213,9 +216,12 @@ class Progress:
             logger.warning(
                 "%d file(s) of inputs that an earlier run did not finish, or scored otherwise, removed", removed
             )
-        self.todo = replace(
-            self.todo, items=tuple(item for item in self.todo.items if item.source.name not in self.earlier)
-        )
+
+    def _remaining(self, batch_size: int) -> tuple[Input, ...]:
+        items = self.todo.items
+        batches = (items[start : start + batch_size] for start in range(0, len(items), batch_size))
+        unfinished = (b for b in batches if any(item.source.name not in self.earlier for item in b))
+        return tuple(itertools.chain.from_iterable(unfinished))
 
     def _settings_of(self, items: Sequence[Input]) -> str:
         first = items[0] if items else None

@@ -90,7 +90,7 @@ class SourceWriter:
         self.close()
 
     def take(self, prediction: Prediction, piece: Slice | ReadError) -> None:
-        """Write what is to be written of one slice, and of its source if it was the last.
+        """Write what is to be written of one slice, and of its source if it was the last; nothing of what is done.
 
         Args:
             prediction: of the slice; with its map if it was scored.
@@ -99,6 +99,8 @@ class SourceWriter:
         Raises:
             OSError: the table cannot be begun: the output folder cannot be written to.
         """
+        if prediction.source.name in self.progress.earlier:
+            return
         if self._table is None:
             self._table = GrowingTable(self._known, self.inputs.problems, self.output_dir, self.inputs.base)
         if prediction.source != self._source:

@@ -96,6 +96,20 @@ def test_a_run_that_was_cut_is_continued_and_ends_as_one_that_was_not(folder, tm
 
 
 @pytest.mark.filterwarnings("ignore")
+def test_a_batch_stays_whole_as_long_as_one_of_it_is_not_done(folder, tmp_path):
+    inputs = list_inputs(folder, ["phantom", "brain"], "phantom")
+    assert go(folder, tmp_path / "out", 3)[0] == ["0", "1", "2"]
+    for size, first in ((1, 3), (2, 2), (3, 3), (4, 0), (99, 0)):
+        progress = Progress(tmp_path / "out", inputs, batch_size=size)
+        assert progress.todo.items == inputs.items[first:]
+        progress.close()
+    before = (tmp_path / "out" / "maps" / "0.tif").stat().st_mtime_ns
+    names, words = go(folder, tmp_path / "out", batch_size=4, scale=3.0)
+    assert len(names) == 10 and "10 slices scored" in words and "3 of them were scored by an earlier run" in words
+    assert (tmp_path / "out" / "maps" / "0.tif").stat().st_mtime_ns == before
+
+
+@pytest.mark.filterwarnings("ignore")
 def test_a_line_that_was_cut_counts_as_not_written(folder, tmp_path):
     go(folder, tmp_path / "out")
     record = (tmp_path / "out" / RECORD).read_bytes()
