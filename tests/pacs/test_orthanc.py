@@ -161,4 +161,4 @@ def test_one_command_takes_a_study_from_the_archive_and_its_results_there(make, 
     np.testing.assert_array_equal(np.sort(np.frombuffer(values, "<f4")), shown)
 
     again = command(tmp_path / "again")  # the results that are in the study by now are no images to be scored
-    assert f"{len(sent)} slices scored" in again and f"{len(written)} DICOM object(s) are results of earlier" in again
+    assert f"{len(sent)} slices scored" in again and f"{len(written)} file(s) are results of earlier" in again

@@ -64,7 +64,8 @@ class DicomWriter:
         output_dir: folder of the run.
         kinds: of `KINDS`; ``blending`` brings ``parametric_map`` with it, which it refers to.
         anonymize: leave no identity in the objects: see `invad_med.writers.dicom.anonymous`.
-        deterministic_uids: the same source, model and result give the same UIDs in every run.
+        deterministic_uids: an object that is made again, of the same source with the same result, has the same UIDs;
+            one that differs in anything but the time of its making has others.
 
     Raises:
         ValueError: an unknown kind.
