@@ -25,6 +25,7 @@ import pydicom
 from tqdm import tqdm
 
 from invad_med.addresses import refuse_credentials
+from invad_med.archive.held import holds
 from invad_med.data.slices import Problem
 
 try:
@@ -35,8 +36,16 @@ try:
 except ImportError as error:
     raise ImportError('a DICOMweb address needs dicomweb-client: pip install "invad-med[pacs]"') from error
 
+logger = logging.getLogger(__name__)
+
 SOURCE_TOKEN, DESTINATION_TOKEN = "INVAD_SOURCE_TOKEN", "INVAD_DESTINATION_TOKEN"
 _TIMEOUT = (10.0, 120.0)  # seconds to connect, and between two pieces of an answer
+_CLOSED = (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN, HTTPStatus.METHOD_NOT_ALLOWED, HTTPStatus.NOT_IMPLEMENTED)
+_DUPLICATE = 0x0111  # failure reason: the server holds that UID already, and says so
+_ANOTHER = (
+    "the server keeps another object that it held under the same UID; remove that one there, or run without "
+    "deterministic_uids"
+)
 _FORM = "https://HOST/dicom-web/studies/UID, .../studies/UID/series/UID or .../series/UID/instances/UID"
 
 
@@ -94,6 +103,9 @@ def fetch(address: str) -> tuple[TemporaryDirectory[str], list[Problem]]:
 class Destination:
     """A server that objects are stored on.
 
+    What it says it stored is read back, because an archive may discard an object of a UID that it holds already and
+    answer as if it had stored it. A server that hands nothing out is believed, and that is said once.
+
     Args:
         address: its DICOMweb root.
 
@@ -108,6 +120,7 @@ class Destination:
             raise ValueError("the destination is the DICOMweb root of a server, as in https://HOST/dicom-web")
         self.stored, self.failed = 0, Counter[str]()
         self.host = _host(uri)
+        self._readable, self._doubted = True, False
         self._client = _client(uri.base_url, DESTINATION_TOKEN, {"Accept": "application/dicom+json"})
         try:  # before hours of work; a server may take objects from users that it does not let search
             self._client.search_for_studies(limit=1)
@@ -117,7 +130,7 @@ class Destination:
                 raise ConnectionError(f"destination {self.host} cannot be used: {reason}") from None
 
     def store(self, paths: Iterable[Path]) -> None:
-        """Send objects, one by one, and count in ``stored`` and ``failed`` what the server says of each.
+        """Send objects, one by one, and count in ``stored`` and ``failed`` what became of each.
 
         Args:
             paths: of one source; they stay where they are. Once the server is out of reach the rest is not tried.
@@ -146,11 +159,51 @@ class Destination:
                 answer = pydicom.Dataset()
             if not answer.get("FailedSOPSequence"):
                 raise
-        failures = answer.get("FailedSOPSequence") or []
-        if failures:
-            return f"the server refuses it, failure reason {int(failures[0].get('FailureReason') or 0):#06x}"
+        refusals = [int(item.get("FailureReason") or 0) for item in answer.get("FailedSOPSequence") or []]
         confirmed = {item.get("ReferencedSOPInstanceUID") for item in answer.get("ReferencedSOPSequence") or []}
-        return "" if ds.SOPInstanceUID in confirmed else "the server does not confirm it"
+        if refusals and refusals[0] != _DUPLICATE:
+            return f"the server refuses it, failure reason {refusals[0]:#06x}"
+        if not refusals and ds.SOPInstanceUID not in confirmed:
+            return "the server does not confirm it"
+        held = self._holds(ds)
+        if held is None and refusals:
+            return f"the server refuses it, failure reason {refusals[0]:#06x}: it holds an object of the same UID"
+        return _ANOTHER if held is False else ""
+
+    def _holds(self, ds: pydicom.Dataset) -> bool | None:
+        """Return whether a server holds an object and no other of its UID; None where it does not let that be seen."""
+        if not self._readable:
+            return None
+        uids = str(ds.StudyInstanceUID), str(ds.SeriesInstanceUID), str(ds.SOPInstanceUID)
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # they quote values
+                return holds(_retrieve(self._client, uids), ds)
+        except Exception as error:
+            if _status(error) == HTTPStatus.NOT_FOUND and self._elsewhere(uids):
+                return False
+            # a server that forbids, or takes minutes to say that it cannot, is not asked again
+            slow = isinstance(error, RetryError) or _unreachable(error)
+            self._readable = not slow and _status(error) not in _CLOSED
+            if not self._doubted:
+                self._doubted = True
+                reason = _reason(error, DESTINATION_TOKEN).partition(";")[0]
+                logger.warning(
+                    "not confirmed: %s says that it stored objects, but they cannot be read back from it (%s)",
+                    self.host,
+                    reason,
+                )
+            return None
+
+    def _elsewhere(self, uids: tuple[str, str, str]) -> bool:
+        """Return whether the server holds an instance of a UID in another series than the one it was sent for."""
+        try:
+            rows = self._client.search_for_instances(search_filters={"SOPInstanceUID": uids[2]})
+            found = [pydicom.Dataset.from_json(row) for row in rows]
+        except Exception:
+            return False
+        series = {r.get("SeriesInstanceUID") for r in found if r.get("SOPInstanceUID") == uids[2]} - {None}
+        return bool(series) and uids[1] not in series
 
 
 def _resource(address: str) -> URI:
@@ -206,12 +259,20 @@ def _instances(client: DICOMwebClient, uri: URI) -> dict[str, str]:
 
 
 def _save(client: DICOMwebClient, uids: tuple[str, str, str], path: Path) -> None:
+    ds = _retrieve(client, uids)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of header values that break small rules
+        ds.save_as(path)
+
+
+def _retrieve(client: DICOMwebClient, uids: tuple[str, str, str]) -> pydicom.Dataset:
+    """Return an instance as the server stores it; raise ValueError if it hands out another UID."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of answers and header values that break small rules
         ds = client.retrieve_instance(*uids, media_types=(("application/dicom", "*"),))
-        if ds.get("SOPInstanceUID") != uids[2]:
-            raise ValueError("another object")
-        ds.save_as(path)
+    if ds.get("SOPInstanceUID") != uids[2]:
+        raise ValueError("another object")
+    return ds
 
 
 def _host(uri: URI) -> str:

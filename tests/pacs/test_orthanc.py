@@ -16,6 +16,7 @@ from PIL import Image
 from pydicom.data import get_testdata_file
 from pydicom.uid import DigitalXRayImageStorageForPresentation, RLELossless, generate_uid
 
+from invad_med.archive.dicomweb import Destination
 from invad_med.bundle import root
 from invad_med.readers.sources import scan
 from invad_med.writers.dicom.export import KINDS, DicomWriter
@@ -77,6 +78,25 @@ def test_a_study_is_fetched_scored_stored_and_comes_back_unchanged(make, pacs, t
             assert found.get(keyword) == meant.get(keyword), (path.name, keyword)
 
 
+def test_what_orthanc_discards_is_not_called_stored(pacs, tmp_path):
+    """It lists a discarded instance under Referenced SOP Sequence (0008,1199), as it does a stored one."""
+    (source,) = scan(ct(tmp_path / "in")[0].parent).sources
+    written = DicomWriter(tmp_path / "out", KINDS)(result_of(source)).written
+    first, again, other = (Destination(pacs) for _ in range(3))
+    first.store(written)
+    again.store(written)
+    assert (first.stored, first.failed) == (again.stored, again.failed) == (len(written), {})
+    changed = []
+    for path in written:
+        ds = pydicom.dcmread(path)
+        ds.DerivationDescription += " Once more."
+        changed.append(tmp_path / path.name)
+        ds.save_as(changed[-1], enforce_file_format=True)
+    other.store([*changed[:-1], written[-1]])
+    ((reason, count),) = other.failed.items()
+    assert other.stored == 1 and count == len(written) - 1 and "keeps another object that it held" in reason
+
+
 def mr(folder):
     """A brain of three compressed slices, in a study of its own."""
     study, series, paths = generate_uid(), generate_uid(), []
@@ -114,7 +134,7 @@ def test_one_command_takes_a_study_from_the_archive_and_its_results_there(make, 
         words = [
             sys.executable, "-m", "monai.bundle", "run", "--config_file", str(Path(root()) / "configs/inference.json"),
             "--dataset_dir", f"{pacs}/studies/{study}", "--dicom_destination", pacs, "--output_dir", str(output),
-            "--dicom_out", str(list(kinds)),
+            "--dicom_out", str([str(kind) for kind in kinds]),
         ]  # fmt: skip
         environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "TMPDIR": str(private)}
         done = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
@@ -141,4 +161,4 @@ def test_one_command_takes_a_study_from_the_archive_and_its_results_there(make, 
     np.testing.assert_array_equal(np.sort(np.frombuffer(values, "<f4")), shown)
 
     again = command(tmp_path / "again")  # the results that are in the study by now are no images to be scored
-    assert f"{len(sent)} slices scored" in again and f"{len(written)} DICOM object(s) are results of earlier" in again
+    assert f"{len(sent)} slices scored" in again and f"{len(written)} file(s) are results of earlier" in again

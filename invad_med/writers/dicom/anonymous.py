@@ -3,10 +3,15 @@
 What is kept is listed, not what is removed (after PS3.15 E.1, stricter): numbers, coded words and pixel data; UIDs
 are replaced, the same by the same within a run; names, dates, times, free text, private elements and overlays go.
 Elements that must be present stay, empty. Burned-in text cannot be removed: an image that declares it is refused.
+
+What replaces a UID is a digest of it and of a secret, without which nobody can test a guess: new in every run, or the
+user's own, from the environment variable `SECRET`, where UIDs shall be the same in every run.
 """
 
 from __future__ import annotations
 
+import hmac
+import os
 import secrets
 from dataclasses import dataclass, field
 
@@ -15,6 +20,8 @@ from pydicom.uid import UID, generate_uid
 
 from invad_med.writers.dicom.evidence import Refused, clean
 
+SECRET = "INVAD_UID_SECRET"  # a variable and no key: those are printed and logged
+_SHORTEST = 32  # characters; of hexadecimal digits that is 128 bits
 _METHOD = "invad-med: identity, dates, text and private data removed, UIDs new"
 _KEPT = {"CS", "DS", "IS", "US", "SS", "UL", "SL", "FL", "FD", "AT", "OB", "OW", "OF", "OD", "OL"}
 _CODES = {"CodeValue", "CodingSchemeDesignator", "CodingSchemeVersion", "CodeMeaning"}
@@ -29,18 +36,19 @@ _MUST = {"AcquisitionDateTime", "FrameAcquisitionDateTime", "FrameReferenceDateT
 
 @dataclass(frozen=True)
 class Anonymiser:
-    """Takes identity from datasets of one run.
+    """Takes identity from datasets.
 
     Args:
-        salt: what UIDs are mixed with; a secret of the run, so that nobody can test a guess. A given one makes the
-            new UIDs the same in every run.
+        secret: what UIDs are mixed with. A given one makes the new UIDs the same in every run.
     """
 
-    salt: str = field(default_factory=lambda: secrets.token_hex(16))
+    secret: str = field(default_factory=lambda: secrets.token_hex(32), repr=False)
 
     def uid(self, old: str) -> UID:
         """Return the UID that stands for another; those of the standard itself stay."""
-        return UID(old) if old.startswith("1.2.840.10008.") else generate_uid(entropy_srcs=[self.salt, old])
+        if old.startswith("1.2.840.10008."):
+            return UID(old)
+        return generate_uid(entropy_srcs=[hmac.new(self.secret.encode(), old.encode(), "sha256").hexdigest()])
 
     def __call__(self, ds: Dataset) -> Dataset:
         """Return a copy without identity.
@@ -78,3 +86,22 @@ class Anonymiser:
             elif keyword in _MUST:
                 result.add_new(element.tag, vr, _DUMMY[vr])
         return result
+
+
+def own_secret() -> str:
+    """Return the user's secret from the environment, which no message quotes.
+
+    Raises:
+        ValueError: there is none, or it is too short to keep a guess from being tested.
+    """
+    secret = os.environ.get(SECRET, "").strip()
+    if len(secret) >= _SHORTEST:
+        return secret
+    found = f"holds {len(secret)} characters, fewer than {_SHORTEST}" if secret else "is not set"
+    raise ValueError(
+        f"anonymize with deterministic_uids needs a secret of your own, else anybody could test a guess of an original "
+        f"UID; the environment variable {SECRET} {found}. Make one once with\n"
+        '  python -c "import secrets; print(secrets.token_hex(32))"\n'
+        f"keep it where only you can read it, and export it as {SECRET} in every run whose UIDs shall agree; without "
+        "deterministic_uids, UIDs are new in every run and no secret is needed"
+    )

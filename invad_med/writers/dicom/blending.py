@@ -72,7 +72,7 @@ def write_blending(author: Author, folder: Path, parametric_map: Dataset) -> lis
         if [int(i.BlendingInputNumber) for i in read.AdvancedBlendingSequence] != [1, 2]:
             raise Refused("blending inputs read back differ from those that were meant")
 
-    return [save(ds, folder / "blending.dcm", check)]
+    return [save(ds, author, folder / "blending.dcm", check)]
 
 
 def palette(name: str) -> hd.PaletteColorLUTTransformation:

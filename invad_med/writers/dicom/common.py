@@ -3,7 +3,7 @@
 | element | value |
 |---|---|
 | Study Instance UID, patient, study, Frame of Reference UID | the source's |
-| Series and SOP Instance UID | new, or a digest of source and result |
+| Series and SOP Instance UID | new, or digests: of all that a result was made of, and of the object itself |
 | (0008,0070), (0008,1090), (0018,1020), (0018,1000) | invad-med, model, versions, digest of its training data |
 | Content Qualification (0018,9004) | RESEARCH |
 | Derivation Description (0008,2111) | what was done, with the threshold |
@@ -15,10 +15,12 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import hmac
+import json
 import logging
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import datetime
 from functools import cached_property
 from io import BytesIO
@@ -33,11 +35,12 @@ from pydicom.sequence import Sequence
 from pydicom.uid import UID, generate_uid
 
 import invad_med
-from invad_med.data.prediction import Prediction
+from invad_med.data.prediction import Prediction, Scores
 from invad_med.data.provenance import Provenance
 from invad_med.data.slices import Slice, Source
 from invad_med.files import write_atomically
 from invad_med.readers.dicom.own import MANUFACTURER, RESEARCH
+from invad_med.writers.dicom.digest import content_digest, tell
 from invad_med.writers.dicom.evidence import Evidence, Refused
 
 _SOURCE_IMAGE = CodedConcept("121322", "DCM", "Source image for image processing operation")
@@ -111,21 +114,30 @@ class Author:
     Args:
         result: what they say.
         evidence: what they refer to.
-        deterministic: UIDs are a digest of source, model and result, else new in every run.
+        deterministic: UIDs are digests of source, model, result and object, else new in every run.
+        secret: mixed into these digests; of anonymous objects, so that nobody can test a guess of the source.
     """
 
-    def __init__(self, result: Result, evidence: Evidence, deterministic: bool = False) -> None:
+    def __init__(self, result: Result, evidence: Evidence, deterministic: bool = False, secret: str = "") -> None:
         self.result, self.evidence = result, evidence
-        self._deterministic = deterministic
+        self._deterministic, self._secret = deterministic, secret
         self._uids: dict[tuple[str, ...], UID] = {}
         self.created = datetime.now()
 
     @cached_property
     def _digest(self) -> str:
-        digest = hashlib.sha256(self.result.maps.tobytes())
-        numbers = [(p.index, p.score, p.threshold, p.p_value, p.map_threshold) for p in self.result.predictions]
-        origin = [str(ds.get("SOPInstanceUID")) for ds in self.evidence.images]
-        digest.update(repr((numbers, origin, self.result.model, self.versions)).encode())
+        """Digest of all that objects are made of: images, headers as handed on, numbers, maps, model, program."""
+        digest = hmac.new(self._secret.encode(), digestmod=hashlib.sha256)
+        for image in self.evidence.images:
+            tell(image, digest.update)
+        for prediction, piece in zip(self.result.predictions, self.result.pieces, strict=True):
+            numbers = {f.name: getattr(prediction, f.name) for f in fields(Scores)}
+            pixels = piece.pixels
+            said = (prediction.index, prediction.modality, numbers, piece.unit, pixels.shape, pixels.dtype.str)
+            digest.update(repr(said).encode() + pixels.tobytes())
+        digest.update(repr(self.result.maps.shape).encode() + self.result.maps.tobytes())
+        model = json.dumps(self.result.provenance.to_state(), sort_keys=True, default=str)
+        digest.update(repr((model, self.result.model, self.versions)).encode())
         return digest.hexdigest()
 
     def uid(self, *words: str) -> UID:
@@ -191,7 +203,17 @@ class Author:
                     ds[keyword] = first[keyword]
         self.evidence.refer_to_file(ds)
         if self._deterministic:
-            self._settle(ds, series.kind)
+            self._replace_random(ds, series.kind)
+        return ds
+
+    def settle(self, ds: Dataset) -> Dataset:
+        """Give an object that is complete its own UID, and return it; where UIDs are new in every run it has one.
+
+        A digest of what the object says: two that differ in anything, but when they were made, never have the same.
+        """
+        if self._deterministic:
+            ds.SOPInstanceUID = generate_uid(entropy_srcs=["object", content_digest(ds)])
+            ds.file_meta.MediaStorageSOPInstanceUID = ds.SOPInstanceUID
         return ds
 
     def sources(self) -> Sequence:
@@ -206,7 +228,7 @@ class Author:
         item.PurposeOfReferenceCodeSequence = [_SOURCE_IMAGE]
         return item
 
-    def _settle(self, ds: Dataset, kind: str) -> None:
+    def _replace_random(self, ds: Dataset, kind: str) -> None:
         """Replace the random UIDs that highdicom gives to dimensions and observations."""
         seen: dict[str, UID] = {}
         for element in ds.iterall():
@@ -215,11 +237,12 @@ class Author:
                 element.value = seen.setdefault(old, self.uid(kind, element.keyword, str(len(seen))))
 
 
-def save(ds: Dataset, path: Path, check: Callable[[Dataset], None]) -> Path:
+def save(ds: Dataset, author: Author, path: Path, check: Callable[[Dataset], None]) -> Path:
     """Encode an object, read it back, check it, and only then put it in place, whole or not at all.
 
     Args:
-        ds: the object, with file meta information.
+        ds: the complete object, with file meta information; its UID is settled.
+        author: of it.
         path: its folder is made if need be.
         check: raises if what was read back is not what was meant.
 
@@ -227,6 +250,7 @@ def save(ds: Dataset, path: Path, check: Callable[[Dataset], None]) -> Path:
         Refused: the object read back is another.
         OSError: it cannot be written.
     """
+    author.settle(ds)
     content = BytesIO()
     ds.save_as(content, enforce_file_format=True)
     content.seek(0)

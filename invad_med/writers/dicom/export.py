@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from functools import cached_property
 from pathlib import Path
@@ -14,7 +14,7 @@ from pydicom.dataset import Dataset
 from invad_med.data.modalities import find_modality
 from invad_med.data.slices import ReadError
 from invad_med.data.transforms import to_unit
-from invad_med.writers.dicom.anonymous import Anonymiser
+from invad_med.writers.dicom.anonymous import Anonymiser, own_secret
 from invad_med.writers.dicom.blending import write_blending
 from invad_med.writers.dicom.common import Author, Result, quiet
 from invad_med.writers.dicom.evidence import Refused, evidence_of, no_evidence
@@ -64,10 +64,12 @@ class DicomWriter:
         output_dir: folder of the run.
         kinds: of `KINDS`; ``blending`` brings ``parametric_map`` with it, which it refers to.
         anonymize: leave no identity in the objects: see `invad_med.writers.dicom.anonymous`.
-        deterministic_uids: the same source, model and result give the same UIDs in every run.
+        deterministic_uids: an object that is made again, of the same source with the same result, has the same UIDs;
+            one that differs in anything but the time of its making has others. With ``anonymize`` they depend on the
+            user's secret too, see `invad_med.writers.dicom.anonymous.own_secret`.
 
     Raises:
-        ValueError: an unknown kind.
+        ValueError: an unknown kind; no secret.
     """
 
     def __init__(
@@ -83,7 +85,7 @@ class DicomWriter:
             raise ValueError(f"dicom_out holds {unknown[0]!r}; object types are {', '.join(KINDS)}")
         self.folder, self.deterministic = Path(output_dir) / "dicom", deterministic_uids
         self.kinds = tuple(k for k in KINDS if k in kinds or (k == "parametric_map" and "blending" in kinds))
-        self.anonymise = (Anonymiser("invad-med") if deterministic_uids else Anonymiser()) if anonymize else None
+        self.anonymise = (Anonymiser(own_secret()) if deterministic_uids else Anonymiser()) if anonymize else None
 
     def wanted(self, result: Result) -> bool:
         """Return whether anything is to be written: of an input that never was DICOM, only a capture can be made."""
@@ -98,7 +100,8 @@ class DicomWriter:
         outcome = Outcome()
         with quiet():
             try:
-                job = _Job(result, self._author(result), fitted(self.folder, result.source.name))
+                folder = fitted(self.folder, result.source.name)
+                job = _Job(result, self._author(result), folder, anonymous=self.anonymise is not None)
             except (Refused, ReadError) as error:
                 outcome.failed = [(kind, str(error)) for kind in self.kinds]
                 return outcome
@@ -118,9 +121,10 @@ class DicomWriter:
         return outcome
 
     def _author(self, result: Result) -> Author:
+        secret = self.anonymise.secret if self.anonymise else ""
         if result.source.kind == "dicom":
-            return Author(result, evidence_of(result.pieces, self.anonymise), self.deterministic)
-        author = Author(result, no_evidence(), self.deterministic)
+            return Author(result, evidence_of(result.pieces, self.anonymise), self.deterministic, secret)
+        author = Author(result, no_evidence(), self.deterministic, secret)
         author.evidence.first.StudyInstanceUID = author.uid("study")
         author.evidence.first.SeriesInstanceUID = author.uid("source")
         return author
@@ -136,6 +140,7 @@ class _Job:
     result: Result
     author: Author
     folder: Path
+    anonymous: bool = False
 
     @cached_property
     def parametric_map(self) -> Dataset:
@@ -150,6 +155,8 @@ class _Job:
         modality = find_modality(prediction.modality or "")
         if modality is None:
             raise Refused(f"no data set is called {prediction.modality!r}, so its grey scale is unknown")
+        if self.anonymous:  # the name may be that of a folder, or hold a digest of the source's UID
+            prediction = replace(prediction, source=replace(prediction.source, name="image"))
         return draw_heatmap(prediction, to_unit(self.result.pieces[position], modality), reduce=False)
 
 

@@ -57,7 +57,7 @@ def write_overlay(author: Author, folder: Path) -> list[Path]:
             if read.PixelData != pixels:
                 raise Refused("pixel data of the copy differ from the source's")
 
-        written.append(save(ds, folder / name, check))
+        written.append(save(ds, author, folder / name, check))
     return written
 
 

@@ -58,7 +58,7 @@ def make_parametric_map(author: Author) -> Dataset:
         _release(ds, evidence.first)
     author.finish(ds, SERIES, "Window: 0 to twice the threshold.")
     put_in_place(ds, author)
-    return ds
+    return author.settle(ds)  # other objects refer to it
 
 
 def _held(image: Dataset, author: Author) -> Dataset:
@@ -114,7 +114,7 @@ def save_parametric_map(ds: Dataset, author: Author, folder: Path) -> Path:
         require_in_place(read, author)
         same(np.frombuffer(read.FloatPixelData, "<f4").reshape(maps.shape), frames_in_order(read, maps, author))
 
-    return save(ds, folder / "parametric_map.dcm", check)
+    return save(ds, author, folder / "parametric_map.dcm", check)
 
 
 def frames_in_order(read: Dataset, planes: np.ndarray, author: Author) -> np.ndarray:

@@ -78,7 +78,7 @@ def write_presentation_state(author: Author, folder: Path) -> list[Path]:
         if found != count:
             raise Refused(f"{found} contours read back, {count} written")
 
-    return [save(ds, folder / "presentation_state.dcm", check)]
+    return [save(ds, author, folder / "presentation_state.dcm", check)]
 
 
 def _transforms(evidence: Evidence) -> dict[str, Any]:

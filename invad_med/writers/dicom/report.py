@@ -77,7 +77,7 @@ def write_report(author: Author, folder: Path) -> list[Path]:
         if found != len(groups):
             raise Refused(f"{found} measurement groups read back, {len(groups)} written")
 
-    return [save(ds, folder / "report.dcm", check)]
+    return [save(ds, author, folder / "report.dcm", check)]
 
 
 def _slice(

@@ -67,9 +67,11 @@ def write_secondary_capture(author: Author, folder: Path, pictures: list[Image.I
         ds.ReferencedSeriesSequence = [series]
     place = f"The slice begins at column {left}, row {top}; a source pixel is {factor} x {factor}."
     author.finish(ds, SERIES, place)
-    return [
-        save(ds, folder / "secondary_capture.dcm", lambda read: same(read.pixel_array.reshape(frames.shape), frames))
-    ]
+
+    def check(read: Dataset) -> None:
+        same(read.pixel_array.reshape(frames.shape), frames)
+
+    return [save(ds, author, folder / "secondary_capture.dcm", check)]
 
 
 def panel(ds: Dataset) -> tuple[int, int, int]:

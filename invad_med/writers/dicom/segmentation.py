@@ -95,4 +95,4 @@ def _write(author: Author, series: Series, form: str, values: np.ndarray, stored
         if left_out.any():
             same(left_out, np.zeros_like(left_out))
 
-    return save(ds, path, check)
+    return save(ds, author, path, check)
