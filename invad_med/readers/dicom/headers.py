@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections import defaultdict
 from collections.abc import Iterable
@@ -33,7 +34,7 @@ _NOT_IMAGES = {SegmentationStorage, ParametricMapStorage, RTDoseStorage}  # have
 _TAGS = [
     "SOPClassUID", "Modality", "BodyPartExamined", "SeriesInstanceUID", "InstanceNumber",
     "ImageOrientationPatient", "ImagePositionPatient", "Rows", "Columns", "NumberOfFrames",
-    "PatientName", "PatientID", "OtherPatientIDs",
+    "PatientName", "PatientID", "OtherPatientIDs", "StudyInstanceUID", "FrameOfReferenceUID",
     "PixelSpacing", "SliceThickness", "ImageType", "AcquisitionNumber", "AcquisitionDate", "AcquisitionTime",
     "AcquisitionDateTime", "ContentDate", "ContentTime", "EchoNumbers", "EchoTime", "TemporalPositionIdentifier",
     "TriggerTime", "DiffusionBValue", "DiffusionGradientOrientation", "InversionTime", "FlipAngle", "RepetitionTime",
@@ -57,6 +58,8 @@ class Header:
         modality: (0008,0060), or None.
         body_part: (0018,0015) in upper case, or None.
         series: Series Instance UID (0020,000E), or empty.
+        subject: digest of patient, study and kind of image, which are one within a series that keeps to the standard.
+        reference: Frame of Reference UID (0020,0052), in which positions have a meaning, or empty.
         frames: Number of Frames (0028,0008), at least 1.
         shape: Rows and Columns.
         place: where a single-frame image lies and what tells it from others there, or None without geometry.
@@ -70,6 +73,8 @@ class Header:
     modality: str | None
     body_part: str | None
     series: str
+    subject: str
+    reference: str
     frames: int
     shape: tuple[int, int]
     place: Place | None
@@ -158,6 +163,8 @@ def read_header(path: Path, file: BinaryIO | None = None) -> Header | None:
             modality=str(ds.get("Modality") or "").strip().upper() or None,
             body_part=str(ds.get("BodyPartExamined") or "").strip().upper() or None,
             series=str(ds.get("SeriesInstanceUID") or ""),
+            subject=_subject(ds),
+            reference=str(ds.get("FrameOfReferenceUID") or ""),
             frames=frames,
             shape=(int(ds.Rows), int(ds.Columns)),
             place=_place(ds, path) if frames == 1 else None,
@@ -187,10 +194,13 @@ def number_of_frames(ds: Dataset) -> int:
 def stacks(headers: Iterable[Header]) -> list[HeaderStack]:
     """Group files into acquisitions of parallel slices, each sorted by position: see `invad_med.readers.dicom.stacks`.
 
-    A stack shares folder, Series Instance UID and matrix size as well. The folder counts because it may carry the
-    label of a data set. Multi-frame files and files without geometry stand alone.
+    A stack shares folder, Series Instance UID, matrix size, patient, study, modality, body part and frame of reference
+    as well. The folder counts because it may carry the label of a data set; patient and study because a Series Instance
+    UID is at times given twice, by phantoms of one protocol or by a removal of identity. Multi-frame files and files
+    without geometry stand alone.
     """
     headers = list(headers)
+    references = _references(headers)
     planes: dict[tuple[Path, str], list[tuple[float, ...]]] = defaultdict(list)
     for header in headers:
         if header.orientation is not None and header.series:
@@ -200,7 +210,8 @@ def stacks(headers: Iterable[Header]) -> list[HeaderStack]:
     for header in sorted(headers, key=lambda h: h.path):
         alone = header.frames > 1 or header.place is None or not header.series
         key = header.path if alone else header.path.parent
-        groups[key, header.series, header.shape].append(header)
+        reference = references[header.path.parent, header.series, header.subject] and header.reference
+        groups[key, header.series, header.shape, header.subject, reference].append(header)
 
     result: list[HeaderStack] = []
     for group in groups.values():
@@ -215,6 +226,25 @@ def stacks(headers: Iterable[Header]) -> list[HeaderStack]:
         localiser = series[group[0].path.parent, group[0].series]
         result += [HeaderStack(tuple(group[i] for i in s.members), s.label, None, localiser) for s in divide(places)]
     return result
+
+
+def _references(headers: Iterable[Header]) -> dict[tuple[Path, str, str], bool]:
+    """Return of every series whether its frames of reference divide it: not where most slices have one of their own.
+
+    A removal of identity that gives each file new UIDs leaves it so.
+    """
+    found: dict[tuple[Path, str, str], list[str]] = defaultdict(list)
+    for header in headers:
+        found[header.path.parent, header.series, header.subject].append(header.reference)
+    return {key: 2 * len(set(references)) <= len(references) for key, references in found.items()}
+
+
+def _subject(ds: Dataset) -> str:
+    """Return a digest of what one series is of: it can be compared and names nobody."""
+    patient = str(ds.get("PatientID") or ds.get("PatientName") or "").strip().casefold()
+    others = (ds.get(keyword) for keyword in ("StudyInstanceUID", "Modality", "BodyPartExamined"))
+    words = [patient, *(str(value or "").strip().casefold() for value in others)]
+    return hashlib.sha256("\0".join(words).encode("utf-8", "replace")).hexdigest()
 
 
 def _place(ds: Dataset, path: Path) -> Place | None:

@@ -25,7 +25,7 @@ import numpy as np
 import pydicom
 from pydicom.dataset import Dataset
 from pydicom.pixels import apply_color_lut, apply_windowing, get_decoder, pixel_array
-from pydicom.uid import UID
+from pydicom.uid import UID, RLELossless
 
 from invad_med.data.slices import ReadError, Slice, Source, Unit
 from invad_med.readers.decoding import check_size, grey_or_colour, reading, value_range
@@ -110,12 +110,27 @@ def _decoded(ds: Dataset, source: Source) -> tuple[list[_Frame], bytes | np.ndar
         if not syntax:
             raise ReadError("no Transfer Syntax UID (0002,0010), so the pixel data cannot be decoded")
         order = frames_of(ds, source, count)
+        _require_low_bits(ds, syntax)
     array = _pixel_array(ds, syntax)
     raw = [array] if count == 1 else list(array)
     if len(raw) != count:
         raise ReadError(f"pixel data holds {len(raw)} frames, the header says {count}")
     with reading("DICOM image"):
         return list(_frames(ds, raw, order)), pixels_of(ds, syntax, array), order
+
+
+def _require_low_bits(ds: Dataset, syntax: UID) -> None:
+    """Raise ReadError if values do not end at the lowest bit of their word, as old films do: no decoder moves them.
+
+    Codecs other than RLE store values, not words.
+    """
+    stored, high = ds.get("BitsStored"), ds.get("HighBit")
+    words = not syntax.is_encapsulated or syntax == RLELossless
+    if words and "PixelData" in ds and isinstance(stored, int) and isinstance(high, int) and high != stored - 1:
+        raise ReadError(
+            f"High Bit (0028,0102) is {high} with {stored} bits stored, so that values are not at the end of their "
+            "words; convert it first, for example with dcmconv or gdcmconv"
+        )
 
 
 def _pixel_array(ds: Dataset, syntax: UID) -> np.ndarray:
