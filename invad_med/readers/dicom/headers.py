@@ -39,7 +39,8 @@ _TAGS = [
     "AcquisitionDateTime", "ContentDate", "ContentTime", "EchoNumbers", "EchoTime", "TemporalPositionIdentifier",
     "TriggerTime", "DiffusionBValue", "DiffusionGradientOrientation", "InversionTime", "FlipAngle", "RepetitionTime",
     "KVP", "ConvolutionKernel", "SequenceName", "ComplexImageComponent", "FrameReferenceTime", "StackID",
-    "RescaleSlope", "VolumetricProperties",
+    "RescaleSlope", "RescaleIntercept", "RescaleType", "ModalityLUTSequence", "VolumetricProperties", "ViewPosition",
+    "PatientOrientation", "PresentationIntentType", "PresentationLUTShape", "PhotometricInterpretation",
     "PerFrameFunctionalGroupsSequence", "SharedFunctionalGroupsSequence", "DimensionIndexSequence",
 ]  # fmt: skip
 _TRAITS = {

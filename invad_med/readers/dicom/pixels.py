@@ -128,8 +128,8 @@ def _require_low_bits(ds: Dataset, syntax: UID) -> None:
     words = not syntax.is_encapsulated or syntax == RLELossless
     if words and "PixelData" in ds and isinstance(stored, int) and isinstance(high, int) and high != stored - 1:
         raise ReadError(
-            f"High Bit (0028,0102) is {high} with {stored} bits stored, so that values are not at the end of their "
-            "words; convert it first, for example with dcmconv or gdcmconv"
+            f"High Bit (0028,0102) is {high} with {stored} bits stored, so that values do not end at the lowest bit; "
+            f"store them with High Bit {stored - 1}"
         )
 
 
@@ -186,7 +186,8 @@ def _grey(ds: Dataset, stored: np.ndarray, frame: int) -> tuple[np.ndarray, Unit
 
     unit: Unit = "stored"
     changed = bool(lut) or rescale not in (None, (1.0, 0.0))
-    if modality == "CT" and rescale and str(item.get("RescaleType") or "HU").strip().upper() in ("HU", "US"):
+    kind = str(item.get("RescaleType") or "HU").strip().upper()
+    if modality == "CT" and rescale and not lut and kind in ("HU", "US"):
         unit = "HU"  # Rescale Type may be left out if it is HU; "US" is "unspecified"
     elif int(ds.BitsStored) == 8 and not ds.get("PixelRepresentation") and not changed and modality not in _MEASURED:
         unit = "8bit"
