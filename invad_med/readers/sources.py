@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import threading
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future
@@ -13,8 +15,8 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from invad_med.data.identity import MANIFEST, identify
 from invad_med.data.own_results import OwnResult
-from invad_med.data.published_sets import modality_of_folder
 from invad_med.data.slices import Problem, ReadError, Slice, Source
 from invad_med.readers import nifti, rasters
 from invad_med.readers.decoding import ACCEPTED, reading, without_warnings
@@ -91,7 +93,8 @@ def scan(dataset_dir: str | Path, progress: bool = False) -> Scan:
 
     for stack in stacks(headers):
         found.append((_series(stack, base), format_ending(stack.headers[0].path) if len(stack.headers) == 1 else ""))
-    result.sources = _named([(replace(s, stated_modality=_stated_modality(s.paths[0], base)), e) for s, e in found])
+    stated = {folder: _stated_modality(folder, base, result) for folder in {s.paths[0].parent for s, _ in found}}
+    result.sources = _named([(replace(s, stated_modality=stated[s.paths[0].parent]), e) for s, e in found])
     result.problems.sort(key=lambda p: p.path)
     if not result.sources and not result.problems:
         rest = result.passed_over or "no files"
@@ -169,29 +172,54 @@ def _name(path: Path, base: Path, identity: frozenset[str] = frozenset(), stem: 
     return "/".join(f"anon-{_digest(p)}" if any(word in p.casefold() for word in identity) else p for p in parts)
 
 
-def _stated_modality(path: Path, base: Path) -> str | None:
-    """Return the modality that the nearest folder states, from the file's up to the scanned one."""
-    folders = list(path.parents)[: len(path.relative_to(base).parts)]
-    return next((modality.name for modality in map(modality_of_folder, (f.name for f in folders)) if modality), None)
+def _stated_modality(folder: Path, base: Path, result: Scan) -> str | None:
+    """Return what the nearest folder states by its manifest or name, from this one up to the scanned one."""
+    for place in [folder, *folder.parents][: len(folder.relative_to(base).parts) + 1]:
+        identity = identify(place, place)
+        if identity.problem and all(problem.path != place / MANIFEST for problem in result.problems):
+            result.problems.append(Problem(place / MANIFEST, identity.problem))
+        if identity.modality is not None:
+            return identity.modality.name
+    return None
 
 
 def _named(found: Iterable[tuple[Source, str]]) -> list[Source]:
-    """Make names unique also where upper and lower case are one: by the file's ending, else by a number."""
+    """Make names unique also where upper and lower case, or forms of Unicode, are one: by the ending, else by a number.
+
+    A name that would be that of a slice of another source (``scan_s000`` beside ``scan``) is changed likewise.
+    """
     ordered = sorted(found, key=lambda f: (f[0].name, f[1], f[0].paths))
-    count = Counter(source.name.casefold() for source, _ in ordered)
+    count = Counter(_folded(source.name) for source, _ in ordered)
     taken: set[str] = {name for name, n in count.items() if n == 1}
-    result = []
+    named: list[tuple[Source, str]] = []
     for source, ending in ordered:
         name = source.name
-        if count[name.casefold()] > 1:
-            stem = name + ending
-            name, number = stem, 1
-            while name.casefold() in taken:
-                number += 1
-                name = f"{stem}-{number}"
-            taken.add(name.casefold())
-        result.append(replace(source, name=name))
+        if count[_folded(name)] > 1:
+            name = _free(name + ending, taken)
+        named.append((replace(source, name=name), ending))
+    stacks = {_folded(source.name) for source, _ in named if source.n_slices > 1}
+    result = []
+    for source, ending in named:
+        like = re.fullmatch(r"(.+)_s\d{3,}", _folded(source.name), re.DOTALL)
+        if source.n_slices == 1 and like and like[1] in stacks:
+            source = replace(source, name=_free(source.name + (ending or "-2"), taken))
+        result.append(source)
     return sorted(result, key=lambda s: s.name)
+
+
+def _free(stem: str, taken: set[str]) -> str:
+    """Return a name that is not taken, with a number if need be, and take it."""
+    name, number = stem, 1
+    while _folded(name) in taken:
+        number += 1
+        name = f"{stem}-{number}"
+    taken.add(_folded(name))
+    return name
+
+
+def _folded(name: str) -> str:
+    """Return what file systems that know neither case nor forms of Unicode make of a name."""
+    return unicodedata.normalize("NFC", name).casefold()
 
 
 def _digest(text: str) -> str:
