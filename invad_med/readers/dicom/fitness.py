@@ -59,9 +59,9 @@ _SLICED = {"CT", "MR", "PT"}
 _AXIAL = 0.8  # least share of the normal along the body: within about 37 degrees
 
 
-def unfit(ds: Dataset) -> str | None:
-    """Return why an image must not be scored, or None."""
-    words = kinds_of(ds)
+def unfit(ds: Dataset, frames: Iterable[int] = (0,)) -> str | None:
+    """Return why an image, or frames (0-based) of it, must not be scored, or None."""
+    words = kinds_of(ds, frames)
     if "MOSAIC" in words:
         return "not scored: a mosaic holds many slices in one picture; split it into slices first"
     if text(ds, "Modality") == "SM" and {"LABEL", "OVERVIEW"} & set(words):
@@ -93,10 +93,10 @@ def is_localiser(planes: Iterable[Sequence[float]]) -> bool:
 PLANES = "not scored: planes of three directions in one series, as in a localiser"
 
 
-def notes(ds: Dataset, orientation: Iterable[float] | None) -> tuple[str, ...]:
-    """Return sentences for the table on what an image is and how it was read."""
+def notes(ds: Dataset, orientation: Iterable[float] | None, frames: Iterable[int] = (0,)) -> tuple[str, ...]:
+    """Return sentences for the table on what an image, or frames (0-based) of it, is and how it was read."""
     modality, result = text(ds, "Modality"), []
-    derived = [_DERIVED[w] for w in kinds_of(ds) if w in _DERIVED and (modality == "MR" or w not in _PARTS)]
+    derived = [_DERIVED[w] for w in kinds_of(ds, frames) if w in _DERIVED and (modality == "MR" or w not in _PARTS)]
     if derived:
         result.append(f"{derived[0]}, not the image itself, on which the models were trained")
     if modality in _SLICED and orientation is not None:
@@ -172,14 +172,15 @@ def said_of_plane(plane: str) -> str:
     return f"{plane} slices, while the models were trained on axial ones"
 
 
-def kinds_of(ds: Dataset) -> list[str]:
-    """Return the words of Image Type and of the frames' types, in upper case."""
+def kinds_of(ds: Dataset, frames: Iterable[int] = (0,)) -> list[str]:
+    """Return the words of Image Type and of the types of frames (0-based), in upper case, each once."""
     words = list(texts(ds, "ImageType") or ())
+    per_frame = ds.get("PerFrameFunctionalGroupsSequence") or []
     groups = [*(ds.get("SharedFunctionalGroupsSequence") or [])[:1]]
-    groups += [*(ds.get("PerFrameFunctionalGroupsSequence") or [])[:1]]
+    groups += [per_frame[frame] for frame in frames if frame < len(per_frame)]
     for group in groups:
         for element in group:
             if element.VR == "SQ" and element.keyword.endswith("FrameTypeSequence") and element.value:
                 words += texts(element.value[0], "FrameType") or ()
     words += [w for k in ("ComplexImageComponent", "VolumetricProperties") if (w := text(ds, k))]
-    return [w for w in words if w]
+    return list(dict.fromkeys(w for w in words if w))

@@ -35,6 +35,7 @@ _TAGS = [
     "SOPClassUID", "Modality", "BodyPartExamined", "SeriesInstanceUID", "InstanceNumber",
     "ImageOrientationPatient", "ImagePositionPatient", "Rows", "Columns", "NumberOfFrames",
     "PatientName", "PatientID", "OtherPatientIDs", "StudyInstanceUID", "FrameOfReferenceUID",
+    "Laterality",
     "PixelSpacing", "SliceThickness", "ImageType", "AcquisitionNumber", "AcquisitionDate", "AcquisitionTime",
     "AcquisitionDateTime", "ContentDate", "ContentTime", "EchoNumbers", "EchoTime", "TemporalPositionIdentifier",
     "TriggerTime", "DiffusionBValue", "DiffusionGradientOrientation", "InversionTime", "FlipAngle", "RepetitionTime",
@@ -65,8 +66,8 @@ class Header:
         shape: Rows and Columns.
         place: where a single-frame image lies and what tells it from others there, or None without geometry.
         stacks: acquisitions among the frames of a multi-frame file; empty of a single-frame one.
-        notes: sentences for the table, see `invad_med.readers.dicom.fitness`.
-        unfit: why it must not be scored, or None.
+        notes: sentences for the table of each of ``stacks``, else of the file: `invad_med.readers.dicom.fitness`.
+        unfit: likewise why it must not be scored, or None.
         identity: parts of the patient's name and IDs, in lower case; no output may be named by them.
     """
 
@@ -80,8 +81,8 @@ class Header:
     shape: tuple[int, int]
     place: Place | None
     stacks: tuple[Stack, ...]
-    notes: tuple[str, ...]
-    unfit: str | None
+    notes: tuple[tuple[str, ...], ...]
+    unfit: tuple[str | None, ...]
     identity: frozenset[str]
 
     @property
@@ -106,22 +107,25 @@ class HeaderStack:
         label: what tells it from others of its series or file; empty where there are none.
         frames: stored frames of the one file, 0-based, in order; None for all of them, in the reader's order.
         localiser: planes of its series point in three directions.
+        number: which of the file's ``stacks`` it is.
     """
 
     headers: tuple[Header, ...]
     label: str = ""
     frames: tuple[int, ...] | None = None
     localiser: bool = False
+    number: int = 0
 
     @property
     def notes(self) -> tuple[str, ...]:
         """What is noted of any of the files."""
-        return tuple(dict.fromkeys(note for header in self.headers for note in header.notes))
+        return tuple(dict.fromkeys(note for header in self.headers for note in header.notes[self.number]))
 
     @property
     def unfit(self) -> str | None:
         """Why the stack must not be scored, or None."""
-        return next((h.unfit for h in self.headers if h.unfit), fitness.PLANES if self.localiser else None)
+        reasons = [header.unfit[self.number] for header in self.headers]
+        return next((reason for reason in reasons if reason), fitness.PLANES if self.localiser else None)
 
     @property
     def n_slices(self) -> int:
@@ -158,7 +162,9 @@ def read_header(path: Path, file: BinaryIO | None = None) -> Header | None:
         frames = number_of_frames(ds)
         acquisitions = tuple(frame_stacks(ds, frames)) if frames > 1 else ()
         planes = [o for s in acquisitions for f in s.members if (o := orientation_of(ds, f)) is not None]
-        orientation = numbers(ds, "ImageOrientationPatient", 6) or (planes[0] if planes else None)
+        localiser = fitness.PLANES if fitness.is_localiser(planes) else None
+        parts = [s.members for s in acquisitions] or [(0,)]
+        plain = numbers(ds, "ImageOrientationPatient", 6)
         return Header(
             path=path,
             modality=str(ds.get("Modality") or "").strip().upper() or None,
@@ -170,8 +176,8 @@ def read_header(path: Path, file: BinaryIO | None = None) -> Header | None:
             shape=(int(ds.Rows), int(ds.Columns)),
             place=_place(ds, path) if frames == 1 else None,
             stacks=acquisitions,
-            notes=fitness.notes(ds, orientation),
-            unfit=fitness.PLANES if fitness.is_localiser(planes) else fitness.unfit(ds),
+            notes=tuple(fitness.notes(ds, plain or orientation_of(ds, part[0]), part) for part in parts),
+            unfit=tuple(localiser or fitness.unfit(ds, part) for part in parts),
             identity=_identity(ds),
         )
 
@@ -195,10 +201,10 @@ def number_of_frames(ds: Dataset) -> int:
 def stacks(headers: Iterable[Header]) -> list[HeaderStack]:
     """Group files into acquisitions of parallel slices, each sorted by position: see `invad_med.readers.dicom.stacks`.
 
-    A stack shares folder, Series Instance UID, matrix size, patient, study, modality, body part and frame of reference
-    as well. The folder counts because it may carry the label of a data set; patient and study because a Series Instance
-    UID is at times given twice, by phantoms of one protocol or by a removal of identity. Multi-frame files and files
-    without geometry stand alone.
+    A stack shares folder, Series Instance UID, matrix size, patient, study, modality, body part, side and frame of
+    reference as well. The folder counts because it may carry the label of a data set; patient and study because a
+    Series Instance UID is at times given twice, by phantoms of one protocol or by a removal of identity. Multi-frame
+    files and files without geometry stand alone.
     """
     headers = list(headers)
     references = _references(headers)
@@ -218,7 +224,8 @@ def stacks(headers: Iterable[Header]) -> list[HeaderStack]:
     for group in groups.values():
         if group[0].frames > 1:
             several = len(group[0].stacks) > 1
-            result += [HeaderStack((group[0],), s.label, s.members if several else None) for s in group[0].stacks]
+            for number, s in enumerate(group[0].stacks):
+                result.append(HeaderStack((group[0],), s.label, s.members if several else None, number=number))
             continue
         places = [h.place for h in group if h.place is not None]
         if len(places) < len(group) or not group[0].series:
@@ -243,7 +250,7 @@ def _references(headers: Iterable[Header]) -> dict[tuple[Path, str, str], bool]:
 def _subject(ds: Dataset) -> str:
     """Return a digest of what one series is of: it can be compared and names nobody."""
     patient = str(ds.get("PatientID") or ds.get("PatientName") or "").strip().casefold()
-    others = (ds.get(keyword) for keyword in ("StudyInstanceUID", "Modality", "BodyPartExamined"))
+    others = (ds.get(keyword) for keyword in ("StudyInstanceUID", "Modality", "BodyPartExamined", "Laterality"))
     words = [patient, *(str(value or "").strip().casefold() for value in others)]
     return hashlib.sha256("\0".join(words).encode("utf-8", "replace")).hexdigest()
 

@@ -92,6 +92,32 @@ def test_axial_slices_that_are_turned_or_mirrored_are_noted(orientation, rows, c
     assert note.startswith(f"turned or mirrored: rows run to the patient's {rows}, columns to the {columns}, while")
 
 
+def kind(*words):
+    return dict(MRImageFrameTypeSequence=[item(FrameType=list(words))])
+
+
+def test_frames_of_a_file_are_noted_by_what_they_are_themselves(tmp_path):
+    upright, prone = ([item(ImageOrientationPatient=o)] for o in ([1, 0, 0, 0, 1, 0], [-1, 0, 0, 0, -1, 0]))
+    frames = [(100, at(float(z), PlaneOrientationSequence=upright if z < 10 else prone)) for z in (0, 5, 10, 15, 20)]
+    write_frames(tmp_path / "x.dcm", frames, shared=item(PixelMeasuresSequence=[item(PixelSpacing=[1, 1])]))
+    noted = {s.frames: [n.split(":")[0] for n in s.notes] for s in scan(tmp_path).sources}
+    assert noted == {(0, 1): [], (2, 3, 4): ["turned or mirrored"]}
+
+
+@pytest.mark.parametrize(("word", "noted", "unfit"), [("M", 0, 0), ("ADC", 1, 0), ("LOCALIZER", 0, 1)])
+def test_a_frame_that_is_not_the_first_is_looked_at_too(word, noted, unfit, tmp_path):
+    frames = [(100, at(float(z), **kind("ORIGINAL", "PRIMARY", "M" if z else word, "NONE"))) for z in (10, 5, 0)]
+    write_frames(tmp_path / "x.dcm", frames)
+    (source,) = scan(tmp_path).sources
+    assert (len(source.notes), source.unfit is not None) == (noted, unfit == 1)
+
+
+def test_an_enhanced_file_of_one_frame_states_its_plane_there(tmp_path):
+    shared = item(PlaneOrientationSequence=[item(ImageOrientationPatient=CORONAL)])
+    write_frames(tmp_path / "x.dcm", [(100, at(0.0))], shared=shared)
+    assert [note.split()[0] for note in scan(tmp_path).sources[0].notes] == ["coronal"]
+
+
 FRONTAL = dict(Modality="DX", BodyPartExamined="CHEST", ViewPosition="PA", PatientOrientation=["L", "F"])
 
 

@@ -12,6 +12,7 @@ OTHERS = {
     "patient": dict(PatientID="P2"),
     "study": dict(StudyInstanceUID="1.2.4"),
     "modality": dict(Modality="CT"),
+    "side": dict(Laterality="L"),
     "body part": dict(BodyPartExamined="CSPINE"),
     "frame of reference": dict(FrameOfReferenceUID="1.6"),
 }
