@@ -23,7 +23,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import Any, BinaryIO, cast
 
 import nibabel as nib
 import numpy as np
@@ -106,12 +106,13 @@ def _image(stream: io.BufferedIOBase) -> nib.Nifti1Image:
         kind = next((k for k in kinds if k.header_class.may_contain_header(start)), None)
         if kind is None or kind is Cifti2Image:
             raise ReadError("not a NIfTI file")
-        raw = kind.header_class(start[: kind.header_class.sizeof_hdr], check=False)
+        header: Any = kind.header_class
+        raw = header(start[: header.sizeof_hdr], check=False)
         if not int(raw["sform_code"]) and (np.asarray(raw["pixdim"][1:4]) < 0).any():
             raise ReadError("voxel sizes (pixdim) are negative, which readers take differently; write it with an sform")
         image = kind.from_file_map(kind.make_file_map({"image": stream}), mmap=False)
-        offset = int(getattr(image.dataobj, "offset", kind.header_class.sizeof_hdr))
-        if offset < kind.header_class.sizeof_hdr:
+        offset = int(getattr(image.dataobj, "offset", header.sizeof_hdr))
+        if offset < header.sizeof_hdr:
             raise ReadError(f"values are said to begin at byte {offset} (vox_offset), inside the header; write it anew")
         dtype = image.get_data_dtype()
         if dtype.fields or np.issubdtype(dtype, np.complexfloating):
