@@ -237,9 +237,13 @@ def _palette(ds: Dataset, index: np.ndarray) -> np.ndarray:
 
 
 def _spacing(ds: Dataset, frame: int) -> tuple[float, float] | None:
-    """Return (row, column) spacing in mm: Pixel Spacing, else that at the detector, which magnification enlarges."""
+    """Return (row, column) spacing in mm: Pixel Spacing, else that at the detector, which magnification enlarges.
+
+    Pixel Aspect Ratio, vertical to horizontal size, is taken where neither is stated: it says what shape pixels have.
+    """
     places: list[tuple[Any, str]] = [(functional_group(ds, frame, "PixelMeasuresSequence"), "PixelSpacing")]
-    places += [(ds, k) for k in ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing")]
+    kinds = ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing", "PixelAspectRatio")
+    places += [(ds, keyword) for keyword in kinds]
     for place, keyword in places:
         try:
             row, column = (float(v) for v in place.get(keyword))

@@ -135,3 +135,8 @@ def test_a_big_endian_table(tmp_path):
     assert ds.file_meta.TransferSyntaxUID == ExplicitVRBigEndian
     ds.save_as(tmp_path / "x.dcm")
     np.testing.assert_array_equal(pixels_of(tmp_path).pixels, entries[np.clip(stored, 0, 4095)])
+
+
+def test_the_shape_of_pixels_is_known_without_their_size(tmp_path):
+    write(tmp_path, PixelSpacing=None, PixelAspectRatio=[2, 1])
+    assert pixels_of(tmp_path).spacing == (2.0, 1.0)
