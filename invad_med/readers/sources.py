@@ -24,6 +24,7 @@ from invad_med.readers.dicom import pixels as dicom
 from invad_med.readers.dicom.headers import Header, HeaderStack, read_header, stacks
 from invad_med.readers.kinds import format_ending, reader_of
 
+_MASKS = {"label", "anomaly_mask"}  # of BMAD's layouts
 _JUNK = {"thumbs.db", "desktop.ini", ".ds_store", "__macosx", "dicomdir"}
 
 
@@ -117,6 +118,9 @@ def _walk(folder: Path, ancestors: tuple[str, ...], result: Scan) -> Iterator[Pa
             continue
         if child.name.startswith("."):
             result.ignored["hidden file or folder"] += 1
+            continue
+        if child.is_dir() and child.name.casefold() in _MASKS and (folder / "img").is_dir():
+            result.ignored["folder of masks beside img"] += 1
             continue
         if child.is_dir():
             yield from _walk(child, (*ancestors, real), result)

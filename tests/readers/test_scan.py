@@ -202,6 +202,16 @@ def test_what_is_no_image_is_counted_and_what_is_not_read_is_named(tmp_path):
     }
 
 
+def test_masks_of_a_data_set_are_no_images(tmp_path):
+    for name in ("test/Ungood/img/a.png", "test/Ungood/label/a.png", "valid/img/good/b.png", "valid/label/good/b.png"):
+        png(tmp_path / name)
+    png(tmp_path / "x" / "label" / "c.png")  # beside no img it is a folder like any other
+    found = scan(tmp_path)
+    assert [s.name for s in found.sources] == ["test/Ungood/img/a", "valid/img/good/b", "x/label/c"]
+    assert found.passed_over == "2 folder of masks beside img"
+    assert len(scan(tmp_path / "test" / "Ungood" / "label").sources) == 1
+
+
 def test_dicom_is_told_by_content(tmp_path):
     shutil.copy(named("CT_small.dcm"), tmp_path / "IM0001")
     shutil.copy(named("MR_small.dcm"), tmp_path / "MR.1.2.840.99")
