@@ -24,7 +24,7 @@ _DESCRIPTION, _SAMPLES, _PLANES, _DEPTH = 270, 277, 284, 32997
 
 
 def count_slices(image: Image.Image) -> int:
-    """Return the number of pages of a TIFF, 1 of anything else; `image` is open, nothing of it decoded.
+    """Return the number of pages of a TIFF, 1 of anything else, from what is known before decoding.
 
     Raises:
         ReadError: the pages are not all that the file shows, or no slices of one image.
