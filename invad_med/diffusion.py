@@ -101,7 +101,8 @@ class Grid:
                     f"steps={self.steps} without a mode: the model's pairs {list(stated)} are none of the grids; give "
                     f"mode as well, one of {', '.join(get_args(Mode))}"
                 )
-            pairs = inversion_timesteps(self.steps or len(stated), mode, num_train_timesteps)
+            steps = len(stated) if self.steps is None else self.steps
+            pairs = inversion_timesteps(steps, mode, num_train_timesteps)
         check_timesteps(pairs, num_train_timesteps)
         return pairs
 

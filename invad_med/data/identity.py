@@ -14,6 +14,8 @@ from typing import Any
 from invad_med.data.modalities import Modality, require_modality
 from invad_med.data.published_sets import PublishedSet, find_published_set, modality_of_folder
 
+MANIFEST = "manifest.json"
+
 
 @dataclass(frozen=True)
 class Identity:
@@ -52,7 +54,7 @@ def identify(place: Path, root: Path) -> Identity:
 
 def _manifest(place: Path) -> dict[str, Any]:
     try:
-        content = json.loads((place / "manifest.json").read_text(encoding="utf-8"))
+        content = json.loads((place / MANIFEST).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}  # there is none, or it is of something else
     return content if isinstance(content, dict) else {}

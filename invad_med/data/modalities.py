@@ -76,8 +76,11 @@ class Modality:
 
     def allows(self, dicom_modality: str, body_part: str | None) -> bool:
         """Return whether DICOM values leave it possible: they name it, or the body part is left open."""
-        right_part = not (self.body_parts and body_part) or str(body_part).upper() in self.body_parts
-        return dicom_modality in self.dicom_modalities and right_part
+        return dicom_modality in self.dicom_modalities and self.fits(body_part)
+
+    def fits(self, body_part: str | None) -> bool:
+        """Return whether Body Part Examined (0018,0015) leaves it possible: it is one of its own, or left open."""
+        return not (self.body_parts and body_part) or str(body_part).upper() in self.body_parts
 
 
 @cache

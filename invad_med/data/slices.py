@@ -80,7 +80,8 @@ class Slice:
         unit: ``8bit`` (0..255, already a display range), ``HU`` (CT after rescale), ``stored`` (anything else:
             rescaled MR or X-ray values, 16-bit rasters).
         value_range: 0.5 and 99.5 percentile of the whole source's values, so that slices of one volume share a scale.
-        spacing: (row, column) distance of pixel centres in mm, or None where unknown.
+        spacing: (row, column) distance of pixel centres in mm, or None where unknown; where a file states no more than
+            the shape of its pixels, in that proportion.
         origin: what its file says besides pixels, patient identity included, so that no repr shows it; None of PNG,
             JPEG and TIFF, which say nothing that is written back.
         digest: of the content of its file, `invad_med.files.digest_of`; empty of what came from no file.

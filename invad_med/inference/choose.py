@@ -49,11 +49,13 @@ def choose_modality(
     said_by = ChosenBy.OPTION if named else ChosenBy.FOLDER
     stated = require_modality(named) if named else find_modality(source.stated_modality or "")
     if source.modality is None:
-        if stated is not None:
-            return Choice(stated, said_by)
-        if default is not None:
-            return Choice(require_modality(default), ChosenBy.DEFAULT)
-        return Choice(None, None, "nothing says what the image shows: give --modality")
+        chosen = stated or (require_modality(default) if default is not None else None)
+        if chosen is None:
+            return Choice(None, None, "nothing says what the image shows: give --modality")
+        if not chosen.fits(source.body_part):
+            reason = f"body part {source.body_part} contradicts {chosen.title}, and no DICOM modality is stated"
+            return Choice(None, None, reason)
+        return Choice(chosen, said_by if stated is not None else ChosenBy.DEFAULT)
     if stated is not None and stated.allows(source.modality, source.body_part):
         return Choice(stated, said_by)
     tagged = modality_for_dicom(source.modality, source.body_part, available)

@@ -86,7 +86,12 @@ def score_source(
 
     Yields:
         For each item in order its prediction, and the slice it is of.
+
+    Raises:
+        ValueError: a batch of less than one image.
     """
+    if batch_size < 1:
+        raise ValueError(f"batch_size={batch_size} must be at least 1")
     for start in range(0, len(items), batch_size):
         batch = [(item, judged(pieces[item.index], item.modality)) for item in items[start : start + batch_size]]
         readable = [(item, piece) for item, piece in batch if isinstance(piece, Slice)]

@@ -69,7 +69,7 @@ class Predictor:
         """Score a file, every image below a folder, or one array.
 
         Args:
-            image: path; or (H, W) or (H, W, 3), uint8 as displayed, or any other dtype in its own units.
+            image: path; or (H, W) or (H, W, 3), uint8 as displayed, or (H, W) of other numbers in their own units.
             batch_size: slices of a source that are scored at once.
 
         Returns:
@@ -77,7 +77,8 @@ class Predictor:
             among them, with the reason.
 
         Raises:
-            FileNotFoundError, ValueError: nothing is there, nothing that a model is for, or no image array.
+            FileNotFoundError, ValueError: nothing is there, nothing that a model is for, or no image array: of another
+                shape, not of finite real numbers, or masked; a batch of less than one image.
         """
         if isinstance(image, np.ndarray):
             item, piece = self._from_array(image)
@@ -90,13 +91,19 @@ class Predictor:
         colour = image.ndim == 3 and image.shape[2] == 3 and image.dtype == np.uint8
         if not colour and image.ndim != 2:
             raise ValueError(f"an array must be (H, W), or (H, W, 3) uint8, not {image.shape} {image.dtype}")
+        if image.dtype.kind not in "buif" or isinstance(image, np.ma.MaskedArray):
+            what = "a masked array" if isinstance(image, np.ma.MaskedArray) else f"an array of {image.dtype}"
+            raise ValueError(f"{what} is no image: give its values as real numbers, with a value where it is masked")
         source = Source("raster", (), "array", 1)
         choice = choose_modality(source, self.modality, self.detectors.default, self.detectors.names)
         assert choice.modality is not None and choice.chosen_by is not None  # the default model has one
         if choice.modality.name not in self.detectors.names:
             raise ValueError(f"no model for {choice.modality.title}; there are {', '.join(self.detectors.names)}")
         eight_bit = image.dtype == np.uint8
-        pixels = image if colour else image.astype(np.float32)
+        with np.errstate(over="ignore"):
+            pixels = image if colour else image.astype(np.float32)
+        if not np.isfinite(pixels).all():
+            raise ValueError("the array holds NaN, infinite values, or values beyond 3.4e38: replace them before")
         shown = (0.0, 255.0) if eight_bit else value_range([pixels])
         piece = Slice(pixels, source, 0, "8bit" if eight_bit else "stored", shown)
         return Input(source, 0, choice.modality, choice.chosen_by), piece

@@ -23,17 +23,20 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import Any, BinaryIO, cast
 
 import nibabel as nib
 import numpy as np
 from nibabel.cifti2 import Cifti2Image
+from nibabel.nifti1 import intent_codes
 from nibabel.orientations import apply_orientation, axcodes2ornt, io_orientation, ornt_transform
+from nibabel.spatialimages import HeaderDataError
 
 from invad_med.data.own_results import MARK
 from invad_med.data.slices import Origin, ReadError, Slice, Source
 from invad_med.files import digest_of
 from invad_med.readers.decoding import check_size, reading, value_range
+from invad_med.readers.dicom.fitness import plane_note, said_of_plane, turned_note
 
 SUFFIXES = (".nii", ".nii.gz")
 _DISPLAY = {  # directions in which columns, rows and slices run
@@ -104,7 +107,14 @@ def _image(stream: io.BufferedIOBase) -> nib.Nifti1Image:
         kind = next((k for k in kinds if k.header_class.may_contain_header(start)), None)
         if kind is None or kind is Cifti2Image:
             raise ReadError("not a NIfTI file")
+        header: Any = kind.header_class
+        raw = header(start[: header.sizeof_hdr], check=False)
+        if not int(raw["sform_code"]) and (np.asarray(raw["pixdim"][1:4]) < 0).any():
+            raise ReadError("voxel sizes (pixdim) are negative, which readers take differently; write it with an sform")
         image = kind.from_file_map(kind.make_file_map({"image": stream}), mmap=False)
+        offset = int(getattr(image.dataobj, "offset", header.sizeof_hdr))
+        if offset < header.sizeof_hdr:
+            raise ReadError(f"values are said to begin at byte {offset} (vox_offset), inside the header; write it anew")
         dtype = image.get_data_dtype()
         if dtype.fields or np.issubdtype(dtype, np.complexfloating):
             raise ReadError("NIfTI with colour or complex values; convert it to grey values, or colour to PNG")
@@ -155,13 +165,42 @@ def is_own(image: nib.Nifti1Image) -> bool:
 
 
 def notes_of(image: nib.Nifti1Image) -> tuple[str, ...]:
-    """Return sentences for the table on how a file was read."""
-    plane, result = plane_of(image), []
-    if plane is not None and not int(image.header["qform_code"]) and not int(image.header["sform_code"]):
+    """Return sentences for the table on what a file is and how it was read."""
+    plane, header, result = plane_of(image), image.header, []
+    qform, sform = int(header["qform_code"]), int(header["sform_code"])
+    if plane is not None and not qform and not sform:
         result.append("the file states no orientation (qform_code and sform_code are 0): taken as left, front, top")
+    if plane is not None and qform and sform and _disagree(header):
+        result.append("qform and sform disagree on the directions of the axes: the sform is taken")
     if plane not in (None, "axial"):
-        result.append(f"{plane} slices, while the models were trained on axial ones")
+        result.append(said_of_plane(str(plane)))
+    elif plane is not None:
+        orientation = _orientation(image)
+        result += [note] if (note := plane_note(orientation) or turned_note(orientation)) else []
+    intent = int(header["intent_code"])
+    if intent:
+        known = intent in intent_codes.value_set("code")
+        what = intent_codes.label[intent] if known else "unknown"
+        result.append(f"the file says that it holds something else than an image (intent code {intent}, {what})")
     return tuple(result)
+
+
+def _disagree(header: nib.Nifti1Header) -> bool:
+    """Return whether qform and sform name different axes of the patient, or one in the other direction."""
+    try:
+        q, s = (io_orientation(form) for form in (header.get_qform(), header.get_sform()))
+    except (HeaderDataError, ValueError, np.linalg.LinAlgError):
+        return False  # the sform is a fine one, or the file would not have been read
+    return not np.array_equal(q, s)
+
+
+def _orientation(image: nib.Nifti1Image | NiftiGrid) -> np.ndarray:
+    """Return the directions in which columns and rows of the display are counted, as Image Orientation (Patient)."""
+    lps = np.diag([-1.0, -1.0, 1.0]) @ _affine(image)[:3, :3]
+    vectors = np.zeros((3, 3))
+    for axis, (to, flip) in enumerate(_to_display(image)):
+        vectors[int(to)] = lps[:, axis] * flip / np.linalg.norm(lps[:, axis])
+    return vectors[:2].ravel()
 
 
 def read(source: Source) -> list[Slice | ReadError]:

@@ -24,10 +24,13 @@ from invad_med.data.own_results import OwnResult, is_marked
 from invad_med.data.slices import RASTER_SUFFIXES, ReadError, Slice, Source
 from invad_med.files import digest_of
 from invad_med.readers.decoding import check_size, grey_or_colour, reading, value_range
+from invad_med.readers.pages import count_slices
 from invad_med.readers.samples import deep_pixels, samples_of, unidentified_tiff
 
 SUFFIXES = RASTER_SUFFIXES
 _FORMATS = ("PNG", "JPEG", "TIFF")
+_ORIENTATION = 274  # EXIF
+_OBLONG = 4.0  # of a pixel's sides, at most
 
 
 def count_pages(path: Path, file: BinaryIO | None = None) -> int:
@@ -39,13 +42,14 @@ def count_pages(path: Path, file: BinaryIO | None = None) -> int:
 
     Raises:
         OwnResult: a picture or map of an earlier run.
-        ReadError: the file is empty, of another format, or claims an absurd size.
+        ReadError: the file is empty, of another format, claims an absurd size, or holds pictures that are not the
+            slices of one image.
     """
     with _open(path, file) as (image, _):
         with reading("image header"):
             if is_marked(image):
                 raise OwnResult("result of an earlier run")
-            return getattr(image, "n_frames", 1) if image.format == "TIFF" else 1
+            return count_slices(image)
 
 
 def read(source: Source) -> list[Slice | ReadError]:
@@ -56,7 +60,11 @@ def read(source: Source) -> list[Slice | ReadError]:
     """
     with _open(source.paths[0]) as (image, file):
         with reading("image data"):
-            arrays = [_page(image, page, file) for page in range(source.n_slices)]
+            arrays, shapes = [], []
+            for page in range(source.n_slices):
+                turned = _on_its_side(image, page)
+                arrays.append(_page(image, page, file))
+                shapes.append(_pixel_shape(image, turned))
             digest = digest_of(file)
     if len({array.shape[:2] for array, _ in arrays}) > 1:
         raise ReadError("pages of the TIFF differ in size; split it into files of one page")
@@ -65,10 +73,10 @@ def read(source: Source) -> list[Slice | ReadError]:
     slices: list[Slice | ReadError] = []
     for index, (array, is_deep) in enumerate(arrays):
         if is_deep and array.ndim == 2:
-            slices.append(Slice(array, source, index, "stored", shared, digest=digest))
+            slices.append(Slice(array, source, index, "stored", shared, shapes[index], digest=digest))
         else:
             pixels = _shown(array, *shared) if is_deep else array
-            slices.append(Slice(pixels, source, index, "8bit", (0.0, 255.0), digest=digest))
+            slices.append(Slice(pixels, source, index, "8bit", (0.0, 255.0), shapes[index], digest=digest))
     return slices
 
 
@@ -110,6 +118,32 @@ def _page(image: Image.Image, page: int, file: BinaryIO) -> tuple[np.ndarray, bo
     if upright.mode in ("1", "L", "LA", "La"):
         return np.asarray(upright.convert("L")).astype(np.float32), False
     return grey_or_colour(np.asarray(upright.convert("RGB"))), False
+
+
+def _on_its_side(image: Image.Image, page: int) -> bool:
+    """Return whether EXIF turns a page by a quarter; to be asked before it is decoded, which may turn it."""
+    if page:
+        image.seek(page)
+    return image.getexif().get(_ORIENTATION) in (5, 6, 7, 8)
+
+
+def _pixel_shape(image: Image.Image, turned: bool) -> tuple[float, float] | None:
+    """Return the distance of rows and of columns where a file says that they differ, as fax and video have it.
+
+    Files state a resolution without meaning it; one that differs by direction, yet not absurdly, is meant.
+    """
+    info = image.info
+    said = info.get("dpi") or info.get("aspect") or info.get("resolution")
+    if said is None and info.get("jfif_unit") == 0:
+        said = info.get("jfif_density")
+    try:
+        across, down = (float(value) for value in said or ())
+    except (TypeError, ValueError, ZeroDivisionError):
+        return None
+    if not (across > 0 and down > 0) or not 1.01 < max(across / down, down / across) <= _OBLONG:
+        return None
+    rows, columns = 25.4 / down, 25.4 / across
+    return (columns, rows) if turned else (rows, columns)
 
 
 def _shown(deep: np.ndarray, low: float, high: float) -> np.ndarray:

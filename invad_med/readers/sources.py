@@ -6,6 +6,7 @@ import hashlib
 import os
 import re
 import threading
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future
@@ -14,8 +15,8 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from invad_med.data.identity import MANIFEST, identify
 from invad_med.data.own_results import OwnResult
-from invad_med.data.published_sets import modality_of_folder
 from invad_med.data.slices import Problem, ReadError, Slice, Source
 from invad_med.readers import nifti, rasters
 from invad_med.readers.decoding import ACCEPTED, reading, without_warnings
@@ -23,7 +24,7 @@ from invad_med.readers.dicom import pixels as dicom
 from invad_med.readers.dicom.headers import Header, HeaderStack, read_header, stacks
 from invad_med.readers.kinds import format_ending, reader_of
 
-_SLICE = re.compile(r"(.*)_s\d{3,}")  # as `invad_med.writers.naming.slice_path` names results of one
+_MASKS = {"label", "anomaly_mask"}  # of BMAD's layouts
 _JUNK = {"thumbs.db", "desktop.ini", ".ds_store", "__macosx", "dicomdir"}
 
 
@@ -93,7 +94,8 @@ def scan(dataset_dir: str | Path, progress: bool = False) -> Scan:
 
     for stack in stacks(headers):
         found.append((_series(stack, base), format_ending(stack.headers[0].path) if len(stack.headers) == 1 else ""))
-    result.sources = _named([(replace(s, stated_modality=_stated_modality(s.paths[0], base)), e) for s, e in found])
+    stated = {folder: _stated_modality(folder, base, result) for folder in {s.paths[0].parent for s, _ in found}}
+    result.sources = _named([(replace(s, stated_modality=stated[s.paths[0].parent]), e) for s, e in found])
     result.problems.sort(key=lambda p: p.path)
     if not result.sources and not result.problems:
         rest = result.passed_over or "no files"
@@ -116,6 +118,9 @@ def _walk(folder: Path, ancestors: tuple[str, ...], result: Scan) -> Iterator[Pa
             continue
         if child.name.startswith("."):
             result.ignored["hidden file or folder"] += 1
+            continue
+        if child.is_dir() and child.name.casefold() in _MASKS and (folder / "img").is_dir():
+            result.ignored["folder of masks beside img"] += 1
             continue
         if child.is_dir():
             yield from _walk(child, (*ancestors, real), result)
@@ -183,34 +188,54 @@ def _name(path: Path, base: Path, identity: frozenset[str] = frozenset(), stem: 
     return "/".join(f"anon-{_digest(p)}" if any(word in p.casefold() for word in identity) else p for p in parts)
 
 
-def _stated_modality(path: Path, base: Path) -> str | None:
-    """Return the modality that the nearest folder states, from the file's up to the scanned one."""
-    folders = list(path.parents)[: len(path.relative_to(base).parts)]
-    return next((modality.name for modality in map(modality_of_folder, (f.name for f in folders)) if modality), None)
+def _stated_modality(folder: Path, base: Path, result: Scan) -> str | None:
+    """Return what the nearest folder states by its manifest or name, from this one up to the scanned one."""
+    for place in [folder, *folder.parents][: len(folder.relative_to(base).parts) + 1]:
+        identity = identify(place, place)
+        if identity.problem and all(problem.path != place / MANIFEST for problem in result.problems):
+            result.problems.append(Problem(place / MANIFEST, identity.problem))
+        if identity.modality is not None:
+            return identity.modality.name
+    return None
 
 
 def _named(found: Iterable[tuple[Source, str]]) -> list[Source]:
-    """Make names unique also where upper and lower case are one: by the file's ending, else by a number.
+    """Make names unique also where upper and lower case, or forms of Unicode, are one: by the ending, else by a number.
 
-    What looks like a slice of another, ``scan_s003`` beside ``scan``, counts as not unique: results would be.
+    A name that would be that of a slice of another source (``scan_s000`` beside ``scan``) is changed likewise.
     """
     ordered = sorted(found, key=lambda f: (f[0].name, f[1], f[0].paths))
-    count = Counter(source.name.casefold() for source, _ in ordered)
-    several = {source.name.casefold() for source, _ in ordered if source.n_slices > 1}
-    as_slice = {name for name in count if (parts := _SLICE.fullmatch(name)) and parts[1] in several}
-    taken = {name for name, n in count.items() if n == 1} - as_slice
-    result = []
+    count = Counter(_folded(source.name) for source, _ in ordered)
+    taken: set[str] = {name for name, n in count.items() if n == 1}
+    named: list[tuple[Source, str]] = []
     for source, ending in ordered:
         name = source.name
-        if name.casefold() not in taken or count[name.casefold()] > 1:
-            stem = name + ending
-            name, number = stem, 1
-            while name.casefold() in taken | as_slice:
-                number += 1
-                name = f"{stem}-{number}"
-            taken.add(name.casefold())
-        result.append(replace(source, name=name))
+        if count[_folded(name)] > 1:
+            name = _free(name + ending, taken)
+        named.append((replace(source, name=name), ending))
+    stacks = {_folded(source.name) for source, _ in named if source.n_slices > 1}
+    result = []
+    for source, ending in named:
+        like = re.fullmatch(r"(.+)_s\d{3,}", _folded(source.name), re.DOTALL)
+        if like and like[1] in stacks:
+            source = replace(source, name=_free(source.name + (ending or "-2"), taken))
+        result.append(source)
     return sorted(result, key=lambda s: s.name)
+
+
+def _free(stem: str, taken: set[str]) -> str:
+    """Return a name that is not taken, with a number if need be, and take it."""
+    name, number = stem, 1
+    while _folded(name) in taken:
+        number += 1
+        name = f"{stem}-{number}"
+    taken.add(_folded(name))
+    return name
+
+
+def _folded(name: str) -> str:
+    """Return what file systems that know neither case nor forms of Unicode make of a name."""
+    return unicodedata.normalize("NFC", name).casefold()
 
 
 def _digest(text: str) -> str:

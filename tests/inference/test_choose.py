@@ -35,6 +35,12 @@ def source(modality=None, body_part=None, stated=None) -> Source:
         (source("MR", "KNEE"), "brain", None, None),
         (source("MR", None), None, None, None),
         (source("CT", "HEAD", "liver"), None, None, None),
+        # A body part contradicts as well where DICOM Modality is missing.
+        (source(None, "KNEE"), None, None, None),
+        (source(None, "KNEE", "brain"), None, None, None),
+        (source(None, "KNEE"), "brain", None, None),
+        (source(None, "CHEST"), "chest", "chest", "option"),
+        (source(None, "HEAD"), None, "brain", "default"),
     ],
 )
 def test_an_input_finds_its_model_or_none(found, option, expected, by):
@@ -56,5 +62,8 @@ def test_reasons_name_the_tags():
     assert choose_modality(source("US", "ABDOMEN")).reason == "no model for DICOM modality US, body part ABDOMEN"
     assert choose_modality(source("MR")).reason == "no model for DICOM modality MR, no body part stated"
     assert choose_modality(source()).reason == "nothing says what the image shows: give --modality"
+    assert choose_modality(source(None, "KNEE"), default="brain").reason == (
+        "body part KNEE contradicts Brain MRI, and no DICOM modality is stated"
+    )
     with pytest.raises(ValueError, match="modality 'knee' is none of brain, liver"):
         choose_modality(source(), "knee")

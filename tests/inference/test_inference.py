@@ -172,6 +172,29 @@ def test_three_lines_of_python_do_the_same(sample_run):
         predictor(np.zeros((2, 2, 2)))
 
 
+@pytest.mark.parametrize(
+    ("array", "reason"),
+    [
+        (np.full((16, 16), 1j), "array of complex128 is no image"),
+        (np.full((16, 16), "1"), "array of <U1 is no image"),
+        (np.full((16, 16), 1, object), "array of object is no image"),
+        (np.ma.masked_equal(np.eye(16), 0), "a masked array is no image"),
+        (np.where(np.eye(16) > 0, np.nan, 1.0), "holds NaN"),
+        (np.where(np.eye(16) > 0, np.inf, 1.0), "holds NaN, infinite"),
+        (np.eye(16) * 1e40, "values beyond 3.4e38"),
+    ],
+)
+def test_an_array_that_is_no_picture_is_refused(array, reason):
+    with pytest.raises(ValueError, match=reason):
+        load()(array)
+
+
+@pytest.mark.parametrize("size", [0, -1])
+def test_a_batch_of_no_images_is_refused(size):
+    with pytest.raises(ValueError, match=f"batch_size={size} must be at least 1"):
+        load()(SAMPLE / "phantom" / "lesion_01.png", batch_size=size)
+
+
 def test_models_are_safe_small_and_say_what_they_are():
     files = sorted((BUNDLE / "models").glob("*.pt"))
     assert sum(f.stat().st_size for f in files) < 25e6

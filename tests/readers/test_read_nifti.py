@@ -211,3 +211,72 @@ def test_values_beyond_float32_are_refused_and_infinite_ones_filled(tmp_path):
     huge[1, 1, 1] = np.inf
     pieces = nifti.read(source_of(nib.Nifti1Image(huge, np.eye(4)), tmp_path / "v.nii"))
     assert {float(p.pixels.max()) for p in pieces} == {5.0}
+
+
+def stored(tmp_path, q=None, s=None, **fields):
+    """Return the notes of a RAS volume whose header was changed, read back from its file."""
+    image = nib.Nifti1Image(np.arange(480, dtype=np.int16).reshape(6, 8, 10), np.eye(4))
+    if q is not None or s is not None:
+        image.set_qform(q, int(q is not None))
+        image.set_sform(s, int(s is not None))
+    nib.save(image, tmp_path / "v.nii")
+    content = bytearray((tmp_path / "v.nii").read_bytes())
+    header = np.frombuffer(content, nib.Nifti1Header.template_dtype, count=1)
+    for field, value in fields.items():
+        header[field][0] = value
+    (tmp_path / "v.nii").write_bytes(content)
+    return nifti.notes_of(nifti.load(tmp_path / "v.nii"))
+
+
+def turning(axis, degrees):
+    """Return the affine of voxels of 1 mm turned about an axis of the patient."""
+    cos, sin = np.cos(np.deg2rad(degrees)), np.sin(np.deg2rad(degrees))
+    affine, (a, b) = np.eye(4), [k for k in range(3) if k != axis]
+    affine[a, a], affine[a, b], affine[b, a], affine[b, b] = cos, -sin, sin, cos
+    return affine
+
+
+@pytest.mark.parametrize(
+    ("q", "s", "disagree"),
+    [
+        (np.eye(4), np.eye(4), False),
+        (np.eye(4), turning(2, 20), False),
+        (np.eye(4), np.diag([1.2, 1.2, 1.2, 1]), False),  # registered
+        (np.diag([-1, 1, 1, 1]), np.eye(4), True),
+        (np.eye(4), turning(0, 90), True),
+        (None, turning(0, 20), False),
+        (turning(0, 20), None, False),
+    ],
+)
+def test_two_orientations_that_disagree_are_noted(q, s, disagree, tmp_path):
+    notes = stored(tmp_path, q=q, s=s)
+    assert [note.startswith("qform and sform disagree") for note in notes] == [True] * disagree
+
+
+@pytest.mark.parametrize(
+    ("axis", "degrees", "said"),
+    [(0, 30, None), (0, 42, "oblique slices"), (2, 30, None), (2, 42, "turned or mirrored: rows"), (2, 90, None)],
+)
+def test_slices_that_no_whole_axis_turns_right_are_noted(axis, degrees, said, tmp_path):
+    notes = stored(tmp_path, q=None, s=turning(axis, degrees))
+    assert len(notes) == (said is not None) and all(note.startswith(said) for note in notes)
+
+
+def test_negative_voxel_sizes_are_refused_where_they_count(tmp_path):
+    sizes = np.array([1, -1, 1, 1, 0, 0, 0, 0], np.float32)
+    with pytest.raises(ReadError, match=r"voxel sizes \(pixdim\) are negative"):
+        stored(tmp_path, q=np.eye(4), pixdim=sizes)
+    assert stored(tmp_path, s=np.eye(4), pixdim=sizes) == ()  # the sform does not use them
+
+
+def test_contents_that_are_no_image_are_noted(tmp_path):
+    (note,) = stored(tmp_path, intent_code=1002)
+    assert note.endswith("(intent code 1002, label)")
+    (note,) = stored(tmp_path, intent_code=77)
+    assert note.endswith("(intent code 77, unknown)")
+
+
+@pytest.mark.parametrize("offset", [0, 16, 347])
+def test_values_that_begin_inside_the_header_are_refused(offset, tmp_path):
+    with pytest.raises(ReadError, match=rf"begin at byte {offset} \(vox_offset\), inside the header|too low"):
+        stored(tmp_path, vox_offset=offset)

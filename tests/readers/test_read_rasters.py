@@ -115,3 +115,73 @@ def test_a_decompression_bomb_is_refused_from_its_header(tmp_path):
     (tmp_path / "bomb.png").write_bytes(data)
     with pytest.raises(ReadError, match=r"^header claims too many pixels"):
         rasters.count_pages(tmp_path / "bomb.png")
+
+
+STACK = np.stack([GREY + i for i in range(5)])
+
+
+@pytest.mark.parametrize(
+    ("array", "options", "said"),
+    [
+        (STACK, dict(imagej=True, truncate=True), "says it holds 5 pictures and has 1 page"),
+        (STACK, dict(truncate=True), "says it holds 5 pictures and has 1 page"),
+        (np.stack([STACK, STACK], 1), dict(imagej=True, metadata={"axes": "ZCYX"}), "channels, times or depths"),
+        (np.stack([STACK, STACK]), dict(imagej=True, metadata={"axes": "TZYX"}), "channels, times or depths"),
+        (np.stack([STACK, STACK], 1), dict(ome=True, metadata={"axes": "ZCYX"}), "channels, times or depths"),
+        (np.stack([GREY] * 16), dict(volumetric=True, tile=(16, 16, 16)), "16 planes in one page"),
+    ],
+)
+def test_pages_that_are_not_all_or_not_slices_alone_are_refused(array, options, said, tmp_path):
+    tifffile.imwrite(tmp_path / "x.tif", array, **options)
+    with pytest.raises(ReadError, match=said):
+        rasters.count_pages(tmp_path / "x.tif")
+
+
+COLOUR = np.stack([GREY, GREY[::-1], GREY], axis=-1)
+
+
+@pytest.mark.parametrize(
+    ("array", "options", "pages"),
+    [
+        (STACK, dict(imagej=True), 5),
+        (STACK, dict(imagej=True, metadata={"axes": "TYX"}), 5),
+        (STACK, dict(ome=True, metadata={"axes": "ZYX"}), 5),
+        (STACK, dict(), 5),
+        (COLOUR, dict(photometric="rgb"), 1),
+        (COLOUR, dict(photometric="rgb", ome=True, metadata={"axes": "YXS"}), 1),
+        (np.stack([COLOUR, COLOUR]), dict(photometric="rgb"), 2),
+        (COLOUR.transpose(2, 0, 1).copy(), dict(photometric="rgb", planarconfig="separate"), 1),
+        (GREY, dict(description='{"shape": "none"}', metadata=None), 1),
+        (GREY, dict(description="{no json", metadata=None), 1),
+    ],
+)
+def test_pages_that_are_slices_are_read(array, options, pages, tmp_path):
+    tifffile.imwrite(tmp_path / "x.tif", array, **options)
+    assert rasters.count_pages(tmp_path / "x.tif") == pages
+
+
+def test_an_animation_is_refused(tmp_path):
+    Image.fromarray(GREY).save(tmp_path / "x.png", save_all=True, append_images=[Image.fromarray(255 - GREY)])
+    with pytest.raises(ReadError, match="PNG of 2 pictures"):
+        rasters.count_pages(tmp_path / "x.png")
+
+
+@pytest.mark.parametrize("name", ["x.png", "x.tif", "x.jpg"])
+@pytest.mark.parametrize(
+    ("resolution", "orientation", "ratio"),
+    [((100, 100), 1, None), ((100, 200), 1, 0.5), ((200, 100), 1, 2.0), ((100, 200), 6, 2.0), ((100, 1), 1, None)],
+)
+def test_pixels_that_are_not_square_have_their_shape(name, resolution, orientation, ratio, tmp_path):
+    exif = Image.Exif()
+    exif[274] = orientation
+    Image.fromarray(GREY).save(tmp_path / name, dpi=resolution, **({} if name == "x.tif" else {"exif": exif}))
+    if name == "x.tif":
+        tifffile.imwrite(
+            tmp_path / name, GREY, resolution=resolution, resolutionunit=2, extratags=[(274, 3, 1, orientation, True)]
+        )
+    (piece,) = read(tmp_path / name)
+    if ratio is None:
+        assert piece.spacing is None
+    else:
+        rows, columns = piece.spacing
+        assert rows / columns == pytest.approx(ratio, rel=0.01)

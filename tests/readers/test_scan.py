@@ -5,6 +5,7 @@ import pickle
 import re
 import shutil
 import threading
+import unicodedata
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -22,6 +23,7 @@ from invad_med.data.slices import ReadError
 from invad_med.readers import sources
 from invad_med.readers.decoding import without_warnings
 from invad_med.readers.sources import SourceReader, read_slice, read_source, scan, whole_source
+from invad_med.writers.naming import slice_path
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # the clinical files break small rules of the standard
 SHARED = Path(os.environ.get("INVAD_SHARED", Path(__file__).parents[2] / ".." / "shared")) / "data" / "raw"
@@ -119,6 +121,16 @@ def test_names_are_relative_and_unique(tmp_path):
     assert single.name == "a"
 
 
+def test_no_two_slices_of_a_run_share_the_name_of_a_picture(tmp_path):
+    nib.save(nib.Nifti1Image(np.zeros((3, 4, 5), np.float32), np.eye(4)), tmp_path / "v.nii.gz")
+    for name in ("v_s000.png", "V_s001.png", "v_s1.png", "w_s000.png", "v_s000.png.jpg", "\u00e9.png", "e\u0301.png"):
+        png(tmp_path / name)
+    found = scan(tmp_path).sources
+    assert len(found) == 8 and {"v", "v_s1", "w_s000"} <= {s.name for s in found}
+    paths = [slice_path(tmp_path, s, i, ".png").name for s in found for i in range(s.n_slices)]
+    assert len({unicodedata.normalize("NFC", path).casefold() for path in paths}) == 12
+
+
 def test_names_do_not_give_the_patient_away(tmp_path):
     who = dict(PatientName="Smith^Jo", PatientID="4711")
     dicom(tmp_path / "SMITH_Jo" / "day1" / "scan-4711.dcm", **who)
@@ -138,6 +150,25 @@ def test_a_folder_can_state_the_dataset(folder, expected, tmp_path):
     assert scan(tmp_path / "root" / folder / "i.png").sources[0].stated_modality in (expected, None)
     (own,) = scan(tmp_path / "root" / folder).sources
     assert own.stated_modality == {"chest": "chest", "x": None}.get(folder)
+
+
+def test_a_manifest_states_what_a_folder_shows_and_wins_over_its_name(tmp_path):
+    png(tmp_path / "brain" / "test" / "i.png")
+    png(tmp_path / "mine" / "test" / "i.png")
+    (tmp_path / "brain" / "manifest.json").write_text('{"modality": "chest"}')
+    (tmp_path / "mine" / "manifest.json").write_text('{"modality": "brain", "dataset": "mine"}')
+    (tmp_path / "manifest.json").write_text('{"modality": "liver"}')
+    assert [s.stated_modality for s in scan(tmp_path).sources] == ["chest", "brain"]
+    assert [s.stated_modality for s in scan(tmp_path / "mine" / "test").sources] == [None]
+
+
+def test_a_manifest_that_names_no_modality_there_is_is_listed_once(tmp_path):
+    for name in "ab":
+        png(tmp_path / name / "i.png")
+    (tmp_path / "manifest.json").write_text('{"modality": "brian"}')
+    found = scan(tmp_path)
+    assert [s.stated_modality for s in found.sources] == [None, None]
+    assert [(p.path.name, "did you mean brain?" in p.reason) for p in found.problems] == [("manifest.json", True)]
 
 
 def test_dicom_states_modality_and_body_part(tmp_path):
@@ -169,6 +200,16 @@ def test_what_is_no_image_is_counted_and_what_is_not_read_is_named(tmp_path):
         "v.nrrd": "NRRD files are not read; convert it to one of PNG, JPEG, TIFF, NIfTI (.nii, .nii.gz) and DICOM",
         "words.dcm": "not a DICOM file, or its header is damaged",
     }
+
+
+def test_masks_of_a_data_set_are_no_images(tmp_path):
+    for name in ("test/Ungood/img/a.png", "test/Ungood/label/a.png", "valid/img/good/b.png", "valid/label/good/b.png"):
+        png(tmp_path / name)
+    png(tmp_path / "x" / "label" / "c.png")  # beside no img it is a folder like any other
+    found = scan(tmp_path)
+    assert [s.name for s in found.sources] == ["test/Ungood/img/a", "valid/img/good/b", "x/label/c"]
+    assert found.passed_over == "2 folder of masks beside img"
+    assert len(scan(tmp_path / "test" / "Ungood" / "label").sources) == 1
 
 
 def test_dicom_is_told_by_content(tmp_path):

@@ -158,6 +158,7 @@ def _dimensions(ds: Dataset) -> list[tuple[int, str]]:
 def _traits(ds: Dataset, frame: int, declared: list[tuple[int, str]]) -> dict[str, Value]:
     traits: dict[str, Value] = {trait: number(_of(ds, frame, name), keyword) for trait, name, keyword in _NUMBERS}
     content = _of(ds, frame, "FrameContentSequence")
+    traits["side"] = text(_of(ds, frame, "FrameAnatomySequence"), "FrameLaterality")
     traits["stack"] = text(content, "StackID")
     traits["kernel"] = text(_of(ds, frame, "CTReconstructionSequence"), "ConvolutionKernel")
     kinds = [item for name in _FRAME_TYPES if (item := _of(ds, frame, name)) is not None]

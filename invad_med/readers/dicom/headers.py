@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections import defaultdict
 from collections.abc import Iterable
@@ -33,12 +34,14 @@ _NOT_IMAGES = {SegmentationStorage, ParametricMapStorage, RTDoseStorage}  # have
 _TAGS = [
     "SOPClassUID", "Modality", "BodyPartExamined", "SeriesInstanceUID", "InstanceNumber",
     "ImageOrientationPatient", "ImagePositionPatient", "Rows", "Columns", "NumberOfFrames",
-    "PatientName", "PatientID", "OtherPatientIDs",
+    "PatientName", "PatientID", "OtherPatientIDs", "StudyInstanceUID", "FrameOfReferenceUID",
+    "Laterality",
     "PixelSpacing", "SliceThickness", "ImageType", "AcquisitionNumber", "AcquisitionDate", "AcquisitionTime",
     "AcquisitionDateTime", "ContentDate", "ContentTime", "EchoNumbers", "EchoTime", "TemporalPositionIdentifier",
     "TriggerTime", "DiffusionBValue", "DiffusionGradientOrientation", "InversionTime", "FlipAngle", "RepetitionTime",
     "KVP", "ConvolutionKernel", "SequenceName", "ComplexImageComponent", "FrameReferenceTime", "StackID",
-    "RescaleSlope", "VolumetricProperties",
+    "RescaleSlope", "RescaleIntercept", "RescaleType", "ModalityLUTSequence", "VolumetricProperties", "ViewPosition",
+    "PatientOrientation", "PresentationIntentType", "PresentationLUTShape", "PhotometricInterpretation",
     "PerFrameFunctionalGroupsSequence", "SharedFunctionalGroupsSequence", "DimensionIndexSequence",
 ]  # fmt: skip
 _TRAITS = {
@@ -57,12 +60,14 @@ class Header:
         modality: (0008,0060), or None.
         body_part: (0018,0015) in upper case, or None.
         series: Series Instance UID (0020,000E), or empty.
+        subject: digest of patient, study and kind of image, which are one within a series that keeps to the standard.
+        reference: Frame of Reference UID (0020,0052), in which positions have a meaning, or empty.
         frames: Number of Frames (0028,0008), at least 1.
         shape: Rows and Columns.
         place: where a single-frame image lies and what tells it from others there, or None without geometry.
         stacks: acquisitions among the frames of a multi-frame file; empty of a single-frame one.
-        notes: sentences for the table, see `invad_med.readers.dicom.fitness`.
-        unfit: why it must not be scored, or None.
+        notes: sentences for the table of each of ``stacks``, else of the file: `invad_med.readers.dicom.fitness`.
+        unfit: likewise why it must not be scored, or None.
         identity: parts of the patient's name and IDs, in lower case; no output may be named by them.
     """
 
@@ -70,12 +75,14 @@ class Header:
     modality: str | None
     body_part: str | None
     series: str
+    subject: str
+    reference: str
     frames: int
     shape: tuple[int, int]
     place: Place | None
     stacks: tuple[Stack, ...]
-    notes: tuple[str, ...]
-    unfit: str | None
+    notes: tuple[tuple[str, ...], ...]
+    unfit: tuple[str | None, ...]
     identity: frozenset[str]
 
     @property
@@ -100,22 +107,25 @@ class HeaderStack:
         label: what tells it from others of its series or file; empty where there are none.
         frames: stored frames of the one file, 0-based, in order; None for all of them, in the reader's order.
         localiser: planes of its series point in three directions.
+        number: which of the file's ``stacks`` it is.
     """
 
     headers: tuple[Header, ...]
     label: str = ""
     frames: tuple[int, ...] | None = None
     localiser: bool = False
+    number: int = 0
 
     @property
     def notes(self) -> tuple[str, ...]:
         """What is noted of any of the files."""
-        return tuple(dict.fromkeys(note for header in self.headers for note in header.notes))
+        return tuple(dict.fromkeys(note for header in self.headers for note in header.notes[self.number]))
 
     @property
     def unfit(self) -> str | None:
         """Why the stack must not be scored, or None."""
-        return next((h.unfit for h in self.headers if h.unfit), fitness.PLANES if self.localiser else None)
+        reasons = [header.unfit[self.number] for header in self.headers]
+        return next((reason for reason in reasons if reason), fitness.PLANES if self.localiser else None)
 
     @property
     def n_slices(self) -> int:
@@ -152,18 +162,22 @@ def read_header(path: Path, file: BinaryIO | None = None) -> Header | None:
         frames = number_of_frames(ds)
         acquisitions = tuple(frame_stacks(ds, frames)) if frames > 1 else ()
         planes = [o for s in acquisitions for f in s.members if (o := orientation_of(ds, f)) is not None]
-        orientation = numbers(ds, "ImageOrientationPatient", 6) or (planes[0] if planes else None)
+        localiser = fitness.PLANES if fitness.is_localiser(planes) else None
+        parts = [s.members for s in acquisitions] or [(0,)]
+        plain = numbers(ds, "ImageOrientationPatient", 6)
         return Header(
             path=path,
             modality=str(ds.get("Modality") or "").strip().upper() or None,
             body_part=str(ds.get("BodyPartExamined") or "").strip().upper() or None,
             series=str(ds.get("SeriesInstanceUID") or ""),
+            subject=_subject(ds),
+            reference=str(ds.get("FrameOfReferenceUID") or ""),
             frames=frames,
             shape=(int(ds.Rows), int(ds.Columns)),
             place=_place(ds, path) if frames == 1 else None,
             stacks=acquisitions,
-            notes=fitness.notes(ds, orientation),
-            unfit=fitness.PLANES if fitness.is_localiser(planes) else fitness.unfit(ds),
+            notes=tuple(fitness.notes(ds, plain or orientation_of(ds, part[0]), part) for part in parts),
+            unfit=tuple(localiser or fitness.unfit(ds, part) for part in parts),
             identity=_identity(ds),
         )
 
@@ -187,10 +201,13 @@ def number_of_frames(ds: Dataset) -> int:
 def stacks(headers: Iterable[Header]) -> list[HeaderStack]:
     """Group files into acquisitions of parallel slices, each sorted by position: see `invad_med.readers.dicom.stacks`.
 
-    A stack shares folder, Series Instance UID and matrix size as well. The folder counts because it may carry the
-    label of a data set. Multi-frame files and files without geometry stand alone.
+    A stack shares folder, Series Instance UID, matrix size, patient, study, modality, body part, side and frame of
+    reference as well. The folder counts because it may carry the label of a data set; patient and study because a
+    Series Instance UID is at times given twice, by phantoms of one protocol or by a removal of identity. Multi-frame
+    files and files without geometry stand alone.
     """
     headers = list(headers)
+    references = _references(headers)
     planes: dict[tuple[Path, str], list[tuple[float, ...]]] = defaultdict(list)
     for header in headers:
         if header.orientation is not None and header.series:
@@ -200,13 +217,15 @@ def stacks(headers: Iterable[Header]) -> list[HeaderStack]:
     for header in sorted(headers, key=lambda h: h.path):
         alone = header.frames > 1 or header.place is None or not header.series
         key = header.path if alone else header.path.parent
-        groups[key, header.series, header.shape].append(header)
+        reference = references[header.path.parent, header.series, header.subject] and header.reference
+        groups[key, header.series, header.shape, header.subject, reference].append(header)
 
     result: list[HeaderStack] = []
     for group in groups.values():
         if group[0].frames > 1:
             several = len(group[0].stacks) > 1
-            result += [HeaderStack((group[0],), s.label, s.members if several else None) for s in group[0].stacks]
+            for number, s in enumerate(group[0].stacks):
+                result.append(HeaderStack((group[0],), s.label, s.members if several else None, number=number))
             continue
         places = [h.place for h in group if h.place is not None]
         if len(places) < len(group) or not group[0].series:
@@ -215,6 +234,25 @@ def stacks(headers: Iterable[Header]) -> list[HeaderStack]:
         localiser = series[group[0].path.parent, group[0].series]
         result += [HeaderStack(tuple(group[i] for i in s.members), s.label, None, localiser) for s in divide(places)]
     return result
+
+
+def _references(headers: Iterable[Header]) -> dict[tuple[Path, str, str], bool]:
+    """Return of every series whether its frames of reference divide it: not where most slices have one of their own.
+
+    A removal of identity that gives each file new UIDs leaves it so.
+    """
+    found: dict[tuple[Path, str, str], list[str]] = defaultdict(list)
+    for header in headers:
+        found[header.path.parent, header.series, header.subject].append(header.reference)
+    return {key: 2 * len(set(references)) <= len(references) for key, references in found.items()}
+
+
+def _subject(ds: Dataset) -> str:
+    """Return a digest of what one series is of: it can be compared and names nobody."""
+    patient = str(ds.get("PatientID") or ds.get("PatientName") or "").strip().casefold()
+    others = (ds.get(keyword) for keyword in ("StudyInstanceUID", "Modality", "BodyPartExamined", "Laterality"))
+    words = [patient, *(str(value or "").strip().casefold() for value in others)]
+    return hashlib.sha256("\0".join(words).encode("utf-8", "replace")).hexdigest()
 
 
 def _place(ds: Dataset, path: Path) -> Place | None:

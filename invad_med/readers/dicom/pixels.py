@@ -25,7 +25,7 @@ import numpy as np
 import pydicom
 from pydicom.dataset import Dataset
 from pydicom.pixels import apply_color_lut, apply_windowing, get_decoder, pixel_array
-from pydicom.uid import UID
+from pydicom.uid import UID, RLELossless
 
 from invad_med.data.slices import ReadError, Slice, Source, Unit
 from invad_med.files import digest_of
@@ -113,12 +113,27 @@ def _decoded(ds: Dataset, source: Source) -> tuple[list[_Frame], bytes | np.ndar
         if not syntax:
             raise ReadError("no Transfer Syntax UID (0002,0010), so the pixel data cannot be decoded")
         order = frames_of(ds, source, count)
+        _require_low_bits(ds, syntax)
     array = _pixel_array(ds, syntax)
     raw = [array] if count == 1 else list(array)
     if len(raw) != count:
         raise ReadError(f"pixel data holds {len(raw)} frames, the header says {count}")
     with reading("DICOM image"):
         return list(_frames(ds, raw, order)), pixels_of(ds, syntax, array), order
+
+
+def _require_low_bits(ds: Dataset, syntax: UID) -> None:
+    """Raise ReadError if values do not end at the lowest bit of their word, as old films do: no decoder moves them.
+
+    Codecs other than RLE store values, not words.
+    """
+    stored, high = ds.get("BitsStored"), ds.get("HighBit")
+    words = not syntax.is_encapsulated or syntax == RLELossless
+    if words and "PixelData" in ds and isinstance(stored, int) and isinstance(high, int) and high != stored - 1:
+        raise ReadError(
+            f"High Bit (0028,0102) is {high} with {stored} bits stored, so that values do not end at the lowest bit; "
+            f"store them with High Bit {stored - 1}"
+        )
 
 
 def _pixel_array(ds: Dataset, syntax: UID) -> np.ndarray:
@@ -174,7 +189,8 @@ def _grey(ds: Dataset, stored: np.ndarray, frame: int) -> tuple[np.ndarray, Unit
 
     unit: Unit = "stored"
     changed = bool(lut) or rescale not in (None, (1.0, 0.0))
-    if modality == "CT" and rescale and str(item.get("RescaleType") or "HU").strip().upper() in ("HU", "US"):
+    kind = str(item.get("RescaleType") or "HU").strip().upper()
+    if modality == "CT" and rescale and not lut and kind in ("HU", "US"):
         unit = "HU"  # Rescale Type may be left out if it is HU; "US" is "unspecified"
     elif int(ds.BitsStored) == 8 and not ds.get("PixelRepresentation") and not changed and modality not in _MEASURED:
         unit = "8bit"
@@ -224,9 +240,13 @@ def _palette(ds: Dataset, index: np.ndarray) -> np.ndarray:
 
 
 def _spacing(ds: Dataset, frame: int) -> tuple[float, float] | None:
-    """Return (row, column) spacing in mm: Pixel Spacing, else that at the detector, which magnification enlarges."""
+    """Return (row, column) spacing in mm: Pixel Spacing, else that at the detector, which magnification enlarges.
+
+    Pixel Aspect Ratio, vertical to horizontal size, is taken where neither is stated: it says what shape pixels have.
+    """
     places: list[tuple[Any, str]] = [(functional_group(ds, frame, "PixelMeasuresSequence"), "PixelSpacing")]
-    places += [(ds, k) for k in ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing")]
+    kinds = ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing", "PixelAspectRatio")
+    places += [(ds, keyword) for keyword in kinds]
     for place, keyword in places:
         try:
             row, column = (float(v) for v in place.get(keyword))

@@ -29,7 +29,7 @@ from invad_med.readers.dicom.sequences import blocks, layers, runs
 
 _Item = TypeVar("_Item")
 
-NOMINAL = ("echo", "echo_time", "time", "b", "inversion_time", "kernel", "component")
+NOMINAL = ("echo", "echo_time", "time", "b", "inversion_time", "kernel", "component", "side")
 OTHERS = ("image_type", "direction", "stack", "trigger", "frame_time", "flip", "repetition", "kvp", "sequence",
           "thickness")  # fmt: skip
 ORDERS = ("trigger", "acquisition", "acquired", "content", "number")
@@ -39,7 +39,7 @@ _MEASURED = {"echo_time", "b", "inversion_time", "repetition", "flip", "kvp", "t
 _WORDS = {"echo": "echo", "echo_time": "te", "time": "time", "b": "b", "inversion_time": "ti", "kernel": "kernel",
           "component": "part", "image_type": "type", "direction": "direction", "trigger": "trigger",
           "frame_time": "time", "flip": "flip", "repetition": "tr", "kvp": "kv", "sequence": "sequence",
-          "thickness": "thickness", "stack": "stack"}  # fmt: skip
+          "thickness": "thickness", "stack": "stack", "side": "side"}  # fmt: skip
 
 
 @dataclass(frozen=True)

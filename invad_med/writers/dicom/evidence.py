@@ -103,7 +103,7 @@ def evidence_of(pieces: Sequence[Slice], change: Callable[[Dataset], Dataset] | 
         change: applied to every header, such as the removal of identity.
 
     Raises:
-        Refused: never DICOM, or no UIDs to refer to.
+        Refused: never DICOM, no UIDs to refer to, or one for several images.
         ReadError: a header holds what cannot be decoded.
     """
     source = pieces[0].source
@@ -121,6 +121,8 @@ def evidence_of(pieces: Sequence[Slice], change: Callable[[Dataset], Dataset] | 
     for keyword in ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "SOPClassUID"):
         if not all(UID(str(ds.get(keyword) or "")).is_valid for ds in images):
             raise Refused(f"{keyword} of the source is missing or no UID, so that no object can refer to it")
+    if len({str(ds.SOPInstanceUID) for ds in images}) < len(images):
+        raise Refused("several images of the source share one SOP Instance UID, so that no object can refer to any")
     frames: tuple[int, ...] | None = None
     part: tuple[int, ...] | None = None
     if len(source.paths) == 1 and _framed(first):

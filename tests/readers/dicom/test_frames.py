@@ -134,3 +134,9 @@ def test_a_file_of_one_acquisition_is_one_source_of_all_frames(tmp_path):
     (source,) = scan(tmp_path).sources
     assert (source.frames, source.name, source.n_slices) == (None, "x", 3)
     assert marks(tmp_path) == [[100, 101, 102]]
+
+
+def test_frames_of_two_eyes_are_two_inputs(tmp_path):
+    side = {z: [item(FrameLaterality="L" if z < 10 else "R")] for z in range(0, 20, 5)}
+    write(tmp_path / "x.dcm", [(z, at(float(z), FrameAnatomySequence=s)) for z, s in side.items()])
+    assert {s.name: s.frames for s in scan(tmp_path).sources} == {"x-sidel": (0, 1), "x-sider": (2, 3)}

@@ -51,6 +51,13 @@ def pixels_of(folder):
 EIGHT = np.round(np.linspace(255, 0, 4096)).astype(int)
 
 
+@pytest.mark.parametrize(("stored", "high"), [(12, 15), (12, 13), (10, 7)])
+def test_values_that_do_not_end_at_the_lowest_bit_are_refused(stored, high, tmp_path):
+    write(tmp_path, RAMP << max(high + 1 - stored, 0), BitsStored=stored, HighBit=high)
+    with pytest.raises(ReadError, match=f"High Bit .* is {high} with {stored} bits stored"):
+        pixels_of(tmp_path)
+
+
 @pytest.mark.parametrize("packed", [False, True])
 def test_a_table_of_eight_bits_with_4096_entries(packed, tmp_path):
     write(tmp_path, VOILUTSequence=[table(EIGHT, 8, packed=packed)])
@@ -128,3 +135,8 @@ def test_a_big_endian_table(tmp_path):
     assert ds.file_meta.TransferSyntaxUID == ExplicitVRBigEndian
     ds.save_as(tmp_path / "x.dcm")
     np.testing.assert_array_equal(pixels_of(tmp_path).pixels, entries[np.clip(stored, 0, 4095)])
+
+
+def test_the_shape_of_pixels_is_known_without_their_size(tmp_path):
+    write(tmp_path, PixelSpacing=None, PixelAspectRatio=[2, 1])
+    assert pixels_of(tmp_path).spacing == (2.0, 1.0)

@@ -1,6 +1,7 @@
 """Every frame of every object lies where its slice lies, whatever the source, plane by plane."""
 
 import copy
+from dataclasses import replace
 
 import numpy as np
 import pydicom
@@ -201,4 +202,24 @@ def test_several_frames_at_one_position_are_refused_with_that_reason(tmp_path):
     assert not outcome.written
     assert {reason for _, reason in outcome.failed} == {
         "several slices or frames lie at one position, which no object can tell apart"
+    }
+
+
+def test_images_that_share_one_sop_instance_uid_are_not_referred_to(tmp_path):
+    source = series(tmp_path / "in", 3, lambda k: dict(SOPInstanceUID="1.2.3.4"))
+    outcome, objects = write(tmp_path / "out", source)
+    assert not objects
+    assert {reason for _, reason in outcome.failed} == {
+        "several images of the source share one SOP Instance UID, so that no object can refer to any"
+    }
+
+
+def test_an_overlay_is_named_after_its_own_slice(tmp_path):
+    source = series(tmp_path / "in", 4)
+    result = result_of(source)
+    part = replace(result, predictions=result.predictions[1:], pieces=result.pieces[1:])
+    outcome = DicomWriter(tmp_path / "out", ("overlay",))(part)
+    named_after = {path.name: pydicom.dcmread(path).ImagePositionPatient[2] for path in outcome.written}
+    assert named_after == {
+        f"overlay_s{k:03d}.dcm": pydicom.dcmread(source.paths[k]).ImagePositionPatient[2] for k in (1, 2, 3)
     }
