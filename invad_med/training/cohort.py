@@ -120,6 +120,7 @@ def read_cohort(
     normal = _groups(dataset, "train")
     if not normal:
         raise ValueError(f"{dataset_dir} has no normal image in its train split")
+    _warn_of_unknown(dataset)
     order = _seeded(normal, seed)
     chosen = _take(order[:-1], normal, held_out_fraction * _count(normal))  # at least one group is left to learn from
     held_out = _groups(dataset, "valid")
@@ -152,6 +153,18 @@ def read_cohort(
         tuple(sorted(item.image for item in dataset.items if item.split == "valid" and item.label)),
         division,
     )
+
+
+def _warn_of_unknown(dataset: BmadDataset) -> None:
+    """Say how many images no patient is known of, where patients of others are."""
+    known = [item.group is not None for item in dataset.items if item.split != "test" and not item.label]
+    if any(known) and not all(known):
+        logger.warning(
+            "manifest.csv names no patient of %d of %d normal images: each counts as a patient of its own, so that a "
+            "patient's images may be learnt from and calibrate as well",
+            known.count(False),
+            len(known),
+        )
 
 
 def _groups(dataset: BmadDataset, split: str) -> dict[str, Sequence[Path]]:

@@ -64,6 +64,13 @@ def test_many_images_choose_the_weights_or_calibrate_by_whole_patients(large, ca
     assert len(half.selection) == 44 and half.train == cohort.train and half.held_out == cohort.held_out
 
 
+def test_images_without_a_patient_among_others_are_said(small, caplog):
+    manifest = small / "manifest.csv"
+    manifest.write_text(manifest.read_text().replace("train,good,t000,train-0\n", ""))
+    read_cohort(small)
+    assert "manifest.csv names no patient of 1 of 24 normal images" in caplog.text
+
+
 def test_few_images_do_both_and_it_is_said(small, large, caplog):
     caplog.set_level(logging.INFO)
     cohort = read_cohort(small)
