@@ -45,7 +45,7 @@ from invad_med.data.bmad_folders import (
     unread_files,
 )
 from invad_med.data.identity import Identity, identify
-from invad_med.data.masks import is_lossy
+from invad_med.data.masks import is_lossy, upright_size
 from invad_med.data.modalities import Modality, how_to_state
 from invad_med.data.published_sets import PublishedSet
 
@@ -356,12 +356,11 @@ class _Reader:
         anomalous = sum(item.split == "train" and item.label == 1 for item in dataset.items)
         if anomalous:
             self.notes.append(f"train holds {anomalous} Ungood images: train on good_only")
-        unnamed = [item.image.name for item in dataset.items if item.group is None]
+        unnamed = [item for item in dataset.items if item.group is None]
         if self.grouped and unnamed:
             self.notes.append(
-                f"manifest.csv names no patient of {len(unnamed)} images, the first: {unnamed[0]}; each counts as a "
-                "patient of its own, so that images of one may be learnt from and measured on: complete it, or check "
-                "its columns split and class"
+                f"manifest.csv names no patient of {len(unnamed)} images: each counts as a patient of its own, so that "
+                "images of one may be learnt from and measured on; complete it, or check its columns split and class"
             )
         where: dict[str, set[str]] = defaultdict(set)
         for item in dataset.items:
@@ -376,7 +375,7 @@ def _header(path: Path) -> tuple[tuple[int, int] | None, bool]:
     """(width, height), and whether it is lossy; None if unreadable, which is for `python -m data_prep check` to say."""
     try:
         with Image.open(path) as image:
-            return image.size, is_lossy(image)
+            return upright_size(image), is_lossy(image)
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
         return None, False
 

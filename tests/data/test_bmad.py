@@ -319,7 +319,7 @@ def test_a_manifest_is_read_however_it_is_spelt(tmp_path, spelling):
     (found,) = read_tree(tmp_path)
     assert {i.image.stem for i in found.items if i.group == "P1"} == {"e", "j"}
     assert any("1 groups (patients) are in more than one split" in n for n in found.notes)
-    assert any(n.startswith("manifest.csv names no patient of 9 images, the first: ") for n in found.notes)
+    assert any(n.startswith("manifest.csv names no patient of 9 images: ") for n in found.notes)
 
 
 def test_a_manifest_without_patients_is_noted(tmp_path):

@@ -92,6 +92,18 @@ def test_which_file_serves_which_modality(tmp_path):
         model_files(elsewhere, models)
 
 
+def test_a_file_called_as_another_models_is_refused(tmp_path, caplog):
+    save_model(tmp_path / "model.pt", modality="brain")
+    save_model(tmp_path / "brain.pt", modality="brain")
+    save_model(tmp_path / "liver.pt", modality="chest")
+    save_model(tmp_path / "resc.pt")  # states none, as of version 0.1
+    files = ModelFiles.in_folder(tmp_path)
+    assert "model.pt and" in caplog.text and "brain.pt are both for brain: the first is used" in caplog.text
+    assert files["brain"].name == "model.pt" and files["resc"].name == "resc.pt"
+    with pytest.raises(ValueError, match=r"liver\.pt is called as a model for liver, but was trained for chest"):
+        files["liver"]
+
+
 def test_each_image_is_scored_by_its_own_model(tmp_path):
     for name in ("brain", "chest"):
         save_model(tmp_path / f"{name}.pt", modality=name)

@@ -13,7 +13,9 @@ import pytest
 import SimpleITK as sitk
 import torch
 from dicom_results import LIMIT, make_dx, make_enhanced_mr, make_series, named, result_of
+from highdicom.sr import CodedConcept
 from PIL import Image
+from pydicom.dataset import Dataset
 from pydicom.uid import RLELossless
 
 from invad_med.data.modalities import find_modality
@@ -344,6 +346,40 @@ def test_anonymous_objects_hold_no_identity(tmp_path, caplog, capfd):
     assert len(studies) == 1
     printed = capfd.readouterr()
     assert SECRET not in caplog.text + printed.out + printed.err
+
+
+def test_codes_of_people_and_places_do_not_survive(tmp_path):
+    ds = pydicom.dcmread(named("CT_small.dcm"))
+    person, who = CodedConcept(SECRET, "99HOSPITAL", f"Dr {SECRET}"), Dataset()
+    who.PersonIdentificationCodeSequence = [person]
+    for keyword in ("OperatorIdentificationSequence", "PerformingPhysicianIdentificationSequence"):
+        setattr(ds, keyword, [who])
+    for keyword in ("InstitutionCodeSequence", "EthnicGroupCodeSequence", "ScheduledStationNameCodeSequence"):
+        setattr(ds, keyword, [person])
+    ds.PatientBodyMassIndex, ds.DataSetTrailingPadding = "31.4159", SECRET.encode()
+    ds.AnatomicRegionSequence = [CodedConcept("69536005", "SCT", "Head")]
+    ds.save_as(tmp_path / "x.dcm")
+    (source,) = scan(tmp_path / "x.dcm").sources
+    outcome, objects = write(tmp_path / "out", source, anonymize=True)
+    assert outcome.failed == []
+    for path in outcome.written:
+        assert all(word not in path.read_bytes() for word in (SECRET.encode(), b"31.4159")), path.name
+    assert objects["overlay.dcm"].AnatomicRegionSequence[0].CodeValue == "69536005"
+
+
+@pytest.mark.parametrize("signed", [0, 1])
+def test_overlays_in_spare_bits_of_pixels_do_not_survive(tmp_path, signed):
+    ds = pydicom.dcmread(named("CT_small.dcm"))
+    low = -2048 if signed else 0
+    values = np.random.default_rng(0).integers(low, low + 4096, (ds.Rows, ds.Columns)).astype("<i2")
+    ds.BitsStored, ds.HighBit, ds.PixelRepresentation = 12, 11, signed
+    ds.PixelData = ((values & 0x0FFF) | 0x5000).astype("<i2").tobytes()  # a name may be drawn in bits 12 and 14
+    ds.save_as(tmp_path / "x.dcm")
+    (source,) = scan(tmp_path / "x.dcm").sources
+    _, objects = write(tmp_path / "anonymous", source, kinds=["overlay"], anonymize=True)
+    np.testing.assert_array_equal(np.frombuffer(objects["overlay.dcm"].PixelData, "<i2").reshape(values.shape), values)
+    _, objects = write(tmp_path / "named", source, kinds=["overlay"])
+    assert objects["overlay.dcm"].PixelData == ds.PixelData
 
 
 def test_burned_in_text_is_not_called_anonymous(tmp_path):
