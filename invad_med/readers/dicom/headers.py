@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections import defaultdict
 from collections.abc import Iterable
@@ -33,7 +34,7 @@ _NOT_IMAGES = {SegmentationStorage, ParametricMapStorage, RTDoseStorage}  # have
 _TAGS = [
     "SOPClassUID", "Modality", "BodyPartExamined", "SeriesInstanceUID", "InstanceNumber",
     "ImageOrientationPatient", "ImagePositionPatient", "Rows", "Columns", "NumberOfFrames",
-    "PatientName", "PatientID", "OtherPatientIDs",
+    "PatientName", "PatientID", "OtherPatientIDs", "StudyInstanceUID",
     "PixelSpacing", "SliceThickness", "ImageType", "AcquisitionNumber", "AcquisitionDate", "AcquisitionTime",
     "AcquisitionDateTime", "ContentDate", "ContentTime", "EchoNumbers", "EchoTime", "TemporalPositionIdentifier",
     "TriggerTime", "DiffusionBValue", "DiffusionGradientOrientation", "InversionTime", "FlipAngle", "RepetitionTime",
@@ -64,6 +65,7 @@ class Header:
         notes: sentences for the table, see `invad_med.readers.dicom.fitness`.
         unfit: why it must not be scored, or None.
         identity: parts of the patient's name and IDs, in lower case; no output may be named by them.
+        owner: digest of Patient ID (0010,0020) and Study Instance UID (0020,000D).
     """
 
     path: Path
@@ -77,6 +79,7 @@ class Header:
     notes: tuple[str, ...]
     unfit: str | None
     identity: frozenset[str]
+    owner: str
 
     @property
     def orientation(self) -> tuple[float, ...] | None:
@@ -165,6 +168,7 @@ def read_header(path: Path, file: BinaryIO | None = None) -> Header | None:
             notes=fitness.notes(ds, orientation),
             unfit=fitness.PLANES if fitness.is_localiser(planes) else fitness.unfit(ds),
             identity=_identity(ds),
+            owner=_owner(ds),
         )
 
 
@@ -187,8 +191,9 @@ def number_of_frames(ds: Dataset) -> int:
 def stacks(headers: Iterable[Header]) -> list[HeaderStack]:
     """Group files into acquisitions of parallel slices, each sorted by position: see `invad_med.readers.dicom.stacks`.
 
-    A stack shares folder, Series Instance UID and matrix size as well. The folder counts because it may carry the
-    label of a data set. Multi-frame files and files without geometry stand alone.
+    A stack shares folder, patient, study, Series Instance UID and matrix size as well. The folder counts because it
+    may carry the label of a data set; patient and study because copied files may keep the UID of another's series.
+    Multi-frame files and files without geometry stand alone.
     """
     headers = list(headers)
     planes: dict[tuple[Path, str], list[tuple[float, ...]]] = defaultdict(list)
@@ -200,7 +205,7 @@ def stacks(headers: Iterable[Header]) -> list[HeaderStack]:
     for header in sorted(headers, key=lambda h: h.path):
         alone = header.frames > 1 or header.place is None or not header.series
         key = header.path if alone else header.path.parent
-        groups[key, header.series, header.shape].append(header)
+        groups[key, header.owner, header.series, header.shape].append(header)
 
     result: list[HeaderStack] = []
     for group in groups.values():
@@ -266,6 +271,11 @@ def _integer(ds: Dataset, keyword: str, strict: bool = False) -> int | None:
         if strict:
             raise ReadError(f"{keyword} is not a whole number") from None
         return None
+
+
+def _owner(ds: Dataset) -> str:
+    told = "\0".join(str(ds.get(keyword) or "").strip() for keyword in ("PatientID", "StudyInstanceUID"))
+    return hashlib.sha256(told.encode("utf-8", "surrogateescape")).hexdigest()
 
 
 def _identity(ds: Dataset) -> frozenset[str]:

@@ -103,7 +103,7 @@ def evidence_of(pieces: Sequence[Slice], change: Callable[[Dataset], Dataset] | 
         change: applied to every header, such as the removal of identity.
 
     Raises:
-        Refused: never DICOM, or no UIDs to refer to.
+        Refused: never DICOM, or no UIDs to refer to, or one for two files.
         ReadError: a header holds what cannot be decoded.
     """
     source = pieces[0].source
@@ -121,6 +121,8 @@ def evidence_of(pieces: Sequence[Slice], change: Callable[[Dataset], Dataset] | 
     for keyword in ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "SOPClassUID"):
         if not all(UID(str(ds.get(keyword) or "")).is_valid for ds in images):
             raise Refused(f"{keyword} of the source is missing or no UID, so that no object can refer to it")
+    if len({str(ds.SOPInstanceUID) for ds in images}) < len(images):
+        raise Refused("files of the source share a SOP Instance UID, so that no object can tell which it refers to")
     frames: tuple[int, ...] | None = None
     part: tuple[int, ...] | None = None
     if len(source.paths) == 1 and _framed(first):
@@ -132,7 +134,8 @@ def evidence_of(pieces: Sequence[Slice], change: Callable[[Dataset], Dataset] | 
             _keep(first, part)
 
     planes = tuple(s.plane for s in slices if s.plane is not None)
-    known = len(planes) == len(slices) and all(UID(str(i.get("FrameOfReferenceUID") or "")).is_valid for i in images)
+    spaces = {UID(str(i.get("FrameOfReferenceUID") or "")) for i in images}
+    known = len(planes) == len(slices) and len(spaces) == 1 and next(iter(spaces)).is_valid
     for image in images:
         if frames is not None:
             _share(image)

@@ -348,6 +348,44 @@ def test_anonymous_objects_hold_no_identity(tmp_path, caplog, capfd):
     assert SECRET not in caplog.text + printed.out + printed.err
 
 
+def resaved(folder, change):
+    """Write a series whose slices ``change(ds, k)`` alters."""
+    make_series(folder, np.zeros((4, 20, 24)))
+    for k, path in enumerate(sorted(folder.iterdir())):
+        ds = pydicom.dcmread(path)
+        change(ds, k)
+        ds.save_as(path)
+    (source,) = scan(folder).sources
+    return source
+
+
+def test_files_that_share_an_instance_uid_are_not_referred_to(tmp_path):
+    def change(ds, k):
+        ds.SOPInstanceUID = ds.file_meta.MediaStorageSOPInstanceUID = f"1.2.3.{k // 2}"
+
+    outcome, objects = write(tmp_path / "out", resaved(tmp_path / "in", change))
+    assert not objects and all("share a SOP Instance UID" in reason for _, reason in outcome.failed)
+
+
+def test_slices_of_two_frames_of_reference_are_not_placed_together(tmp_path):
+    outcome, objects = write(
+        tmp_path / "out", resaved(tmp_path / "in", lambda ds, k: setattr(ds, "FrameOfReferenceUID", f"1.2.3.{k // 2}"))
+    )
+    refused = {str(kind): reason for kind, reason in outcome.failed}
+    assert set(refused) == {"parametric_map", "segmentation", "blending"}
+    assert "no common frame of reference" in refused["segmentation"] and "report.dcm" in objects
+
+
+@pytest.mark.parametrize(("sides", "stated"), [("LLLL", "L"), ("LLRR", "")])
+def test_a_side_is_stated_where_all_slices_agree(tmp_path, sides, stated):
+    def change(ds, k):
+        ds.Laterality = sides[k]
+
+    _, objects = write(tmp_path / "out", resaved(tmp_path / "in", change))
+    for name in ("parametric_map.dcm", "presentation_state.dcm", "secondary_capture.dcm"):
+        assert objects[name].Laterality == stated, name
+
+
 def test_codes_of_people_and_places_do_not_survive(tmp_path):
     ds = pydicom.dcmread(named("CT_small.dcm"))
     person, who = CodedConcept(SECRET, "99HOSPITAL", f"Dr {SECRET}"), Dataset()
