@@ -9,6 +9,7 @@ What has to be resampled is, with SimpleITK: labels that lie on another grid tha
 
 from __future__ import annotations
 
+import filecmp
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -189,6 +190,20 @@ def find_niftis(source: Path) -> list[Path]:
     if not source.is_dir():
         raise PrepError(f"{source} is not a folder")
     return sorted(p for p in source.rglob("*") if p.name.endswith(nifti.SUFFIXES) and not p.name.startswith("."))
+
+
+def niftis_by_name(source: Path) -> dict[str, Path]:
+    """Return the NIfTI files below a folder by name without ending.
+
+    Raises:
+        PrepError: it is no folder; two files of one name that differ, so that a label may be another image's.
+    """
+    files: dict[str, Path] = {}
+    for path in find_niftis(source):
+        first = files.setdefault(stem(path), path)
+        if first is not path and not filecmp.cmp(first, path, shallow=False):
+            raise PrepError(f"{first} and {path} have one name and differ: put one of them elsewhere, or rename it")
+    return files
 
 
 def _read(path: Path) -> list[Slice]:
