@@ -25,7 +25,7 @@ SERIES = Series("overlay", 1, "Anomaly overlay")
 
 
 def write_overlay(author: Author, folder: Path) -> list[Path]:
-    """Write one object per source file, ``<folder>/overlay[_sNNN].dcm``.
+    """Write one object per source file, ``<folder>/overlay[_sNNN].dcm``, numbered as the table's slices.
 
     Args:
         author: of the result.
@@ -50,7 +50,8 @@ def write_overlay(author: Author, folder: Path) -> list[Path]:
         pixels = bytes(ds.PixelData)
         group = _free_group(ds)
         _add_plane(ds, group, planes)
-        name = f"overlay_s{number:03d}.dcm" if len(evidence.stored) > 1 else "overlay.dcm"
+        several = len(author.result.source.paths) > 1
+        name = f"overlay_s{author.result.predictions[number].index:03d}.dcm" if several else "overlay.dcm"
 
         def check(read: Dataset, group: int = group, planes: np.ndarray = planes, pixels: bytes = pixels) -> None:
             same(read.overlay_array(group).reshape(planes.shape).astype(bool), planes)

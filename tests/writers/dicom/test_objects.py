@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -357,6 +358,22 @@ def resaved(folder, change):
         ds.save_as(path)
     (source,) = scan(folder).sources
     return source
+
+
+@pytest.mark.parametrize("kept", [(0, 2, 3), (2,)])
+def test_overlays_are_numbered_as_the_slices_of_the_table_are(tmp_path, kept):
+    source, _ = make_series(tmp_path / "in", np.zeros((4, 20, 24)))
+    whole = result_of(source)
+    part = replace(
+        whole, predictions=tuple(whole.predictions[k] for k in kept), pieces=tuple(whole.pieces[k] for k in kept)
+    )
+    outcome = DicomWriter(tmp_path / "out", ["overlay", "report"])(part)
+    assert {p.name for p in outcome.written} == {"report.dcm", *(f"overlay_s{k:03d}.dcm" for k in kept)}
+    for k in kept:
+        ds = pydicom.dcmread(next(p for p in outcome.written if p.name == f"overlay_s{k:03d}.dcm"))
+        origin = pydicom.dcmread(source.paths[k])
+        assert ds.ImagePositionPatient == origin.ImagePositionPatient
+        assert ds.SourceImageSequence[kept.index(k)].ReferencedSOPInstanceUID == origin.SOPInstanceUID
 
 
 def test_files_that_share_an_instance_uid_are_not_referred_to(tmp_path):
