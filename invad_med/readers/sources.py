@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import threading
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -176,9 +177,17 @@ def _stated_modality(path: Path, base: Path) -> str | None:
 
 
 def _named(found: Iterable[tuple[Source, str]]) -> list[Source]:
-    """Make names unique also where upper and lower case are one: by the file's ending, else by a number."""
+    """Make names unique also where upper and lower case are one: by the file's ending, else by a number.
+
+    A name that another source's slices would go by (``a_s001``, beside a stack ``a``) counts as taken.
+    """
     ordered = sorted(found, key=lambda f: (f[0].name, f[1], f[0].paths))
     count = Counter(source.name.casefold() for source, _ in ordered)
+    stacks = {source.name.casefold(): source.n_slices for source, _ in ordered if source.n_slices > 1}
+    for name in list(count):
+        slice_of = re.fullmatch(r"(.+)_s(\d{3,})", name)
+        if slice_of and int(slice_of[2]) < stacks.get(slice_of[1], 0):
+            count[name] += 1
     taken: set[str] = {name for name, n in count.items() if n == 1}
     result = []
     for source, ending in ordered:
