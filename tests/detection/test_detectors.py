@@ -49,6 +49,15 @@ def test_what_no_preset_builds_must_be_given_again(tmp_path):
     torch.testing.assert_close(again.host.denoiser.layer.weight, detector.host.denoiser.layer.weight)
 
 
+def test_a_checkpoint_of_a_training_that_diverged_is_refused(tmp_path):
+    detector = save_model(tmp_path / "model.pt")
+    torch.save(
+        detector.state_dict() | {"calibration.reference": torch.tensor([1.0, float("nan")])}, tmp_path / "nan.pt"
+    )
+    with pytest.raises(ValueError, match=r"nan\.pt is calibrated with NaN or infinite values"):
+        load_detector(tmp_path / "nan.pt")
+
+
 def test_an_unknown_host_or_field_is_named(tmp_path):
     detector = save_model(tmp_path / "model.pt")
     for change, message in (
