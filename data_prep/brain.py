@@ -21,7 +21,7 @@ from typing import Any
 from data_prep import cli
 from data_prep.layout import Case, Picture, PrepError, Report, build, run_all
 from data_prep.splits import assign, shuffled, spread
-from data_prep.volumes import find_niftis, imsave, read_labels, read_volume, stem, stored_volume, to_8bit
+from data_prep.volumes import imsave, niftis_by_name, read_labels, read_volume, stored_volume, to_8bit
 from invad_med.data.modalities import all_modalities
 
 SHARES = {"train": 0.6, "valid": 0.1, "test": 0.3}  # of patients, recipe clean
@@ -102,7 +102,7 @@ def prepare(
 
 def find(source: Path) -> tuple[dict[str, tuple[Path, Path]], list[str]]:
     """Find patients: id -> (FLAIR, segmentation), and what is missing."""
-    files = {stem(path): path for path in find_niftis(source)}
+    files = niftis_by_name(source)
     patients, problems = {}, []
     for name in sorted(files):
         if name.endswith("_flair"):
@@ -178,4 +178,4 @@ def _make_clean(case: Case) -> Iterator[Picture]:
     assert volume.labels is not None
     for split, kind, z in case.parameters["slices"]:
         image, mask = to_8bit(volume.slices[z], all_modalities()["brain"], volume.labels[z])
-        yield Picture(split, kind, f"{name}_{z:03d}", image, mask, name.split("_")[-1], f"{name}_flair", z)
+        yield Picture(split, kind, f"{name}_{z:03d}", image, mask, name, f"{name}_flair", z)

@@ -17,6 +17,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from invad_med.data.bmad import BmadDataset, TreeProblem, inspect_tree
+from invad_med.data.copies import notes_on_copies
 from invad_med.data.masks import read_mask
 
 
@@ -87,6 +88,8 @@ def _opened(dataset: BmadDataset, workers: int, progress: bool) -> BmadDataset:
         odd = [i.mask for i in dataset.items if i.mask and i.label == label and marked[i.mask] is is_marked]
         if odd:
             notes.append(f"{len(odd)} {text}, the first: {odd[0]}")
+    for sentence, images in notes_on_copies(dataset).items():
+        notes.append(f"{sentence}; the first: {', '.join(map(str, images[0]))}")
     return replace(dataset, problems=dataset.problems + broken, notes=dataset.notes + tuple(notes))
 
 

@@ -278,7 +278,7 @@ def _choose(case: Case, source: Source, pieces: list[Slice], labels: np.ndarray 
 def _labels(source: Source, pieces: list[Slice], mask: Path) -> np.ndarray:
     """Read a mask on the grid of its image, (N, H, W) bool, or say why it does not fit."""
     shape = (len(pieces), *pieces[0].pixels.shape[:2])
-    labels = read_marks(mask)[None] if source.kind == "raster" else mask_volume(source, mask)
+    labels = read_marks(mask)[None] if source.kind == "raster" else mask_volume(pieces, mask)
     if labels.shape != shape:
         raise PrepError(f"{mask} is of {labels.shape}, its image {source.paths[0]} of {shape} (slices, rows, columns)")
     if source.n_slices > 1 and labels.all():

@@ -27,7 +27,7 @@ import numpy as np
 from data_prep import cli
 from data_prep.layout import Case, Picture, PrepError, Report, build, run_all
 from data_prep.splits import apart, assign, shuffled, spread
-from data_prep.volumes import find_niftis, imsave, read_volume, stem, stored_volume, to_8bit
+from data_prep.volumes import imsave, niftis_by_name, read_volume, stored_volume, to_8bit
 from invad_med.data.modalities import all_modalities
 
 SHARES = {"train": 0.5, "valid": 0.1, "test": 0.4}  # of LiTS patients, recipe clean
@@ -102,7 +102,7 @@ def prepare(
 
 def find(source: Path) -> tuple[dict[str, tuple[Path, Path]], list[str]]:
     """Find volumes: ``btcv0001`` or ``lits000`` -> (image, label), and what is missing."""
-    files = {stem(path): path for path in find_niftis(source)}
+    files = niftis_by_name(source)
     volumes, problems = {}, []
     for name in sorted(files):
         for pattern, partner, label in (
@@ -111,7 +111,9 @@ def find(source: Path) -> tuple[dict[str, tuple[Path, Path]], list[str]]:
         ):
             if match := re.fullmatch(pattern, name):
                 other = files.get(label.format(match[1]))
-                if other is None:
+                if partner.format(int(match[1])) in volumes:
+                    problems.append(f"{files[name]} has the number of another volume")
+                elif other is None:
                     problems.append(f"{files[name]} has no {label.format(match[1])}.nii.gz")
                 else:
                     volumes[partner.format(int(match[1]))] = (files[name], other)

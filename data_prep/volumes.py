@@ -9,6 +9,8 @@ What has to be resampled is, with SimpleITK: labels that lie on another grid tha
 
 from __future__ import annotations
 
+import filecmp
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,8 +25,14 @@ from invad_med.data.slices import ReadError, Slice, Source
 from invad_med.data.transforms import to_unit
 from invad_med.readers import nifti
 from invad_med.readers.dicom.headers import read_header
+from invad_med.readers.dicom.planes import affine_of
+from invad_med.readers.dicom.stored import planes_of
 
 _AXIAL = (1, 0, 0, 0, 1, 0)
+_PLACELESS = (
+    "states no place in space (its header is what programs write by default), so that nothing says how image and mask "
+    "lie to each other: save it with its partner's header"
+)
 
 
 @dataclass(frozen=True)
@@ -51,11 +59,14 @@ def read_labels(label: Path, image: Path) -> np.ndarray:
     """Read a label volume on the grid of its image: (N, H, W) float32, unrounded, slices as `read_volume` gives them.
 
     Raises:
-        PrepError: it cannot be read, holds values that are not finite, or has nothing where the image is.
+        PrepError: it cannot be read, holds values that are not finite, states no place although its grid is another
+            than the image's, or has less than half of what it marks where the image is.
     """
     (affine, shape), (own, own_shape) = _grid(image), _grid(label)
     if shape == own_shape and np.allclose(affine, own, atol=1e-2):
         return _values(label)
+    if _is_placeless(label) or not _states_orientation(image):
+        raise PrepError(f"{label if _is_placeless(label) else image} {_PLACELESS}")
     _refuse_not_finite(label)
     try:
         moving = sitk.ReadImage(str(label), sitk.sitkFloat32)
@@ -63,25 +74,61 @@ def read_labels(label: Path, image: Path) -> np.ndarray:
     except RuntimeError as error:
         raise PrepError(f"{label} cannot be put on the grid of {image}: {str(error).splitlines()[-1]}") from None
     voxels = sitk.GetArrayFromImage(still).transpose(2, 1, 0)
-    if not voxels.any() and sitk.GetArrayViewFromImage(moving).any():
-        raise PrepError(f"{label} marks nothing where {image} is: their positions in space do not match")
+    found, marked = (
+        np.count_nonzero(sitk.GetArrayViewFromImage(grid)) * float(np.prod(grid.GetSpacing()))
+        for grid in (still, moving)
+    )  # mm3
+    if found < 0.5 * marked:
+        much = f"only {found / marked:.0%} of what it marks" if found else "nothing"
+        raise PrepError(f"{label} marks {much} where {image} is: their positions in space do not match")
     return nifti.to_display(nifti.load(image), voxels.reshape(shape))
 
 
-def mask_volume(source: Source, mask: Path) -> np.ndarray:
+def mask_volume(pieces: Sequence[Slice], mask: Path) -> np.ndarray:
     """Read the NIfTI mask of a NIfTI or DICOM volume: (N, H, W) bool, slices as the reader gives the volume's.
 
     Marked is what is not 0 in the file, whatever its type: 1, 255, 65535, -1, 0.5.
 
+    Args:
+        pieces: all slices of the volume.
+        mask: the file.
+
     Raises:
-        PrepError: it cannot be read; the volume is DICOM and not axial, so that its slices are no NIfTI's slices.
+        PrepError: it cannot be read; it does not lie where the volume does; the volume is DICOM and not axial, so that
+            its slices are no NIfTI's slices.
     """
+    source = pieces[0].source
     if source.kind == "nifti":
         return read_labels(mask, source.paths[0]) != 0
     headers = [read_header(path) for path in (source.paths[0], source.paths[-1])]
     if any(h is None or h.orientation is None or not np.allclose(h.orientation, _AXIAL, atol=0.02) for h in headers):
         raise PrepError(f"{source.paths[0].parent} is not an axial series: its mask cannot be told slice by slice")
-    return _values(mask) != 0
+    labels = _values(mask) != 0
+    if labels.shape == (len(pieces), *pieces[0].pixels.shape[:2]):  # of another size: for the caller to say
+        _require_place(pieces, mask)
+    return labels
+
+
+def _require_place(pieces: Sequence[Slice], mask: Path) -> None:
+    """Raise PrepError unless a mask of a DICOM volume's size lies where the volume does, to half a voxel."""
+    planes = planes_of(pieces)
+    if planes is None:
+        return  # the series states no place
+    affine = nifti.display_affine(nifti.load(mask))
+    rows, columns = pieces[0].pixels.shape[:2]
+    for index, plane in enumerate(planes):
+        if plane is None:
+            continue
+        for row, column in ((0, 0), (0, columns - 1), (rows - 1, 0), (rows - 1, columns - 1)):
+            meant = affine_of(plane, 1.0) @ [column, row, 0, 1]
+            off = float(np.abs(affine @ [column, row, index, 1] - meant).max())
+            if off > 0.5 * max(plane.spacing):
+                if _is_placeless(mask):
+                    raise PrepError(f"{mask} {_PLACELESS}")
+                raise PrepError(
+                    f"{mask} lies elsewhere than the series in {pieces[0].source.paths[0].parent}: corners of slice "
+                    f"{index} are {off:.1f} mm apart; save it on the grid of that series"
+                )
 
 
 def slice_distance(source: Source) -> float | None:
@@ -145,6 +192,20 @@ def find_niftis(source: Path) -> list[Path]:
     return sorted(p for p in source.rglob("*") if p.name.endswith(nifti.SUFFIXES) and not p.name.startswith("."))
 
 
+def niftis_by_name(source: Path) -> dict[str, Path]:
+    """Return the NIfTI files below a folder by name without ending.
+
+    Raises:
+        PrepError: it is no folder; two files of one name that differ, so that a label may be another image's.
+    """
+    files: dict[str, Path] = {}
+    for path in find_niftis(source):
+        first = files.setdefault(stem(path), path)
+        if first is not path and not filecmp.cmp(first, path, shallow=False):
+            raise PrepError(f"{first} and {path} have one name and differ: put one of them elsewhere, or rename it")
+    return files
+
+
 def _read(path: Path) -> list[Slice]:
     try:
         source = Source("nifti", (path,), stem(path), nifti.count_slices(path))
@@ -177,6 +238,17 @@ def _grid(path: Path) -> tuple[np.ndarray, tuple[int, ...]]:
     if len(image.shape) < 3:
         raise PrepError(f"{path} has shape {image.shape}; a volume with three axes is expected")
     return np.asarray(image.affine), tuple(image.shape[:3])
+
+
+def _states_orientation(path: Path) -> bool:
+    header = nifti.load(path).header
+    return bool(int(header["qform_code"]) or int(header["sform_code"]))
+
+
+def _is_placeless(path: Path) -> bool:
+    """Whether a header states no orientation, or voxels of 1 mm that begin at 0, as of arrays saved without a place."""
+    affine = np.asarray(nifti.load(path).affine)
+    return not _states_orientation(path) or np.allclose(np.abs(affine), np.eye(4), rtol=0, atol=1e-6)
 
 
 def _square(pixels: np.ndarray, spacing: tuple[float, float], interpolator: int) -> np.ndarray:

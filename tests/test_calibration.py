@@ -130,6 +130,15 @@ def test_scores_of_another_grid_are_withheld(calibration):
         Calibration(4).load_state_dict(state)
 
 
+@pytest.mark.parametrize("which", [0, 1])
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_what_is_not_finite_calibrates_nothing(which, value):
+    parts = [normals(20, 0), normals(9, 1)]
+    parts[which][3, 1, 2, 2] = value
+    with pytest.raises(ValueError, match=f"{('z_train', 'z_held_out')[which]} is not finite"):
+        Calibration(4).fit(*parts, GRID)
+
+
 def test_bad_input_is_named():
     with pytest.raises(ValueError, match=r"z_held_out has shape \(0, 4, 6, 6\)"):
         Calibration(4).fit(normals(5, 0), normals(5, 0)[:0], GRID)

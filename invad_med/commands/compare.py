@@ -39,8 +39,8 @@ def compare_runs(run_a: str | Path, run_b: str | Path, score: str = "calibrated"
         with np.load(file_a) as a, np.load(file_b) as b:
             if str(a["cohort"]) != str(b["cohort"]):
                 raise ValueError(
-                    f"{file_a.parent.name}: the runs differ in images, groups, split or draws and cannot be paired; "
-                    "evaluate both with the same data, --split, --resamples and --seed"
+                    f"{file_a.parent.name}: the runs differ in images, masks, groups, split or draws and cannot be "
+                    "paired; evaluate both with the same data, --split, --resamples and --seed"
                 )
             for key in a.files:
                 kind, _, name = key.partition("/")

@@ -28,9 +28,11 @@ from PIL import Image
 
 from invad_med.data.bmad_folders import (
     DIALECTS,
+    GROUP_COLUMNS,
     SPLITS,
     Folder,
     GroupKey,
+    ManifestError,
     Split,
     children,
     composed,
@@ -43,11 +45,14 @@ from invad_med.data.bmad_folders import (
     unread_files,
 )
 from invad_med.data.identity import Identity, identify
-from invad_med.data.masks import is_lossy
+from invad_med.data.masks import is_lossy, upright_size
 from invad_med.data.modalities import Modality, how_to_state
 from invad_med.data.published_sets import PublishedSet
 
 LAYOUTS = "train/good[/img], {valid,val,test}/{good,Ungood}[/{img,label,anomaly_mask}] (docs/data.md lists every form)"
+
+
+_COLUMNS = ", ".join(GROUP_COLUMNS)
 
 
 class TreeError(ValueError):
@@ -207,6 +212,7 @@ class _Reader:
     identity: Identity
     problems: list[TreeProblem] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    grouped: bool = False  # whether a manifest names patients
 
     def read(self) -> BmadDataset:
         folders = self._folders()
@@ -235,11 +241,19 @@ class _Reader:
         self.problems.append(TreeProblem(reason, paths))
 
     def _groups(self) -> dict[GroupKey, str]:
+        path = self.root / "manifest.csv"
         try:
-            return read_groups(self.root)
+            groups = read_groups(self.root)
+        except ManifestError as error:
+            self._refuse(str(error), path)
         except (OSError, UnicodeDecodeError, csv.Error) as error:
-            self._refuse(f"cannot be read ({error})", self.root / "manifest.csv")
-            return {}
+            self._refuse(f"cannot be read ({error})", path)
+        else:
+            self.grouped = groups is not None
+            if groups is None and path.is_file():
+                self.notes.append(f"manifest.csv names no patients: it has no column name, or none of {_COLUMNS}")
+            return groups or {}
+        return {}
 
     def _folders(self) -> list[tuple[Path, Folder]]:
         """Folders that hold files or could, with their meaning; empty mask folders count, they promise masks."""
@@ -342,6 +356,12 @@ class _Reader:
         anomalous = sum(item.split == "train" and item.label == 1 for item in dataset.items)
         if anomalous:
             self.notes.append(f"train holds {anomalous} Ungood images: train on good_only")
+        unnamed = [item for item in dataset.items if item.group is None]
+        if self.grouped and unnamed:
+            self.notes.append(
+                f"manifest.csv names no patient of {len(unnamed)} images: each counts as a patient of its own, so that "
+                "images of one may be learnt from and measured on; complete it, or check its columns split and class"
+            )
         where: dict[str, set[str]] = defaultdict(set)
         for item in dataset.items:
             if item.group is not None:
@@ -355,7 +375,7 @@ def _header(path: Path) -> tuple[tuple[int, int] | None, bool]:
     """(width, height), and whether it is lossy; None if unreadable, which is for `python -m data_prep check` to say."""
     try:
         with Image.open(path) as image:
-            return image.size, is_lossy(image)
+            return upright_size(image), is_lossy(image)
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
         return None, False
 

@@ -32,7 +32,7 @@ _UNREAD = {
 _ROOT_DEPTH = 4  # folders between a root and a data set: Brain_AD/BraTS2021_slice and room for more
 _DEPTH = 6  # folders below a split; a link back up must not lead round and round
 
-GroupKey = tuple[str | None, str | None, str]  # split, class, name without ending
+GroupKey = tuple[str | None, str | None, str]  # split, class in lower case, name without ending
 
 
 @dataclass(frozen=True)
@@ -113,33 +113,61 @@ def unread_files(folder: Path) -> list[Path]:
     return [p for p in children(folder) if p.suffix.casefold() in _UNREAD and p.is_file()]
 
 
-def read_groups(root: Path) -> dict[GroupKey, str]:
-    """Groups (patients or the like) of a data set's ``manifest.csv``; empty without one, or without such a column."""
+class ManifestError(ValueError):
+    """A ``manifest.csv`` that does not say of one image whom it is of."""
+
+
+def read_groups(root: Path) -> dict[GroupKey, str] | None:
+    """Groups (patients or the like) of a data set's ``manifest.csv``; None without one, or without such a column.
+
+    Columns are separated by commas, semicolons or tabs. Names of columns, splits and classes are read in any case, and
+    `val` is `valid`, as in folders.
+
+    Raises:
+        ManifestError: it gives two groups to one name.
+        OSError, UnicodeDecodeError, csv.Error: it cannot be read.
+    """
     path = root / "manifest.csv"
     if not path.is_file():
-        return {}
+        return None
     found: dict[GroupKey, str] = {}
     with path.open(newline="", encoding="utf-8-sig") as file:
-        rows = csv.DictReader(file)
-        columns = rows.fieldnames or ()
+        header = file.readline()
+        file.seek(0)
+        rows = csv.reader(file, delimiter=max(",;\t", key=header.count))
+        columns = [name.strip().casefold() for name in next(rows, [])]
         column = next((c for c in GROUP_COLUMNS if c in columns), None)
         if column is None or "name" not in columns:
-            return {}
-        for row in rows:
-            name = Path(row["name"] or "")
+            return None
+        for cells in rows:
+            row = {name: cell.strip() for name, cell in zip(columns, cells, strict=False)}
+            if not row.get(column) or not row.get("name"):
+                continue
+            name = Path(row["name"])
             stem = name.stem if name.suffix.casefold() in RASTER_SUFFIXES else name.name
-            if row[column]:
-                within = row.get(_WITHIN.get(column, ""))
-                found[(row.get("split"), row.get("class"), composed(stem))] = (
-                    f"{within}/{row[column]}" if within else row[column]
+            within = row.get(_WITHIN.get(column, ""))
+            group = f"{within}/{row[column]}" if within else row[column]
+            key = (_split(row.get("split")), _class(row.get("class")), composed(stem))
+            if found.setdefault(key, group) != group:
+                raise ManifestError(
+                    f"two groups for images called {stem}; give it columns split and class (good, Ungood), "
+                    "or each image a name of its own"
                 )
     return found
 
 
+def _split(said: str | None) -> str | None:
+    return SPLITS.get(said.casefold(), said) if said else None
+
+
+def _class(said: str | None) -> str | None:
+    return said.casefold() if said else None
+
+
 def group_of(groups: dict[GroupKey, str], split: str, label: int, stem: str) -> str | None:
     """Group of an image, by as many of split, class and composed name as the manifest has."""
-    kind = "Ungood" if label else "good"
-    for key in ((split, kind, stem), (split, None, stem), (None, None, stem)):
+    kind = _CLASSES[label]
+    for key in ((split, kind, stem), (split, None, stem), (None, kind, stem), (None, None, stem)):
         if key in groups:
             return groups[key]
     return None

@@ -8,7 +8,7 @@ JPEG, also inside a TIFF         at least 128 in any channel: a lossy file has n
 ===============================  =====================================================================================
 
 BMAD's masks are 0/255, 0/1, or BraTS labels through the ``bone`` colour map, whose greys differ by label; a threshold
-at 127 would lose some of them, which is why it is for lossy files alone.
+at 127 would lose some of them, which is why it is for lossy files alone. EXIF orientation is applied, as to images.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import ExifTags, Image, ImageOps
 
 LOSSY_LIMIT = 128  # half of the 8-bit range
 
@@ -31,7 +31,8 @@ def read_mask(path: Path | str) -> np.ndarray:
     with Image.open(path) as image:
         lossy = is_lossy(image)
         rawmode = str(image.tile[0][3]) if image.tile else ""  # such as "RGB;16B", alone or in a tuple
-        shown = image.convert("RGB") if image.mode in ("P", "PA") else image
+        upright = ImageOps.exif_transpose(image)
+        shown = upright.convert("RGB") if upright.mode in ("P", "PA") else upright
         values, bands = np.asarray(shown), shown.getbands()
     if values.ndim == 3:
         if "16" in rawmode:
@@ -46,3 +47,9 @@ def read_mask(path: Path | str) -> np.ndarray:
 def is_lossy(image: Image.Image) -> bool:
     """Return whether an open image is stored with losses, by its content, not by its name."""
     return image.format in ("JPEG", "MPO") or "jpeg" in str(image.info.get("compression", ""))
+
+
+def upright_size(image: Image.Image) -> tuple[int, int]:
+    """Return (width, height) of an open image as its EXIF orientation shows it, from the header alone."""
+    turned = image.format != "TIFF" and image.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)
+    return image.size[::-1] if turned else image.size

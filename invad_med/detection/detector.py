@@ -158,8 +158,8 @@ def load_detector(
         parts: networks instead of those it states, such as ``denoiser``; its weights must fit them.
 
     Raises:
-        FileNotFoundError, ValueError: the file is missing or cannot be read safely, cannot be built here, or does not
-            fit, by name.
+        FileNotFoundError, ValueError: the file is missing or cannot be read safely, cannot be built here, does not
+            fit, by name, or its calibration is not finite.
     """
     tensors = read_checkpoint(path)
     stated = Provenance.from_state(tensors.get("_extra_state", {}))
@@ -167,6 +167,8 @@ def load_detector(
     detector = AnomalyDetector(host, engine=engine)
     _take_up_old_names(detector, tensors, "")  # its names are compared before it is loaded
     load_strictly(detector, tensors)
+    if not all(torch.isfinite(tensor).all() for tensor in detector.calibration.buffers()):
+        raise ValueError(f"checkpoint {path} is calibrated with NaN or infinite values: its training diverged")
     calibrated = detector.calibration.timesteps or detector.timesteps
     detector.timesteps = (grid or Grid()).resolve(calibrated, len(host.alphas_cumprod))
     return detector.to(device).eval()

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from invad_med.data.provenance import Provenance
 from invad_med.networks.checkpoints import read_checkpoint
+
+logger = logging.getLogger(__name__)
 
 DEFAULT = "model"  # stem of the file whose modality its provenance states
 
@@ -41,6 +44,8 @@ class ModelFiles:
         modality = read_provenance(path).modality if path else None
         if path is None or modality is None:
             return cls(files)
+        if modality in files:
+            logger.warning("%s and %s are both for %s: the first is used", path, files[modality], modality)
         return cls({modality: path} | {name: file for name, file in files.items() if name != modality}, modality)
 
     def with_checkpoint(self, path: str | Path, modality: str | None = None) -> ModelFiles:
@@ -59,14 +64,22 @@ class ModelFiles:
         """Return a modality's checkpoint.
 
         Raises:
-            ValueError: there is none.
+            ValueError: there is none, or it states another modality than its name.
+            FileNotFoundError: it is gone.
         """
         if modality not in self.files:
             raise ValueError(
                 f"no model for {modality} (there: {', '.join(self.files) or 'none'}): train one with "
                 "configs/train.json and give --models_dir or --ckpt_path"
             )
-        return self.files[modality]
+        path = self.files[modality]
+        stated = read_provenance(path).modality
+        if stated and stated != modality:
+            raise ValueError(
+                f"{path} is called as a model for {modality}, but was trained for {stated}: name it {stated}.pt, or "
+                "give it by --ckpt_path"
+            )
+        return path
 
 
 def model_files(ckpt_path: str | Path, models_dir: str | Path, modality: str | None = None) -> ModelFiles:

@@ -9,6 +9,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from invad_med.data.bmad import BmadDataset
+from invad_med.data.copies import notes_on_copies
 from invad_med.data.modalities import Modality
 from invad_med.detection import AnomalyDetector
 from invad_med.evaluation.batch import Batch, Images, cut
@@ -46,7 +47,7 @@ def evaluate_dataset(
     truth = read_truth(dataset, plan.split, modality)
     start = time.perf_counter()
     methods: dict[str, Method] = {name: make(detector, plan) for name, make in METHODS.items()}
-    floor, notes = None, list(dataset.notes)
+    floor, notes = None, [*dataset.notes, *notes_on_copies(dataset)]
     train, valid = _learnt_from(dataset, modality, detector, plan) if plan.baselines else (None, None)
     if train is not None:
         methods |= {name: make(detector, plan) for name, make in BASELINES.items()}

@@ -23,6 +23,11 @@ def notes_on(e: Evaluation) -> list[str]:
                 f"no {what} threshold at a false-positive rate of {e.plan.false_positive_rate:g}: "
                 "too few held-out normal images support it"
             )
+    if e.plan.split != "test":
+        notes.append(
+            f"images of {e.plan.split}: a model trained on this set learnt from them, or was chosen and calibrated on "
+            "them, so that figures are no estimate for fresh images"
+        )
     trained_on = e.provenance.modality
     if trained_on and trained_on != truth.modality.name:
         notes.append(f"the model was trained for {trained_on}, the images are prepared as {truth.modality.name}")

@@ -86,8 +86,11 @@ def scores_table(e: Evaluation) -> pd.DataFrame:
 
 
 def cohort_digest(e: Evaluation) -> str:
-    """Return a digest of what was resampled: the images' contents, labels and groups in order, and the draws."""
+    """Return a digest of what was resampled: images' contents, labels, groups and masks in order, and the draws."""
     digest = hashlib.sha256(e.data_digest.encode())
+    if e.truth.has_masks:
+        for i in range(len(e.truth.images)):
+            digest.update(np.packbits(e.truth.mask(i)).tobytes())
     digest.update(np.stack([e.truth.labels, e.truth.groups]).astype(np.int64).tobytes())
     digest.update(f"{e.plan.split} {e.plan.resamples} {e.plan.seed}".encode())
     return digest.hexdigest()[:16]

@@ -29,7 +29,7 @@ import nibabel as nib
 import numpy as np
 from nibabel.cifti2 import Cifti2Image
 from nibabel.nifti1 import intent_codes
-from nibabel.orientations import apply_orientation, axcodes2ornt, io_orientation, ornt_transform
+from nibabel.orientations import apply_orientation, axcodes2ornt, inv_ornt_aff, io_orientation, ornt_transform
 from nibabel.spatialimages import HeaderDataError
 
 from invad_med.data.own_results import MARK
@@ -258,6 +258,11 @@ def _to_display(image: nib.Nifti1Image | NiftiGrid) -> np.ndarray:
 def to_display(image: nib.Nifti1Image | NiftiGrid, voxels: np.ndarray) -> np.ndarray:
     """Turn voxels of a volume's grid (X, Y, Z) as `read` turns the volume's own: (N, H, W)."""
     return apply_orientation(voxels, _to_display(image)).transpose(2, 1, 0)
+
+
+def display_affine(image: nib.Nifti1Image | NiftiGrid) -> np.ndarray:
+    """Return the (4, 4) affine from (column, row, slice) of what `read` makes of a volume to RAS mm."""
+    return _affine(image) @ inv_ornt_aff(_to_display(image), _spatial(image))
 
 
 def slice_distance(image: nib.Nifti1Image | NiftiGrid) -> float:

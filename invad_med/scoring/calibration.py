@@ -66,11 +66,13 @@ class Calibration(nn.Module):
             timesteps: the pairs (t, t_next) that made both.
 
         Raises:
-            ValueError: no image, or channels that differ from the module's.
+            ValueError: no image, channels that differ from the module's, or values that are not finite.
         """
         for name, z in (("z_train", z_train), ("z_held_out", z_held_out)):
             if len(z) == 0 or z.shape[1] != len(self.z_mean):
                 raise ValueError(f"{name} has shape {tuple(z.shape)}: expected (N > 0, {len(self.z_mean)}, h, w)")
+            if not torch.isfinite(z).all():
+                raise ValueError(f"{name} is not finite: the network that made it has diverged, or is damaged")
         flat = z_train.transpose(0, 1).flatten(1).double()
         self.z_mean = flat.mean(1).to(self.z_mean)
         self.z_std = flat.std(1).clamp_min(1e-6).to(self.z_std)

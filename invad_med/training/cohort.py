@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from invad_med.data.bmad import BmadDataset, read_dataset
+from invad_med.data.copies import copies
 from invad_med.data.modalities import Modality, how_to_state, require_modality
 
 logger = logging.getLogger(__name__)
@@ -117,12 +118,14 @@ def read_cohort(
     shown = require_modality(modality) if modality else dataset.modality
     if shown is None:
         raise ValueError(f"nothing says what the images of {dataset_dir} show: {how_to_state()}")
-    normal = _groups(dataset, "train")
+    groups = _groups_of_normals(dataset)
+    normal = _groups(groups, dataset, "train")
     if not normal:
         raise ValueError(f"{dataset_dir} has no normal image in its train split")
+    _warn_of_unknown(dataset)
     order = _seeded(normal, seed)
     chosen = _take(order[:-1], normal, held_out_fraction * _count(normal))  # at least one group is left to learn from
-    held_out = _groups(dataset, "valid")
+    held_out = _groups(groups, dataset, "valid")
     for name in chosen:
         held_out[name] = [*normal[name], *held_out.get(name, [])]
     remaining = [name for name in reversed(order) if name not in chosen]
@@ -154,13 +157,57 @@ def read_cohort(
     )
 
 
-def _groups(dataset: BmadDataset, split: str) -> dict[str, Sequence[Path]]:
-    """Return the normal images of a split by group, an image without one being its own."""
+def _warn_of_unknown(dataset: BmadDataset) -> None:
+    """Say how many images no patient is known of, where patients of others are."""
+    known = [item.group is not None for item in dataset.items if item.split != "test" and not item.label]
+    if any(known) and not all(known):
+        logger.warning(
+            "manifest.csv names no patient of %d of %d normal images: each counts as a patient of its own, so that a "
+            "patient's images may be learnt from and calibrate as well",
+            known.count(False),
+            len(known),
+        )
+
+
+def _groups(normal: Mapping[Path, str], dataset: BmadDataset, split: str) -> dict[str, Sequence[Path]]:
+    """Return the normal images of a split by group."""
     groups: dict[str, list[Path]] = {}
     for item in dataset.items:
-        if item.split == split and not item.label:
-            groups.setdefault(item.group or str(item.image), []).append(item.image)
+        if item.split == split and item.image in normal:
+            groups.setdefault(normal[item.image], []).append(item.image)
     return dict(groups)
+
+
+def _groups_of_normals(dataset: BmadDataset) -> dict[Path, str]:
+    """Return the group of each normal image of train and valid, one without being its own.
+
+    Groups that hold one image under two names are one, and images of train that are copies of valid's are left out:
+    what was learnt from must not calibrate.
+    """
+    own = {i.image: i.group or str(i.image) for i in dataset.items if i.split != "test" and not i.label}
+    joined: dict[str, str] = {}
+
+    def root(name: str) -> str:
+        while name in joined:
+            name = joined[name]
+        return name
+
+    twice = copies(own)
+    for first, *others in twice:
+        for other in others:
+            if root(own[other]) != root(own[first]):
+                joined[root(own[other])] = root(own[first])
+    held_out = {item.image for item in dataset.items if item.split == "valid"}
+    left_out = {path for same in twice if held_out & {*same} for path in same if path not in held_out}
+    if twice:
+        logger.warning(
+            "%d of %d normal images are copies of others under other names: groups that share one stay together, and "
+            "%d of train, copies of images of valid, are not learnt from",
+            sum(len(same) - 1 for same in twice),
+            len(own),
+            len(left_out),
+        )
+    return {path: root(name) for path, name in own.items() if path not in left_out}
 
 
 def _seeded(names: Iterable[str], seed: int) -> list[str]:

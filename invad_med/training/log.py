@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,10 @@ class TrainingLog:
     Args:
         path: CSV file that `write` makes: ``step,loss,learning_rate``.
         optimizer: whose learning rate.
+
+    Raises:
+        ValueError: in the run, at the first loss that is not finite: what follows of such weights is no model, and
+            averages that pass over NaN would call it the best.
     """
 
     def __init__(self, path: str | Path, optimizer: Optimizer) -> None:
@@ -34,6 +39,11 @@ class TrainingLog:
     def _step(self, engine: Engine) -> None:
         output: Any = engine.state.output
         loss = mean_over_processes(float(output["loss"].detach()))
+        if not math.isfinite(loss):
+            raise ValueError(
+                f"training has diverged: the loss is {loss} at step {engine.state.iteration}; lower --learning_rate "
+                "or raise --warmup_steps, and begin anew with --resume False"
+            )
         self.rows.append((loss, float(self.optimizer.param_groups[0]["lr"])))
 
     def write(self) -> None:

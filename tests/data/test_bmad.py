@@ -304,6 +304,38 @@ def test_datalist_has_what_monai_needs(tmp_path):
         datalist(tmp_path, "dev")
 
 
+SPELT = {
+    "as folders are": "split,class,name,patient\nval,UNGOOD,e,P1\nTest,ungood,j,P1\n",
+    "by a German spreadsheet": "split;class;name;patient\nvalid;Ungood;e;P1\ntest;Ungood;j;P1\n",
+    "with tabs, capitals and spaces": "Split\tName\t Patient \nvalid\te.png\tP1\ntest\t j\tP1 \n",
+    "by class": "class,name,patient\nungood,e,P1\nungood,j,P1\n",
+}
+
+
+@pytest.mark.parametrize("spelling", SPELT)
+def test_a_manifest_is_read_however_it_is_spelt(tmp_path, spelling):
+    plant(tmp_path, GOOD)
+    (tmp_path / "Brain/manifest.csv").write_text(SPELT[spelling])
+    (found,) = read_tree(tmp_path)
+    assert {i.image.stem for i in found.items if i.group == "P1"} == {"e", "j"}
+    assert any("1 groups (patients) are in more than one split" in n for n in found.notes)
+    assert any(n.startswith("manifest.csv names no patient of 9 images: ") for n in found.notes)
+
+
+def test_a_manifest_without_patients_is_noted(tmp_path):
+    plant(tmp_path, GOOD)
+    (tmp_path / "Brain/manifest.csv").write_text("file,subject\nj.png,P1\n")
+    (found,) = read_tree(tmp_path)
+    assert any(n.startswith("manifest.csv names no patients: it has no column name") for n in found.notes)
+
+
+def test_a_manifest_that_gives_one_image_two_patients_is_refused(tmp_path):
+    plant(tmp_path, GOOD)
+    (tmp_path / "Brain/manifest.csv").write_text("name,patient\ntrain/good/a.png,P1\ntest/good/a.png,P2\n")
+    with pytest.raises(TreeError, match=r"two groups for images called a; .*manifest\.csv"):
+        read_tree(tmp_path)
+
+
 def test_a_patient_in_two_splits_is_noted(tmp_path):
     plant(tmp_path, GOOD)
     (tmp_path / "Brain/manifest.csv").write_text("split,name,patient\ntrain,a,P1\ntest,j,P1\n")

@@ -5,9 +5,11 @@ import zlib
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import ExifTags, Image
 
+from invad_med.data.bmad import read_tree
 from invad_med.data.masks import read_mask
+from invad_med.readers.sources import read_raster
 
 
 @pytest.mark.parametrize("labels", [(0, 1), (0, 255), (0, 1, 2, 4)])
@@ -71,3 +73,24 @@ def test_what_does_not_say_what_is_marked_is_refused(tmp_path):
     (tmp_path / "deep.png").write_bytes(png)
     with pytest.raises(ValueError, match="16 bit is not read whole: save it as grey"):
         read_mask(tmp_path / "deep.png")
+
+
+@pytest.mark.parametrize("side", [16, 24])
+def test_masks_stand_upright_as_their_images_do(tmp_path, side):
+    """A camera's file: stored on its side, with the word that turns it; its mask saved in the same way, or upright."""
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6  # to be turned clockwise
+    upright = np.zeros((16, side), np.uint8)
+    upright[2:6, 1:9] = 255
+    stored = Image.fromarray(np.ascontiguousarray(np.rot90(upright)))
+    for folder in ("train/good", "test/Ungood/img", "test/Ungood/label"):
+        (tmp_path / folder).mkdir(parents=True)
+    Image.fromarray(upright).save(tmp_path / "train/good/a.png")
+    for name in ("turned", "upright"):
+        stored.save(tmp_path / f"test/Ungood/img/{name}.jpg", exif=exif, quality=95)
+    stored.save(tmp_path / "test/Ungood/label/turned.png", exif=exif)
+    Image.fromarray(upright).save(tmp_path / "test/Ungood/label/upright.png")
+    (found,) = read_tree(tmp_path)
+    for item in found.items[1:]:
+        np.testing.assert_array_equal(read_mask(item.mask), upright > 0)
+        np.testing.assert_array_equal(read_raster(item.image).pixels > 127, upright > 0)

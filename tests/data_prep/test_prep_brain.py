@@ -110,7 +110,7 @@ def test_incomplete_patients_are_named_and_the_rest_is_made(tmp_path, source):
 
 def test_a_segmentation_of_nothing_is_named_and_one_of_sixteen_bit_is_read(tmp_path, source, volumes, save_nifti):
     empty, deep = "BraTS2021_00003", "BraTS2021_00005"
-    save_nifti(source / empty / f"{empty}_seg.nii.gz", np.zeros_like(volumes[empty][1]))
+    save_nifti(source / empty / f"{empty}_seg.nii.gz", np.zeros_like(volumes[empty][1]), flip=(0, 1))
     marked = np.where(volumes[deep][1] > 0, 65535, 0).astype(np.uint16)
     save_nifti(source / deep / f"{deep}_seg.nii.gz", marked, flip=(0, 1))
     options = {"first": FIRST, "last": LAST, "progress": False}
@@ -121,3 +121,13 @@ def test_a_segmentation_of_nothing_is_named_and_one_of_sixteen_bit_is_read(tmp_p
     assert empty not in names and deep in names
     save_nifti(source / deep / f"{deep}_seg.nii.gz", volumes[deep][1], flip=(0, 1))
     assert brain.prepare(source, tmp_path / "as labels", **options).counts == report.counts
+
+
+def test_two_different_files_of_one_name_are_refused(tmp_path, source, save_nifti):
+    again = tmp_path / "raw/again/BraTS2021_00003_seg.nii.gz"
+    again.parent.mkdir()
+    again.write_bytes((source / "BraTS2021_00003/BraTS2021_00003_seg.nii.gz").read_bytes())
+    assert len(brain.find(source)[0]) == 14  # a copy is the same
+    save_nifti(again, np.ones((DEPTH, 20, 16), np.uint8))  # another's tumour would be taken for this patient's
+    with pytest.raises(PrepError, match=r"00003_seg\.nii\.gz and .*00003_seg\.nii\.gz have one name and differ"):
+        brain.prepare(source, tmp_path / "out", progress=False)

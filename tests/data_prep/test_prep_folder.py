@@ -32,6 +32,9 @@ def hounsfield(seed, bright=None):
     return volume
 
 
+PLACE = np.array([[-0.7, 0, 0, 8], [0, -0.7, 0, 8], [0, 0, 2.5, 0], [0, 0, 0, 1]])  # of `save_series`, RAS
+
+
 def save_series(path, volume, patient, thickness=2.5, body_part="ABDOMEN"):
     """Save (N, H, W) HU as an axial CT series of 0.7 mm pixels, files in no helpful order."""
     path.mkdir(parents=True, exist_ok=True)
@@ -65,14 +68,13 @@ def lesion_of(volume):
 @pytest.fixture
 def ct(tmp_path, save_nifti):
     """Ten normal patients, the last with two series; four abnormal ones, one of them also normal (N1)."""
-    affine = np.diag([-0.7, -0.7, 2.5, 1.0])
     for i in range(10):
         save_series(tmp_path / f"normal/n{i}", hounsfield(i), f"N{i}")
     save_series(tmp_path / "normal/n9b", hounsfield(99), "N9")
     for i, patient in enumerate(("A0", "A1", "A2", "N1")):
         volume = hounsfield(20 + i)
         save_series(tmp_path / f"abnormal/{i}/ct", volume, patient)
-        save_nifti(tmp_path / f"masks/{i}/ct_mask.nii.gz", lesion_of(volume), affine, flip=(0, 2) if i % 2 else ())
+        save_nifti(tmp_path / f"masks/{i}/ct_mask.nii.gz", lesion_of(volume), PLACE, flip=(0, 2) if i % 2 else ())
     return tmp_path
 
 
@@ -245,6 +247,46 @@ def test_whatever_is_not_zero_in_a_mask_marks(tmp_path, save_nifti, pixels, labe
     assert set(marked) == {"a_0001", "a_0002"}
     for found in marked.values():
         np.testing.assert_array_equal(found, mask[1] != 0)
+
+
+@pytest.mark.parametrize("affine", [np.eye(4), None], ids=["identity", "no codes"])
+@pytest.mark.parametrize("kind", ["nifti", "dicom"])
+def test_a_mask_that_states_no_place_is_refused(tmp_path, ct, save_nifti, kind, affine):
+    abnormal, masks, name = ct / "abnormal", ct / "masks", "0/ct_mask"
+    volume = hounsfield(20)
+    if kind == "nifti":
+        abnormal, masks, name = tmp_path / "mine", tmp_path / "drawn", "a"
+        save_nifti(abnormal / "a.nii.gz", volume, PLACE)
+        save_nifti(masks / "a.nii.gz", lesion_of(volume), PLACE)
+    options = {"masks": masks, "modality": "liver", "progress": False}
+    assert folder.prepare(ct / "normal", abnormal, tmp_path / "before", **options).problems == ()
+    nib.save(nib.Nifti1Image(lesion_of(volume).transpose(2, 1, 0), affine), masks / f"{name}.nii.gz")
+    (problem,) = folder.prepare(ct / "normal", abnormal, tmp_path / "after", **options).problems
+    assert "states no place in space" in problem
+
+
+@pytest.mark.parametrize("moved", [(0, 0, 5.0), (3.5, 0, 0)], ids=["two slices up", "five pixels aside"])
+def test_a_mask_that_lies_elsewhere_than_its_series_is_refused(tmp_path, ct, save_nifti, moved):
+    place = PLACE.copy()
+    place[:3, 3] += moved
+    save_nifti(ct / "masks/0/ct_mask.nii.gz", lesion_of(hounsfield(20)), place)
+    (problem,) = folder.prepare(
+        ct / "normal", ct / "abnormal", tmp_path / "out", masks=ct / "masks", progress=False
+    ).problems
+    assert "lies elsewhere than the series" in problem and f"{max(moved)} mm apart" in problem
+
+
+def test_a_mask_of_which_most_lies_outside_its_image_is_refused(tmp_path, ct, save_nifti):
+    place = PLACE.copy()
+    place[:3, 3] -= 5.6, 0, 0
+    save_nifti(tmp_path / "mine/a.nii.gz", hounsfield(20), PLACE)
+    marks = np.zeros((DEPTH, SIZE, SIZE), np.uint8)
+    marks[4:7, 6:12, 12:22] = 1  # of whose ten columns two lie in the image
+    save_nifti(tmp_path / "drawn/a.nii.gz", marks, place)
+    (problem,) = folder.prepare(
+        ct / "normal", tmp_path / "mine", tmp_path / "out", masks=tmp_path / "drawn", modality="liver", progress=False
+    ).problems
+    assert "marks only" in problem and "their positions in space do not match" in problem
 
 
 def test_an_abnormal_study_that_gives_no_slice_is_named(tmp_path, save_nifti, capsys):

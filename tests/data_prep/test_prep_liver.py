@@ -145,6 +145,6 @@ def test_pixels_are_made_square(tmp_path, save_nifti):
 
 def test_a_label_volume_without_liver_is_named(tmp_path, source, volumes, save_nifti):
     path = next(source.rglob("label0002.nii.gz"))
-    save_nifti(path, np.zeros_like(volumes["img0002"][1]))
+    save_nifti(path, np.zeros_like(volumes["img0002"][1]), np.diag([-2.0, -2.0, 5.0, 1.0]))
     (problem,) = liver.prepare(source, tmp_path / "out", progress=False).problems
     assert "label0002.nii.gz marks no liver" in problem

@@ -49,6 +49,15 @@ def test_what_no_preset_builds_must_be_given_again(tmp_path):
     torch.testing.assert_close(again.host.denoiser.layer.weight, detector.host.denoiser.layer.weight)
 
 
+def test_a_checkpoint_of_a_training_that_diverged_is_refused(tmp_path):
+    detector = save_model(tmp_path / "model.pt")
+    torch.save(
+        detector.state_dict() | {"calibration.reference": torch.tensor([1.0, float("nan")])}, tmp_path / "nan.pt"
+    )
+    with pytest.raises(ValueError, match=r"nan\.pt is calibrated with NaN or infinite values"):
+        load_detector(tmp_path / "nan.pt")
+
+
 def test_an_unknown_host_or_field_is_named(tmp_path):
     detector = save_model(tmp_path / "model.pt")
     for change, message in (
@@ -93,6 +102,18 @@ def test_which_file_serves_which_modality(tmp_path):
     assert model_files(elsewhere, models, "phantom").default == "phantom"
     with pytest.raises(ValueError, match="does not say which modality it is for: give --modality"):
         model_files(elsewhere, models)
+
+
+def test_a_file_called_as_another_models_is_refused(tmp_path, caplog):
+    save_model(tmp_path / "model.pt", modality="brain")
+    save_model(tmp_path / "brain.pt", modality="brain")
+    save_model(tmp_path / "liver.pt", modality="chest")
+    save_model(tmp_path / "resc.pt")  # states none, as of version 0.1
+    files = ModelFiles.in_folder(tmp_path)
+    assert "model.pt and" in caplog.text and "brain.pt are both for brain: the first is used" in caplog.text
+    assert files["brain"].name == "model.pt" and files["resc"].name == "resc.pt"
+    with pytest.raises(ValueError, match=r"liver\.pt is called as a model for liver, but was trained for chest"):
+        files["liver"]
 
 
 def test_each_image_is_scored_by_its_own_model(tmp_path):

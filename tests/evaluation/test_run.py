@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from measured import copy_model
 from PIL import Image
 
 import invad_med.evaluation.truth as truth_module
@@ -130,10 +131,43 @@ def test_two_runs_are_compared_pairwise(measured, measured_folder, tmp_path):
         models_dir=measured_folder / "models", resamples=100, seed=1,
     )  # fmt: skip
     other.run()
-    with pytest.raises(ValueError, match="Chest-RSNA: the runs differ in images, groups, split or draws"):
+    with pytest.raises(ValueError, match="Chest-RSNA: the runs differ in images, masks, groups, split or draws"):
         compare_runs(measured_folder / "out", tmp_path / "other")
     with pytest.raises(ValueError, match="no figure of the score 'nothing'"):
         compare_runs(measured_folder / "out", tmp_path / "again", "nothing")
+
+
+def test_runs_with_other_masks_are_not_paired(measured_folder, tmp_path):
+    shutil.copytree(measured_folder / "BMAD/Brain_AD", tmp_path / "Brain_AD")
+
+    def run(name):
+        models = measured_folder / "models"
+        Evaluator(find_datasets(tmp_path / "Brain_AD"), tmp_path / name, models_dir=models, resamples=2).run()
+
+    run("a")
+    run("b")
+    assert (compare_runs(tmp_path / "a", tmp_path / "b").difference == 0).all()
+    mask = next(item.mask for item in read_tree(tmp_path)[0].items if item.split == "test" and item.label)
+    drawn = np.asarray(Image.open(mask)).copy()
+    drawn[:8, :8] = 255
+    Image.fromarray(drawn).save(mask)
+    run("c")
+    with pytest.raises(ValueError, match="Brain_AD: the runs differ in images, masks"):
+        compare_runs(tmp_path / "a", tmp_path / "c")
+
+
+def test_copies_of_training_images_are_noted_without_their_names(measured_folder, tmp_path):
+    shutil.copytree(measured_folder / "BMAD/Brain_AD", tmp_path / "Brain_AD")
+    learnt, judged = (
+        [i.image for i in read_tree(tmp_path)[0].items if i.split == s and not i.label] for s in ("train", "test")
+    )
+    judged[0].write_bytes(learnt[0].read_bytes())
+    evaluator = Evaluator(
+        find_datasets(tmp_path / "Brain_AD"), tmp_path / "out", models_dir=measured_folder / "models", resamples=2
+    )
+    evaluator.run()
+    (note,) = [n for n in evaluator.evaluations[0].notes if "under names of their own" in n]
+    assert note.startswith("1 images are in more than one split") and learnt[0].stem not in note
 
 
 def test_the_mean_of_nine_is_given_by_counts_not_by_a_folders_name(measured_folder, tmp_path, monkeypatch):
@@ -141,7 +175,7 @@ def test_the_mean_of_nine_is_given_by_counts_not_by_a_folders_name(measured_fold
     (tmp_path / "models").mkdir()
     counts = {"test": {"good": 2, "Ungood": 2}}
     for name, published in all_published_sets().items():
-        shutil.copy(measured_folder / "models/brain.pt", tmp_path / "models" / f"{name}.pt")
+        copy_model(measured_folder / "models/brain.pt", tmp_path / "models" / f"{name}.pt")
         monkeypatch.setitem(all_published_sets(), name, replace(published, counts=counts))
         for kind, sub in [("good", "img"), ("Ungood", "img")] + [("Ungood", "label")] * published.pixel_masks:
             for i in range(2):

@@ -66,6 +66,15 @@ def series(folder, positions, uid, prefix="s", orientation=(1, 0, 0, 0, 1, 0), n
         )
 
 
+def test_no_source_is_called_as_a_slice_of_another(tmp_path):
+    pages = [Image.fromarray(np.full((8, 8), value, np.uint8)) for value in (10, 20)]
+    pages[0].save(tmp_path / "scan.tif", save_all=True, append_images=pages[1:])
+    for name in ("scan_s001", "scan_s002", "SCAN_s000", "other_s001"):
+        png(tmp_path / f"{name}.png")
+    names = [source.name for source in scan(tmp_path).sources]
+    assert sorted(names) == ["SCAN_s000.png", "other_s001", "scan", "scan_s001.png", "scan_s002"]
+
+
 def test_a_series_is_ordered_by_position_whatever_its_instance_numbers(tmp_path):
     uid = generate_uid()
     series(tmp_path, [5.0, 0.0, 17.5, 10.0], uid, numbers=[9, 3, 1, 3])

@@ -64,6 +64,34 @@ def test_many_images_choose_the_weights_or_calibrate_by_whole_patients(large, ca
     assert len(half.selection) == 44 and half.train == cohort.train and half.held_out == cohort.held_out
 
 
+def test_images_without_a_patient_among_others_are_said(small, caplog):
+    manifest = small / "manifest.csv"
+    manifest.write_text(manifest.read_text().replace("train,good,t000,train-0\n", ""))
+    read_cohort(small)
+    assert "manifest.csv names no patient of 1 of 24 normal images" in caplog.text
+
+
+def test_copies_under_other_names_stay_on_one_side(small, caplog):
+    for path in (small / "train/good").iterdir():
+        path.write_bytes(path.name.encode())
+    copied = (
+        ("t000", "t016"),
+        ("t004", "t012"),
+        ("v000", "t008"),
+    )  # patients 0 and 4, 1 and 3, and 2 of train is valid's
+    for of, name in copied:
+        folder = "valid/good/img" if of[0] == "v" else "train/good"
+        (small / folder / f"{of}.png").write_bytes(b"copied from " + of.encode())
+        (small / f"train/good/{name}.png").write_bytes(b"copied from " + of.encode())
+    for seed in range(8):
+        cohort = read_cohort(small, held_out_fraction=0.3, seed=seed)
+        assert "t008" not in {p.stem for p in cohort.train}
+        learnt = {int(p.stem[1:]) // 4 for p in cohort.train}
+        assert len({0, 4} & learnt) != 1 and len({1, 3} & learnt) != 1
+    assert "3 of 24 normal images are copies of others under other names" in caplog.text
+    assert "1 of train, copies of images of valid, are not learnt from" in caplog.text
+
+
 def test_few_images_do_both_and_it_is_said(small, large, caplog):
     caplog.set_level(logging.INFO)
     cohort = read_cohort(small)

@@ -128,3 +128,12 @@ def test_augmentation_is_repeatable_and_leaves_the_cache_out(train_here, tmp_pat
     assert log == (tmp_path / "b" / "log.csv").read_text()
     train_here(tmp_path / "c", steps=3)
     assert log != (tmp_path / "c" / "log.csv").read_text()
+
+
+def test_a_training_that_diverges_stops_and_leaves_no_model(train_here, tmp_path):
+    """Where there are no abnormal images, an average that passes over NaN would call its weights the best: loss 0."""
+    with pytest.raises(RuntimeError) as error:
+        train_here(tmp_path, steps=6, val_interval=1, select_by_auroc=False, learning_rate=1e30, warmup_steps=0,
+                   gradient_norm=1e30)  # fmt: skip
+    assert "training has diverged: the loss is " in str(error.value.__cause__ or error.value)
+    assert not (tmp_path / "brain.pt").exists()

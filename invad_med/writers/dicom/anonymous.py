@@ -1,8 +1,10 @@
 """A copy of a source without identity: only what draws the image and places it is kept.
 
 What is kept is listed, not what is removed (after PS3.15 E.1, stricter): numbers, coded words and pixel data; UIDs
-are replaced, the same by the same within a run; names, dates, times, free text, private elements and overlays go.
-Elements that must be present stay, empty. Burned-in text cannot be removed: an image that declares it is refused.
+are replaced, the same by the same within a run; names, dates, times, free text, private elements and overlays go, and
+whatever is said of the patient, of persons, institutions, visits and requests, also as codes: a code can be somebody's
+number. Elements that must be present stay, empty. Burned-in text cannot be removed: an image that declares it is
+refused.
 
 What replaces a UID is a digest of it and of a secret, without which nobody can test a guess: new in every run, or the
 user's own, from the environment variable `SECRET`, where UIDs shall be the same in every run.
@@ -12,6 +14,7 @@ from __future__ import annotations
 
 import hmac
 import os
+import re
 import secrets
 from dataclasses import dataclass, field
 
@@ -23,13 +26,25 @@ from invad_med.writers.dicom.evidence import Refused, clean
 SECRET = "INVAD_UID_SECRET"  # a variable and no key: those are printed and logged
 _SHORTEST = 32  # characters; of hexadecimal digits that is 128 bits
 _METHOD = "invad-med: identity, dates, text and private data removed, UIDs new"
-_KEPT = {"CS", "DS", "IS", "US", "SS", "UL", "SL", "FL", "FD", "AT", "OB", "OW", "OF", "OD", "OL"}
+_KEPT = {"CS", "DS", "IS", "US", "SS", "UL", "SL", "FL", "FD", "AT", "OW", "OF", "OD", "OL"}
+_BYTES = {"PixelData", "ICCProfile", "FileMetaInformationVersion"}  # of VR OB, which can hold anything
+_GROUPS = {
+    0x0010,
+    0x0012,
+    0x0032,
+    0x0038,
+    0x0400,
+    0x4008,
+    0xFFFC,
+}  # patient, trial, request, visit, signatures, padding
+_OF_PEOPLE = re.compile(
+    "Physician|Person|Operator|Observer|Performer|Staff|Author|Creator|Custodia|Recipient|Participant|Owner"
+    "|Institution|Department|Organization|Agency|Station|Geographic|IssuerOf|Patient.*(Alias|Photo|ID|Identif)"
+    "|ReferencedPatientSequence|Group.*Identification|AdmittingDiagnos|ReasonFor|Interpretation|Visit|Schedul|Request"
+    "|PerformedProcedure|PlacerIdent|FillerIdent|Accession|CodingSchemeIdentification|OriginalAttributes"
+)  # keywords of sequences
 _CODES = {"CodeValue", "CodingSchemeDesignator", "CodingSchemeVersion", "CodeMeaning"}
-_TEXT = {"RescaleType", "LUTExplanation", "PixelDataProviderURL"} - {"PixelDataProviderURL"}
-_REMOVED = {
-    "PatientWeight", "PatientSize", "PatientSex", "PregnancyStatus", "SmokingStatus", "PatientSexNeutered",
-    "EncapsulatedDocument", "PatientBirthDateInAlternativeCalendar",
-}  # fmt: skip
+_TEXT = {"RescaleType", "LUTExplanation"}
 _DUMMY = {"DA": "19000101", "TM": "000000", "DT": "19000101000000"}
 _MUST = {"AcquisitionDateTime", "FrameAcquisitionDateTime", "FrameReferenceDateTime"}  # type 1, if they are there
 
@@ -70,7 +85,9 @@ class Anonymiser:
         result = Dataset()
         for element in ds:
             keyword, vr, group = element.keyword, element.VR, element.tag.group
-            if element.tag.is_private or 0x6000 <= group < 0x6100 or keyword in _REMOVED or not keyword:
+            if element.tag.is_private or 0x6000 <= group < 0x6100 or group in _GROUPS or not keyword:
+                continue
+            if vr == "SQ" and _OF_PEOPLE.search(keyword) and element.value != []:
                 continue
             if vr == "SQ":
                 items = [self._kept(item, "CodeValue" in item) for item in element.value]
@@ -81,7 +98,7 @@ class Anonymiser:
                 many = not isinstance(found, str) and found is not None
                 new = [self.uid(str(u)) for u in found] if many else self.uid(str(found)) if found else ""
                 result.add_new(element.tag, "UI", new)
-            elif vr in _KEPT or keyword in _TEXT or (codes and keyword in _CODES):
+            elif vr in _KEPT or keyword in _BYTES or keyword in _TEXT or (codes and keyword in _CODES):
                 result.add(element)
             elif keyword in _MUST:
                 result.add_new(element.tag, vr, _DUMMY[vr])

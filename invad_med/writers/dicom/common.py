@@ -187,7 +187,8 @@ class Author:
         ds.DerivationDescription = f"{self.description} {more}".strip()[:1024]
         ds.SeriesDate, ds.SeriesTime = ds.get("InstanceCreationDate"), ds.get("InstanceCreationTime")
         if series.sided and "Laterality" not in ds:
-            side = str(first.get("Laterality") or first.get("ImageLaterality") or "").strip()
+            sides = {str(i.get("Laterality") or i.get("ImageLaterality") or "").strip() for i in self.evidence.images}
+            side = next(iter(sides)) if len(sides) == 1 else ""
             if side in ("L", "R") or not ds.get("BodyPartExamined"):
                 ds.Laterality = side if side in ("L", "R") else ""  # type 2C: there, but empty where nobody knows
         for keyword in ("PatientIdentityRemoved", "DeidentificationMethod", "DeidentificationMethodCodeSequence",

@@ -134,7 +134,8 @@ def evidence_of(pieces: Sequence[Slice], change: Callable[[Dataset], Dataset] | 
             _keep(first, part)
 
     planes = tuple(s.plane for s in slices if s.plane is not None)
-    known = len(planes) == len(slices) and all(UID(str(i.get("FrameOfReferenceUID") or "")).is_valid for i in images)
+    spaces = {UID(str(i.get("FrameOfReferenceUID") or "")) for i in images}
+    known = len(planes) == len(slices) and len(spaces) == 1 and next(iter(spaces)).is_valid
     for image in images:
         if frames is not None:
             _share(image)

@@ -75,6 +75,8 @@ def _derived(author: Author, stored: StoredImage, header: Dataset, number: int) 
     if not stored.header.file_meta.TransferSyntaxUID.is_little_endian:
         _swap(ds)
     pixels = stored.pixels if isinstance(stored.pixels, bytes) else stored.pixels.tobytes()
+    if ds.get("PatientIdentityRemoved") == "YES":
+        pixels = without_spare_bits(pixels, ds)
     ds.add_new("PixelData", "OW" if ds.BitsAllocated > 8 else "OB", pixels + b"\0" * (len(pixels) % 2))
 
     keywords = author.keywords(SERIES, number + 1)
@@ -99,6 +101,20 @@ def _derived(author: Author, stored: StoredImage, header: Dataset, number: int) 
     ds.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
     ds.file_meta.MediaStorageSOPClassUID, ds.file_meta.MediaStorageSOPInstanceUID = ds.SOPClassUID, ds.SOPInstanceUID
     return ds
+
+
+def without_spare_bits(pixels: bytes, ds: Dataset) -> bytes:
+    """Return little-endian pixels with the bits outside Bits Stored cleared, or equal to the sign.
+
+    Before 2004 an image could hold overlays there, with names written into them.
+    """
+    allocated, stored, high = int(ds.BitsAllocated), int(ds.BitsStored), int(ds.HighBit)
+    if stored >= allocated or allocated not in (8, 16, 32):
+        return pixels
+    signed = bool(ds.get("PixelRepresentation"))
+    values = np.frombuffer(pixels, np.dtype(f"<{'i' if signed else 'u'}{allocated // 8}"))
+    above, below = allocated - 1 - high, high + 1 - stored
+    return bytes((((values << above) >> above) >> below << below).astype(values.dtype).tobytes())
 
 
 def _free_group(ds: Dataset) -> int:

@@ -53,6 +53,16 @@ def test_phases_of_unequal_coverage_are_two_stacks(one, other, seed, tmp_path):
     assert marks(tmp_path) == [SIX, TEN]
 
 
+@pytest.mark.parametrize("keyword", ["PatientID", "StudyInstanceUID"])
+def test_two_patients_or_studies_under_one_series_are_two_stacks(keyword, tmp_path):
+    """Positions interleave, as where somebody's files were copied and renamed, but for their Series Instance UID."""
+    shifted = [z + 2.5 for z in B]
+    write(tmp_path, phases((100, A, {keyword: "1.2.3"}), (200, shifted, {keyword: "1.2.4"})))
+    assert marks(tmp_path) == [SIX, TEN]
+    names = [s.name for s in scan(tmp_path).sources]
+    assert len({name.casefold() for name in names}) == 2
+
+
 def test_each_phase_has_its_own_scale_whatever_lies_beside_it(tmp_path):
     first, second = (100, A, dict(AcquisitionNumber=1)), (3000, B, dict(AcquisitionNumber=2))
     write(tmp_path / "both", phases(first, second))

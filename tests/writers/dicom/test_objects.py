@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,9 @@ import pytest
 import SimpleITK as sitk
 import torch
 from dicom_results import LIMIT, make_dx, make_enhanced_mr, make_series, named, result_of
+from highdicom.sr import CodedConcept
 from PIL import Image
+from pydicom.dataset import Dataset
 from pydicom.uid import RLELossless
 
 from invad_med.data.modalities import find_modality
@@ -346,6 +349,94 @@ def test_anonymous_objects_hold_no_identity(tmp_path, caplog, capfd):
     assert len(studies) == 1
     printed = capfd.readouterr()
     assert SECRET not in caplog.text + printed.out + printed.err
+
+
+def resaved(folder, change):
+    """Write a series whose slices ``change(ds, k)`` alters."""
+    make_series(folder, np.zeros((4, 20, 24)))
+    for k, path in enumerate(sorted(folder.iterdir())):
+        ds = pydicom.dcmread(path)
+        change(ds, k)
+        ds.save_as(path)
+    (source,) = scan(folder).sources
+    return source
+
+
+@pytest.mark.parametrize("kept", [(0, 2, 3), (2,)])
+def test_overlays_are_numbered_as_the_slices_of_the_table_are(tmp_path, kept):
+    source, _ = make_series(tmp_path / "in", np.zeros((4, 20, 24)))
+    whole = result_of(source)
+    part = replace(
+        whole, predictions=tuple(whole.predictions[k] for k in kept), pieces=tuple(whole.pieces[k] for k in kept)
+    )
+    outcome = DicomWriter(tmp_path / "out", ["overlay", "report"])(part)
+    assert {p.name for p in outcome.written} == {"report.dcm", *(f"overlay_s{k:03d}.dcm" for k in kept)}
+    for k in kept:
+        ds = pydicom.dcmread(next(p for p in outcome.written if p.name == f"overlay_s{k:03d}.dcm"))
+        origin = pydicom.dcmread(source.paths[k])
+        assert ds.ImagePositionPatient == origin.ImagePositionPatient
+        assert ds.SourceImageSequence[kept.index(k)].ReferencedSOPInstanceUID == origin.SOPInstanceUID
+
+
+def test_files_that_share_an_instance_uid_are_not_referred_to(tmp_path):
+    def change(ds, k):
+        ds.SOPInstanceUID = ds.file_meta.MediaStorageSOPInstanceUID = f"1.2.3.{k // 2}"
+
+    outcome, objects = write(tmp_path / "out", resaved(tmp_path / "in", change))
+    assert not objects and all("share one SOP Instance UID" in reason for _, reason in outcome.failed)
+
+
+def test_slices_of_two_frames_of_reference_are_not_placed_together(tmp_path):
+    outcome, objects = write(
+        tmp_path / "out", resaved(tmp_path / "in", lambda ds, k: setattr(ds, "FrameOfReferenceUID", f"1.2.3.{k // 2}"))
+    )
+    refused = {str(kind): reason for kind, reason in outcome.failed}
+    assert set(refused) == {"parametric_map", "segmentation", "blending"}
+    assert "no common frame of reference" in refused["segmentation"] and "report.dcm" in objects
+
+
+@pytest.mark.parametrize(("sides", "stated"), [("LLLL", "L"), ("LLRR", "")])
+def test_a_side_is_stated_where_all_slices_agree(tmp_path, sides, stated):
+    def change(ds, k):
+        ds.Laterality = sides[k]
+
+    _, objects = write(tmp_path / "out", resaved(tmp_path / "in", change))
+    for name in ("parametric_map.dcm", "presentation_state.dcm", "secondary_capture.dcm"):
+        assert objects[name].Laterality == stated, name
+
+
+def test_codes_of_people_and_places_do_not_survive(tmp_path):
+    ds = pydicom.dcmread(named("CT_small.dcm"))
+    person, who = CodedConcept(SECRET, "99HOSPITAL", f"Dr {SECRET}"), Dataset()
+    who.PersonIdentificationCodeSequence = [person]
+    for keyword in ("OperatorIdentificationSequence", "PerformingPhysicianIdentificationSequence"):
+        setattr(ds, keyword, [who])
+    for keyword in ("InstitutionCodeSequence", "EthnicGroupCodeSequence", "ScheduledStationNameCodeSequence"):
+        setattr(ds, keyword, [person])
+    ds.PatientBodyMassIndex, ds.DataSetTrailingPadding = "31.4159", SECRET.encode()
+    ds.AnatomicRegionSequence = [CodedConcept("69536005", "SCT", "Head")]
+    ds.save_as(tmp_path / "x.dcm")
+    (source,) = scan(tmp_path / "x.dcm").sources
+    outcome, objects = write(tmp_path / "out", source, anonymize=True)
+    assert outcome.failed == []
+    for path in outcome.written:
+        assert all(word not in path.read_bytes() for word in (SECRET.encode(), b"31.4159")), path.name
+    assert objects["overlay.dcm"].AnatomicRegionSequence[0].CodeValue == "69536005"
+
+
+@pytest.mark.parametrize("signed", [0, 1])
+def test_overlays_in_spare_bits_of_pixels_do_not_survive(tmp_path, signed):
+    ds = pydicom.dcmread(named("CT_small.dcm"))
+    low = -2048 if signed else 0
+    values = np.random.default_rng(0).integers(low, low + 4096, (ds.Rows, ds.Columns)).astype("<i2")
+    ds.BitsStored, ds.HighBit, ds.PixelRepresentation = 12, 11, signed
+    ds.PixelData = ((values & 0x0FFF) | 0x5000).astype("<i2").tobytes()  # a name may be drawn in bits 12 and 14
+    ds.save_as(tmp_path / "x.dcm")
+    (source,) = scan(tmp_path / "x.dcm").sources
+    _, objects = write(tmp_path / "anonymous", source, kinds=["overlay"], anonymize=True)
+    np.testing.assert_array_equal(np.frombuffer(objects["overlay.dcm"].PixelData, "<i2").reshape(values.shape), values)
+    _, objects = write(tmp_path / "named", source, kinds=["overlay"])
+    assert objects["overlay.dcm"].PixelData == ds.PixelData
 
 
 def test_burned_in_text_is_not_called_anonymous(tmp_path):
