@@ -8,11 +8,12 @@ import mlflow
 import pytest
 from monai.bundle import run
 
+from invad_med.__main__ import COMMANDS, main
 from invad_med.bundle import root
 from invad_med.data.bmad import inspect_tree
 from invad_med.evaluation.run import Evaluator
 from invad_med.evaluation.tracker import TrackingError
-from invad_med.tracking.log_again import main as log_again
+from invad_med.tracking.log_again import COMMAND
 from invad_med.tracking.record import FILE, RunRecord
 from invad_med.tracking.tracker import Tracker
 from tests.conftest import CONFIGS
@@ -125,11 +126,14 @@ def test_what_could_not_be_logged_is_logged_later(measured_folder, tmp_path, mon
     assert end.value.code == 3 and (out / "metrics.json").is_file()
     said = capsys.readouterr().err.splitlines()
     (line,) = (line for line in said if "in no store" in line)
-    assert f"results are in {out}" in line and "refused" in line and f"log_again {out}" in line
+    assert f"results are in {out}" in line and "refused" in line
+    assert line.endswith(f"to log them later: {COMMAND} {out}")
     assert not any("Traceback" in line for line in said)
 
-    assert log_again([str(out)]) == 3 and "refused" in capsys.readouterr().err  # still down
-    assert log_again([str(out), "--tracking_uri", later]) == 0
+    program, name = COMMAND.rsplit(" ", 1)
+    assert program == "python -m invad_med" and name in COMMANDS
+    assert main([name, str(out)]) == 3 and "refused" in capsys.readouterr().err  # still down
+    assert main([name, str(out), "--tracking_uri", later]) == 0
     assert "run bmad-" in capsys.readouterr().out
     now = f"sqlite:///{tmp_path / 'now.db'}"
     files = [out / "metrics.json", out / "metrics.csv", out / "comparisons.csv", out / "report.html"]
@@ -141,12 +145,13 @@ def test_what_could_not_be_logged_is_logged_later(measured_folder, tmp_path, mon
 
 
 def test_a_folder_without_a_record_or_with_a_damaged_one_is_named(tmp_path, capsys):
-    with pytest.raises(SystemExit):
-        log_again([str(tmp_path)])
-    assert f"{tmp_path} holds no {FILE}" in capsys.readouterr().err
+    assert main(["log-again", str(tmp_path)]) == 2
+    assert f"error: {tmp_path} holds no {FILE}" in capsys.readouterr().err
     (tmp_path / FILE).write_text('{"name": 1}')
     with pytest.raises(ValueError, match="cannot be read as the record of an evaluation"):
         RunRecord.read(tmp_path)
+    assert main(["log-again", str(tmp_path)]) == 2
+    assert "cannot be read as the record of an evaluation" in capsys.readouterr().err
 
 
 def test_a_server_is_shown_by_its_address_and_a_store_by_a_command(tmp_path):
