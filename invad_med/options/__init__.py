@@ -9,6 +9,7 @@ passes ``false`` on as a word, which is true. The three configurations call `che
 | `words` | which words a command line gives which key |
 | `values` | what a word or value means to a kind |
 | `keys` | which keys the configuration does not have, and the nearest one |
+| `secrets` | which of them hold a password, and must not be repeated |
 | `check` | all of it, applied to the configuration that is being run |
 
 For users: docs/command_line.md.

@@ -12,11 +12,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from invad_med.addresses import redacted, refuse_credentials
+from invad_med.addresses import MLFLOW_PASSWORD, MLFLOW_USER, OF_MLFLOW, redacted, refuse_credentials
 from invad_med.evaluation.tracker import TrackingError
 
 _VARIABLE = "MLFLOW_TRACKING_URI"
-_USER, _PASSWORD = "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD"
 # Seconds to wait for an answer, and how often to ask again, where the environment does not say.
 _ASKING = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "5", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1"}
 _LOGGING = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3"}  # MLflow's seven take five minutes
@@ -46,9 +45,7 @@ class Store:
             folder = output_dir.resolve()
             return cls(f"sqlite:///{folder / 'mlflow.db'}", (folder / "mlartifacts").as_uri())
         try:
-            refuse_credentials(
-                uri, f"name them in {_USER} and {_PASSWORD} (a database's where its driver looks, as in ~/.pgpass)"
-            )
+            refuse_credentials(uri, OF_MLFLOW)
         except ValueError as error:
             raise TrackingError(f"tracking_uri: {error}") from None
         return cls(uri)
@@ -113,5 +110,7 @@ class Store:
 def _line(error: Exception) -> str:
     """Return an error's first line, its tail where it is long: there stands what happened."""
     line = next(iter(str(error).strip().splitlines()), "") or type(error).__name__
-    advice = f" (user and password go into {_USER} and {_PASSWORD})" if " 401" in line or "403" in line else ""
+    advice = (
+        f" (user and password go into {MLFLOW_USER} and {MLFLOW_PASSWORD})" if " 401" in line or "403" in line else ""
+    )
     return (line if len(line) <= 400 else f"{line[:120]} ... {line[-260:]}") + advice

@@ -91,7 +91,7 @@ def test_a_server_that_does_not_answer_is_noticed_before_anything_is_measured(me
 
 
 def test_the_command_refuses_a_password_before_anybody_prints_it(measured_folder, tmp_path, capfd):
-    with pytest.raises(SystemExit, match="MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD") as end:
+    with pytest.raises(RuntimeError) as end:
         run(
             config_file=str(CONFIGS / "evaluate.json"),
             dataset_dir=str(measured_folder / "BMAD"),
@@ -99,7 +99,9 @@ def test_the_command_refuses_a_password_before_anybody_prints_it(measured_folder
             tracking_uri="http://bob:S3cretPw@127.0.0.1:9",
         )
     printed = capfd.readouterr()
-    assert "S3cret" not in printed.out + printed.err + str(end.value) and not (tmp_path / "out").exists()
+    reason = str(end.value.__cause__)
+    assert "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD" in reason and not (tmp_path / "out").exists()
+    assert "S3cret" not in printed.out + printed.err + str(end.value) + reason
 
 
 def test_a_deleted_experiment_is_noticed_before_the_work(measured_folder, tmp_path):
