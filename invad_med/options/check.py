@@ -18,7 +18,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from invad_med.bundle import root
-from invad_med.options.keys import OF_MONAI, nearest, option_keys, references, unknown_keys
+from invad_med.options.keys import OF_MONAI, nearest, option_keys, reaches, references, unknown_keys
 from invad_med.options.kinds import KINDS, Kind, find_kind, may_be_nothing
 from invad_med.options.secrets import refuse_secrets
 from invad_med.options.values import OptionError, as_expression, from_value, from_word, is_for_monai, is_syntax
@@ -137,7 +137,7 @@ def read_overrides(arguments: Sequence[str], config: str) -> dict[str, Any]:
     if alone:
         raise OptionError(f"{alone[0]!r} stands alone: keys begin with --, and words with spaces go in quotes")
     for key in given:
-        if key.partition("::")[0] not in own:
+        if not reaches(key, own) or ("::" not in key and key not in own):
             raise OptionError(_unknown(key, config, own))
     return {key: from_word(key, word, may_be_nothing(key, own)) for key, word in given.items()}
 

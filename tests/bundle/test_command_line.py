@@ -403,3 +403,16 @@ def test_a_password_that_was_printed_is_said_to_be(tmp_path, capsys):
         run_words("--dataset_dir", f"http://bob:{SECRET}@127.0.0.1:9/studies/1.2", overlay=overlay)
     said = capsys.readouterr()
     assert SECRET not in said.err and "Change the password: it was printed" in said.err
+
+
+@pytest.mark.parametrize("config", SINGLE)
+@pytest.mark.parametrize(
+    ("key", "meant"),
+    [("--inferrer#steps", "inferer"), ("--inferrer::steps", "inferer"), ("--datsetdir#", "dataset_dir")],
+)
+@pytest.mark.filterwarnings("ignore:parsing config_file")
+def test_a_part_that_is_not_there_stops_the_run_with_the_nearest_one(config, key, meant, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(KeyError) as stopped:  # MONAI's own: nothing of a configuration is run before it
+        run_words(key, "1", "--output_dir", "out", config=config)
+    assert f"did you mean '{meant}'?" in str(stopped.value.__cause__) and not list(tmp_path.iterdir())
