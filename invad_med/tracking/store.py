@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -27,11 +28,11 @@ class Store:
 
     Args:
         uri: of a server, a database or a folder; it holds no password.
-        artifacts: where those of a new experiment go; None: the store's choice.
+        folder: that of a store of ours, which takes artifacts as well; None: another's.
     """
 
     uri: str
-    artifacts: str | None = None
+    folder: Path | None = None
 
     @classmethod
     def choose(cls, tracking_uri: str | None, output_dir: Path) -> Store:
@@ -43,12 +44,17 @@ class Store:
         uri = tracking_uri or os.environ.get(_VARIABLE)
         if not uri:
             folder = output_dir.resolve()
-            return cls(f"sqlite:///{folder / 'mlflow.db'}", (folder / "mlartifacts").as_uri())
+            return cls(_address(folder / "mlflow.db"), folder)
         try:
             refuse_credentials(uri, OF_MLFLOW)
         except ValueError as error:
             raise TrackingError(f"tracking_uri: {error}") from None
         return cls(uri)
+
+    @property
+    def artifacts(self) -> str | None:
+        """Where those of a new experiment go, as an address; None: the store's choice."""
+        return None if self.folder is None else (self.folder / "mlartifacts").as_uri()
 
     @property
     def look(self) -> str:
@@ -92,8 +98,8 @@ class Store:
 
         variables, was = dict(os.environ), mlflow.get_tracking_uri()
         try:
-            if self.artifacts is not None:
-                Path(self.uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
+            if self.folder is not None:
+                self.folder.mkdir(parents=True, exist_ok=True)
             os.environ.update((_LOGGING if patience is None else patience) | variables)
             mlflow.set_tracking_uri(self.uri)
             yield
@@ -105,6 +111,16 @@ class Store:
                 os.environ.pop(name, None)
                 if name in variables:
                     os.environ[name] = variables[name]
+
+
+def _address(database: Path) -> str:
+    """Return the address of an SQLite database, whatever characters its path has.
+
+    A path with ``?``, ``#`` or ``%`` is quoted, and its driver named: MLflow makes the folders of ``sqlite:///``, which
+    would be those of the quoted path.
+    """
+    path = re.sub("[%?#]", lambda found: f"%{ord(found[0]):02X}", str(database))
+    return f"sqlite:///{path}" if path == str(database) else f"sqlite+pysqlite:///{path}"
 
 
 def _line(error: Exception) -> str:

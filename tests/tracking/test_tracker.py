@@ -15,6 +15,7 @@ from invad_med.evaluation.run import Evaluator
 from invad_med.evaluation.tracker import TrackingError
 from invad_med.tracking.log_again import COMMAND
 from invad_med.tracking.record import FILE, RunRecord
+from invad_med.tracking.store import Store
 from invad_med.tracking.tracker import Tracker
 from tests.conftest import CONFIGS
 
@@ -157,8 +158,18 @@ def test_a_folder_without_a_record_or_with_a_damaged_one_is_named(tmp_path, caps
 
 
 def test_a_server_is_shown_by_its_address_and_a_store_by_a_command(tmp_path):
-    from invad_med.tracking.store import Store
-
     assert Store.choose("https://host/mlflow", tmp_path).look == "https://host/mlflow"
     local = Store.choose(None, tmp_path / "a b")
     assert local.look == f"mlflow ui --backend-store-uri 'sqlite:///{tmp_path / 'a b'}/mlflow.db'"
+
+
+def test_the_store_lies_in_the_output_folder_whatever_its_name(measured, measured_folder, results, tmp_path):
+    out = shutil.move(results, tmp_path / "in" / "a b?c=1#d%41é@e:f" / "out")
+    parent = tracker(measured_folder)(measured.evaluations, [out / name for name in FILES], out)
+    assert [path.name for path in (tmp_path / "in").rglob("mlflow.db")] == ["mlflow.db"] and (
+        out / "mlflow.db"
+    ).is_file()
+    assert {path.name for path in (tmp_path / "in").iterdir()} == {out.parent.name}
+    store = Store.choose(None, out)
+    assert {name for name, _ in logged(store.uri, parent)[0][4]} == {*FILES, "executed_config.json"}
+    assert list((out / "mlartifacts").rglob("report.html"))
