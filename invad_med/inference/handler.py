@@ -7,7 +7,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import torch
 from ignite.engine import Engine, Events
 from monai.engines import IterationEvents
 from tqdm import tqdm
@@ -15,7 +14,7 @@ from tqdm import tqdm
 from invad_med.data.provenance import Provenance
 from invad_med.data.slices import ReadError
 from invad_med.inference.inputs import Inputs
-from invad_med.inference.monai import Carried
+from invad_med.inference.monai import Carried, stacked
 from invad_med.inference.pipeline import scored, unreadable
 from invad_med.inference.results import INCOMPLETE, SourceWriter
 from invad_med.writers.dicom.export import DicomWriter
@@ -71,7 +70,7 @@ class WriteResults:
         output: Any = engine.state.output
         detections = output["pred"]
         if isinstance(detections, list):
-            output["pred"] = torch.stack([d.map for d in detections])[:, None]
+            output["pred"] = stacked([d.map[None] for d in detections])
             output["detection"] = [Carried(d) for d in detections]
 
     def _collect(self, engine: Engine) -> None:
