@@ -20,6 +20,7 @@ COMMANDS = {
     "curve": "what more steps and more images bring: a learning curve of one data set",
     "cross-fit": "train one model whose thresholds rest on all normal images, by K more trainings",
     "compare": "say which of two evaluations is better, paired on the same images",
+    "log-again": "log an evaluation in MLflow that could not be logged when it was made",
     "rules": "compare ways to make one score of an end point, on trained models",
     "benchmark": "what each preset costs on this machine, as a table",
 }

@@ -5,7 +5,14 @@ from __future__ import annotations
 import re
 from urllib.parse import parse_qsl, urlsplit
 
+# Where a user's name, password or token belongs.
+SOURCE_TOKEN, DESTINATION_TOKEN = "INVAD_SOURCE_TOKEN", "INVAD_DESTINATION_TOKEN"
+MLFLOW_USER, MLFLOW_PASSWORD = "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD"
+OF_DICOMWEB = f"name them in ~/.netrc, or a token in {SOURCE_TOKEN} or {DESTINATION_TOKEN}"
+OF_MLFLOW = f"name them in {MLFLOW_USER} and {MLFLOW_PASSWORD} (a database's where its driver looks, as in ~/.pgpass)"
+
 _SECRETS = ("password", "passwd", "pwd", "token", "secret", "key")  # in the name of a query's parameter
+_ADDRESS = re.compile(r"[A-Za-z][\w+.-]*://[^\s'\"]+")
 _LOCAL = ("sqlite", "file")  # a path follows, in which @ is a letter like any other
 
 
@@ -28,6 +35,11 @@ def holds_credentials(address: str) -> bool:
     except ValueError:  # no address at all, which whoever opens it will say
         query = rest.partition("?")[2]
     return any(secret in name.casefold() for name, _ in parse_qsl(query) for secret in _SECRETS)
+
+
+def mentions_credentials(text: str) -> bool:
+    """Return whether a text, such as an expression, holds ``scheme://`` addresses with credentials in them."""
+    return any(map(holds_credentials, _ADDRESS.findall(text)))
 
 
 def refuse_credentials(address: str, instead: str) -> None:

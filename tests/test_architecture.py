@@ -22,7 +22,7 @@ ALLOWED = {
     "diffusion": set(),
     "metrics": set(),
     "bundle": {"files"},
-    "options": {"bundle"},
+    "options": {"addresses", "bundle"},
     "data": {"files"},
     "readers": {"data", "files"},
     "scoring": {"diffusion"},

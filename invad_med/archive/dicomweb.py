@@ -1,7 +1,7 @@
 """DICOMweb: images from a server into a private folder (QIDO-RS, WADO-RS), objects to a server (STOW-RS).
 
 What is said aloud names neither a UID, which leads to the patient within the hospital, nor a credential. Those come
-from ``~/.netrc`` or as bearer tokens from the environment: `SOURCE_TOKEN`, `DESTINATION_TOKEN`.
+from ``~/.netrc`` or as bearer tokens from the environment: ``INVAD_SOURCE_TOKEN``, ``INVAD_DESTINATION_TOKEN``.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from urllib.parse import urlsplit
 import pydicom
 from tqdm import tqdm
 
-from invad_med.addresses import refuse_credentials
+from invad_med.addresses import DESTINATION_TOKEN, OF_DICOMWEB, SOURCE_TOKEN, refuse_credentials
 from invad_med.archive.held import holds
 from invad_med.data.slices import Problem
 
@@ -38,7 +38,6 @@ except ImportError as error:
 
 logger = logging.getLogger(__name__)
 
-SOURCE_TOKEN, DESTINATION_TOKEN = "INVAD_SOURCE_TOKEN", "INVAD_DESTINATION_TOKEN"
 _TIMEOUT = (10.0, 120.0)  # seconds to connect, and between two pieces of an answer
 _CLOSED = (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN, HTTPStatus.METHOD_NOT_ALLOWED, HTTPStatus.NOT_IMPLEMENTED)
 _DUPLICATE = 0x0111  # failure reason: the server holds that UID already, and says so
@@ -208,7 +207,7 @@ class Destination:
 
 def _resource(address: str) -> URI:
     """Return what an address names; raise ValueError, without quoting it, if it has another form."""
-    refuse_credentials(address, f"name them in ~/.netrc, or a token in {SOURCE_TOKEN} or {DESTINATION_TOKEN}")
+    refuse_credentials(address, OF_DICOMWEB)
     parts = urlsplit(address)
     try:
         uri = URI.from_string(address.rstrip("/"), permissive=True)

@@ -20,6 +20,7 @@ from invad_med.evaluation.models_of import choose_checkpoint, modality_of
 from invad_med.evaluation.rules import Measured, Reached, measure_rules, table
 from invad_med.evaluation.run import INCOMPLETE
 from invad_med.evaluation.truth import read_truth
+from invad_med.training.artefact import SHARED
 from invad_med.training.cohort import Cohort, read_cohort
 
 EXAMPLES = """\
@@ -37,7 +38,7 @@ def cohort_of(dataset_dir: Path, provenance: Provenance) -> Cohort:
     stated = {"held_out_fraction": provenance.held_out_fraction, "seed": provenance.seed}
     options = {name: value for name, value in stated.items() if value is not None}
     cohort = read_cohort(dataset_dir, provenance.modality, **options)  # type: ignore[arg-type]
-    here, there = (len(cohort.train), len(cohort.held_out)), (provenance.train_images, provenance.held_out_images)
+    here, there = (len(cohort.train), len(cohort.held_out)), (provenance.train_images, _held_out(provenance))
     if here != there:
         raise ValueError(
             f"the model states {there[0]} training and {there[1]} held-out normal images, the folder divides into "
@@ -45,6 +46,17 @@ def cohort_of(dataset_dir: Path, provenance: Provenance) -> Cohort:
             "cannot be told from those it has not"
         )
     return cohort
+
+
+def _held_out(provenance: Provenance) -> int | None:
+    """Return how many normal images a training held out: for calibration, for selection, or for both at once."""
+    calibration, selection = provenance.held_out_images, provenance.selection_images
+    if calibration is None:
+        return None
+    if provenance.cross_fit_folds:  # each image learnt from was held out once, by one of the other trainings
+        calibration -= provenance.train_images or 0
+    shared = selection is None or provenance.note == SHARED
+    return calibration if shared else calibration + (selection or 0)
 
 
 def measure(

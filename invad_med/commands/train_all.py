@@ -1,14 +1,14 @@
 """Train, calibrate and evaluate every data set under a folder.
 
 One after the other, each as train.json trains it, then all in one evaluation: one table, one report, one MLflow parent
-run. A run that was cut goes on with the same command: models that are there are kept, and it is said. A data set that
-cannot be trained is named at the end, the others are done, and the exit status is 3.
+run. A run that was cut goes on with the same command. A model that is there stays only if its training is the one
+asked for: one of other keys or other images is refused, the differences are named, and nothing is evaluated. A data
+set that cannot be trained is named at the end, the others are done, and the exit status is 3.
 """
 
 from __future__ import annotations
 
 import argparse
-import shlex
 import sys
 from collections import Counter
 from collections.abc import Sequence
@@ -18,8 +18,11 @@ from invad_med.bundle import run_config
 from invad_med.commands.overrides import overrides as keys_of
 from invad_med.data.bmad import inspect_tree
 from invad_med.data.modalities import how_to_state
+from invad_med.detection import read_provenance
 from invad_med.evaluation.run import INCOMPLETE
+from invad_med.networks.checkpoints import read_checkpoint
 from invad_med.options.check import WRONG
+from invad_med.training.configuration import configuration_digest
 
 EXAMPLES = """\
   python -m invad_med train-all BMAD --output_dir output/all
@@ -37,6 +40,7 @@ def train_and_evaluate(dataset_dir: Path, output_dir: Path, overrides: Sequence[
         evaluate: of ``evaluate.json``.
     """
     failed: dict[str, str] = {}
+    refused: list[str] = []  # data sets whose model is there and is not the one asked for
     trees = inspect_tree(dataset_dir)
     shown = Counter(tree.modality.name for tree in trees if tree.modality)
     for tree in trees:
@@ -48,25 +52,53 @@ def train_and_evaluate(dataset_dir: Path, output_dir: Path, overrides: Sequence[
             failed[name] = f"several data sets show {tree.modality.name}, which has one model: train each alone"
             continue
         model = output_dir / "models" / f"{tree.modality.name}.pt"
-        if model.exists():
-            print(
-                f"{name}: {model} is there already, not trained again"
-                + (f", whatever --train says now ({shlex.join(overrides)})" if overrides else "")
-                + ": delete it or give another --output_dir to train anew",
-                flush=True,
-            )
+        output, there = output_dir / "train" / tree.modality.name, model.exists()
+        reason = _why_not(model, output / "last.pt") if there else None
+        if reason:
+            failed[name] = reason
+            refused.append(name)
             continue
-        given = {"dataset_dir": tree.root, "output_dir": output_dir / "train" / tree.modality.name, "ckpt_path": model}
+        given = {"dataset_dir": tree.root, "output_dir": output, "ckpt_path": model}
         status = run_config("train.json", {**given, "cache_dir": output_dir / "features"}, overrides)
         if status == WRONG:
             return status  # the same words are as wrong for the next one
         if status:
             failed[name] = f"training ended with status {status}"
-    given = {"dataset_dir": dataset_dir, "output_dir": output_dir / "evaluate", "models_dir": output_dir / "models"}
-    status = run_config("evaluate.json", {**given, "cache_dir": output_dir / "features"}, evaluate)
+            refused += [name] if there else []
+    status = 0
+    if not refused:
+        given = {"dataset_dir": dataset_dir, "output_dir": output_dir / "evaluate", "models_dir": output_dir / "models"}
+        status = run_config("evaluate.json", {**given, "cache_dir": output_dir / "features"}, evaluate)
     for name, reason in failed.items():
         print(f"{name} was not trained: {reason}", file=sys.stderr)
+    if refused:
+        print(
+            f"nothing was evaluated: the models of {', '.join(refused)} in {output_dir / 'models'} are of other "
+            'trainings; give another --output_dir, or --train "--resume False" to train all anew',
+            file=sys.stderr,
+        )
     return status or (INCOMPLETE if failed else 0)
+
+
+def _why_not(model: Path, state: Path) -> str | None:
+    """Return why a model that is there is not what a training left, or None: the training then compares the rest.
+
+    Args:
+        model: the checkpoint.
+        state: ``last.pt`` of the training that would go on.
+    """
+    if not state.is_file():
+        return (
+            f"{model} is there, and {state.parent} does not hold the training that it is of: delete or move the model"
+        )
+    try:
+        stated = read_provenance(model).configuration_digest
+        trained = configuration_digest(read_checkpoint(state, mmap=True)["configuration"])
+    except (ValueError, KeyError) as error:
+        return f"{model} is there, and cannot be compared with its training in {state.parent}: {error}"
+    return (
+        None if stated == trained else f"{model} is of another training than {state.parent}: delete or move the model"
+    )
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -79,6 +79,10 @@ class Detectors(nn.Module):
     def image_size(self, modality: str) -> int:
         """Return the side in pixels of the square image that a modality's model takes."""
         return self.detector(modality).host.image_size
+
+    def image_sizes(self, modalities: Iterable[str]) -> dict[str, int]:
+        """Return `image_size` by modality."""
+        return {modality: self.image_size(modality) for modality in modalities}
 
     def detect(self, image: Tensor, modalities: Sequence[str] | None = None) -> list[Detection]:
         """Score a batch, every image by the model of its modality (the default's where None).

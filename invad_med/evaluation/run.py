@@ -20,7 +20,7 @@ from invad_med.evaluation.models_of import choose_checkpoint, modality_of
 from invad_med.evaluation.plan import Plan
 from invad_med.evaluation.record import Evaluation
 from invad_med.evaluation.report import write_report
-from invad_med.evaluation.tables import write_tables
+from invad_med.evaluation.tables import remove_earlier, write_tables
 from invad_med.evaluation.tracker import Tracker, TrackingError
 from invad_med.parallel import rank, together
 
@@ -95,6 +95,9 @@ class Evaluator:
                 self.problems[name] = str(error)
         if rank() > 0:  # one writes
             return
+        earlier = remove_earlier(self.output_dir, {e.name for e in self.evaluations})
+        if earlier:
+            logger.warning("removed from %s, of an earlier evaluation: %s", self.output_dir, ", ".join(earlier))
         tables = write_tables(self.evaluations, self.problems, self.output_dir)
         report = write_report(self.evaluations, self.problems, self.output_dir)
         print(self.summary())

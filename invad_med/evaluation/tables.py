@@ -6,7 +6,7 @@ import dataclasses
 import hashlib
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +14,12 @@ import numpy as np
 import pandas as pd
 
 from invad_med.evaluation.record import OWN, Evaluation
+from invad_med.evaluation.tracker import RECORD
 from invad_med.files import write_atomically
 from invad_med.metrics.bootstrap import Figure
 from invad_med.metrics.summary import bmad9
+
+_SCORES, _REPLICATES = "scores.csv", "replicates.npz"  # of each data set, in a folder of its name
 
 
 def metrics(evaluations: Sequence[Evaluation]) -> dict[str, Any]:
@@ -108,9 +111,26 @@ def write_tables(evaluations: Sequence[Evaluation], problems: dict[str, str], ou
     write_atomically(output_dir / "problems.json", (json.dumps(problems, indent=1) + "\n").encode())
     for e in evaluations:
         content = _csv(scores_table(e)).encode("utf-8", "backslashreplace")
-        write_atomically(output_dir / e.name / "scores.csv", content)
-        write_atomically(output_dir / e.name / "replicates.npz", _replicates(e))
+        write_atomically(output_dir / e.name / _SCORES, content)
+        write_atomically(output_dir / e.name / _REPLICATES, _replicates(e))
     return [output_dir / name for name in anonymous]
+
+
+def remove_earlier(output_dir: Path, kept: Collection[str]) -> list[str]:
+    """Remove what an earlier evaluation left in a folder and this one does not replace; return names of its data sets.
+
+    Args:
+        output_dir: of the results.
+        kept: names of the data sets that are written now.
+    """
+    (output_dir / RECORD).unlink(missing_ok=True)
+    earlier = [path.parent for path in sorted(output_dir.glob(f"*/{_REPLICATES}")) if path.parent.name not in kept]
+    for folder in earlier:
+        for name in (_SCORES, _REPLICATES):
+            (folder / name).unlink(missing_ok=True)
+        if not any(folder.iterdir()):
+            folder.rmdir()
+    return [folder.name for folder in earlier]
 
 
 def _replicates(e: Evaluation) -> bytes:

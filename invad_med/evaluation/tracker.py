@@ -8,6 +8,8 @@ from typing import Protocol
 
 from invad_med.evaluation.record import Evaluation
 
+RECORD = "evaluation.json"  # among the results: what was taken down
+
 
 class TrackingError(Exception):
     """Nothing can be taken down; the message says why, in a line."""

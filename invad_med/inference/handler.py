@@ -6,14 +6,13 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
-import torch
 from ignite.engine import Engine, Events
 from monai.engines import Evaluator, IterationEvents
 from tqdm import tqdm
 
 from invad_med.data.provenance import Provenance
 from invad_med.data.slices import ReadError
-from invad_med.inference.monai import Carried
+from invad_med.inference.monai import Carried, stacked
 from invad_med.inference.pipeline import scored, unreadable
 from invad_med.inference.progress import Progress
 from invad_med.inference.results import INCOMPLETE, SourceWriter
@@ -76,7 +75,7 @@ class WriteResults:
         output: Any = engine.state.output
         detections = output["pred"]
         if isinstance(detections, list):
-            output["pred"] = torch.stack([d.map for d in detections])[:, None]
+            output["pred"] = stacked([d.map[None] for d in detections])
             output["detection"] = [Carried(d) for d in detections]
 
     def _collect(self, engine: Engine) -> None:

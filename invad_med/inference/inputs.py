@@ -48,6 +48,11 @@ class Inputs:
     keep: object = field(default=None, repr=False, compare=False)
 
     @property
+    def modalities(self) -> tuple[str, ...]:
+        """Names of the modalities of the slices to be scored, each once."""
+        return tuple(dict.fromkeys(item.modality.name for item in self.items))
+
+    @property
     def datalist(self) -> list[dict[str, Any]]:
         """The slices to be scored as MONAI items of one key, ``image``: the `Input`."""
         return [{"image": item} for item in self.items]

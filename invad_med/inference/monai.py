@@ -1,6 +1,8 @@
 """MONAI shells round the pipeline: an `Input` to the networks' image, a batch to the detectors, and a map back.
 
-What rides along with an image, its slice included, is in lists, not stacked: give `collate` to the data loader.
+What rides along with an image, its slice included, is in lists, not stacked: give `collate` to the data loader. Models
+may take images of different sizes: each image is made at its own model's, and in a batch the smaller ones stand in the
+corner of a larger square until `DetectorInferer` takes them out again.
 """
 
 from __future__ import annotations
@@ -10,11 +12,13 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
+import torch.nn.functional as F
 from monai.config import KeysCollection
 from monai.inferers import Inferer
 from monai.transforms import MapTransform
 
 from invad_med.data.contrast import judged
+from invad_med.data.prediction import Detection
 from invad_med.data.slices import ReadError
 from invad_med.inference.inputs import Input
 from invad_med.inference.pipeline import detect, map_back, prepare
@@ -24,17 +28,19 @@ from invad_med.readers.sources import SourceReader
 class LoadSliced(MapTransform):
     """Replace each key's `Input` by its image (3, size, size) float32 in [0, 1]; one broken file stops nothing.
 
-    Adds ``input``, what was there; ``modality``, its model's; and ``slice``, the decoded `Slice`, or the `ReadError`
-    that says why it could not be read or shows nothing: the image is then black and its result is not to be used. A
-    source whose slices are asked for in order is decoded once by every process that loads.
+    Adds ``input``, what was there; ``modality``, its model's; ``size``, the image's side; and ``slice``, the decoded
+    `Slice`, or the `ReadError` that says why it could not be read or shows nothing: the image is then black and its
+    result is not to be used. A source whose slices are asked for in order is decoded once by every process that loads.
 
     Args:
         keys: usually ``image``.
-        size: side of the square in pixels.
+        size: side of the square in pixels, of all images or by name of their modality.
         allow_missing_keys: as in MONAI.
     """
 
-    def __init__(self, keys: KeysCollection, size: int = 256, allow_missing_keys: bool = False) -> None:
+    def __init__(
+        self, keys: KeysCollection, size: int | Mapping[str, int] = 256, allow_missing_keys: bool = False
+    ) -> None:
         super().__init__(keys, allow_missing_keys)
         self.size = size
         self.reader = SourceReader()
@@ -44,19 +50,18 @@ class LoadSliced(MapTransform):
         item = dict(data)
         for key in self.key_iterator(item):
             entry: Input = item[key]
+            name = entry.modality.name
+            size = self.size[name] if isinstance(self.size, Mapping) else self.size
             piece = judged(self.reader.get(entry.source, entry.index), entry.modality)
-            if isinstance(piece, ReadError):
-                image = torch.zeros(3, self.size, self.size)
-            else:
-                image = prepare(entry, piece, self.size)
-            item |= {key: image, "input": entry, "slice": piece, "modality": entry.modality.name}
+            image = torch.zeros(3, size, size) if isinstance(piece, ReadError) else prepare(entry, piece, size)
+            item |= {key: image, "input": entry, "slice": piece, "modality": name, "size": size}
         return item
 
 
 class MapToSliced(MapTransform):
     """Bring each key's map (1, size, size) onto the grid of the slice it was made from: (1, H, W).
 
-    The item holds that slice, as `LoadSliced` left it.
+    The item holds that slice and its size, as `LoadSliced` left them; what a batch filled up is cut off.
 
     Args:
         keys: usually ``pred``.
@@ -68,7 +73,8 @@ class MapToSliced(MapTransform):
         item = dict(data)
         if not isinstance(item["slice"], ReadError):
             for key in self.key_iterator(item):
-                item[key] = map_back(item["input"], item["slice"], torch.as_tensor(item[key])[0])[None]
+                anomaly = torch.as_tensor(item[key])[0, : item["size"], : item["size"]]
+                item[key] = map_back(item["input"], item["slice"], anomaly)[None]
         return item
 
 
@@ -87,20 +93,45 @@ class Carried:
 def collate(items: Sequence[Mapping[Hashable, Any]]) -> dict[Hashable, Any]:
     """Return the items of `LoadSliced` as a batch: tensors stacked, words and objects in lists.
 
+    Images of several sizes are filled up with zeros, right and below, to the largest; ``size`` says how much is theirs.
     MONAI's evaluator takes such a batch apart again. It may come from another process.
     """
     return {key: _together([item[key] for item in items]) for key in items[0]}
 
 
+def stacked(images: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Return images (C, h, w) as one tensor (B, C, H, W), smaller ones filled up with zeros right and below."""
+    height, width = (max(image.shape[axis] for image in images) for axis in (-2, -1))
+    return torch.stack([F.pad(i, (0, width - i.shape[-1], 0, height - i.shape[-2])) for i in images])
+
+
 def _together(values: list[Any]) -> Any:
     if all(isinstance(value, torch.Tensor) for value in values):
-        return torch.stack(values)
+        return stacked(values)
     return values if all(isinstance(value, str) for value in values) else [Carried(value) for value in values]
 
 
 class DetectorInferer(Inferer):
     """What MONAI's evaluator calls: hand the batch to the detectors, which do the rest."""
 
-    def __call__(self, inputs: torch.Tensor, network: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        """Return `invad_med.inference.pipeline.detect` of the network, which is a `Detectors`."""
-        return detect(network, inputs, *args, **kwargs)  # type: ignore[arg-type]
+    def __call__(
+        self,
+        inputs: torch.Tensor,
+        network: Callable[..., Any],
+        modalities: Sequence[str],
+        sizes: Sequence[Carried],
+    ) -> list[Detection]:
+        """Return `invad_med.inference.pipeline.detect` of every image at its own size, in their order.
+
+        Args:
+            inputs: (B, 3, H, W) in [0, 1], as `collate` makes it.
+            network: a `Detectors`.
+            modalities: B names.
+            sizes: B sides in pixels of what is the image's own.
+        """
+        found: dict[int, Detection] = {}
+        for size in dict.fromkeys(carried.item() for carried in sizes):
+            chosen = [i for i, carried in enumerate(sizes) if carried.item() == size]
+            images = inputs[chosen][..., :size, :size]
+            found |= zip(chosen, detect(network, images, [modalities[i] for i in chosen]), strict=True)  # type: ignore[arg-type]
+        return [found[i] for i in range(len(sizes))]

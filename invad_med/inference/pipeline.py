@@ -20,6 +20,7 @@ from invad_med.data.slices import ReadError, Slice
 from invad_med.data.transforms import from_image, to_image
 from invad_med.detection import Detectors
 from invad_med.inference.inputs import Input, Inputs
+from invad_med.readers.dicom.pixels import LastFile
 from invad_med.readers.sources import read_source
 
 
@@ -122,5 +123,6 @@ def score_inputs(
         For each item in order its prediction, and the slice it is of, as `invad_med.inference.results.SourceWriter`
         takes them.
     """
+    last = LastFile()
     for source, items in itertools.groupby(inputs.items, key=lambda item: item.source):
-        yield from score_source(detectors, list(items), read_source(source), batch_size)
+        yield from score_source(detectors, list(items), read_source(source, last), batch_size)

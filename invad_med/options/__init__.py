@@ -10,6 +10,7 @@ passes ``false`` on as a word, which is true. The three configurations call `che
 | `values` | what a word or value means to a kind |
 | `keys` | which keys the configuration does not have, and the nearest one |
 | `errors` | how an error of this package ends a run |
+| `secrets` | which of them hold a password, and must not be repeated |
 | `check` | all of it, applied to the configuration that is being run |
 
 For users: docs/command_line.md.

@@ -19,10 +19,11 @@ from typing import TYPE_CHECKING, Any
 
 from invad_med.bundle import root
 from invad_med.options.errors import tell_errors
-from invad_med.options.keys import OF_MONAI, nearest, option_keys, references, unknown_keys
+from invad_med.options.keys import OF_MONAI, nearest, option_keys, reaches, references, unknown_keys
 from invad_med.options.kinds import KINDS, Kind, find_kind, may_be_nothing
+from invad_med.options.secrets import refuse_secrets
 from invad_med.options.values import OptionError, as_expression, from_value, from_word, is_for_monai, is_syntax
-from invad_med.options.words import Word, pair, words
+from invad_med.options.words import Word, pair
 
 if TYPE_CHECKING:
     from monai.bundle import ConfigParser
@@ -34,11 +35,12 @@ _PLACES = frozenset(
 _CHECKED: weakref.WeakSet[ConfigParser] = weakref.WeakSet()
 
 
-def check_options(config: str) -> None:
+def check_options(config: str, printed: bool = False) -> None:
     """Check the options of the run that evaluates this expression; paths and names become what was typed.
 
     Args:
         config: name of the bundle's file that is run, such as ``train.json``.
+        printed: whether MONAI may have shown them by now, as it does after the steps of ``initialize``.
 
     Raises:
         SystemExit: status 2, after a sentence on standard error, if a command line cannot be meant.
@@ -52,8 +54,11 @@ def check_options(config: str) -> None:
     if run.arguments is not None:
         tell_errors()
     try:
+        given, alone = pair(run.arguments or ())
+        for values in ({"": alone}, given, run.parser.get()):
+            refuse_secrets(values, printed)
         used = references([ConfigParser.load_config_file(file) for file in run.files])
-        check_parser(run.parser, config, words(run.arguments or ()), run.steps, used)
+        check_parser(run.parser, config, given, run.steps, used)
     except OptionError as error:
         if run.arguments is None:
             raise
@@ -72,7 +77,7 @@ def checked(config: str, value: Any) -> Any:
     if run is None:
         return value
     if run.parser not in _CHECKED:
-        check_options(config)
+        check_options(config, printed=True)
     return run.parser.ref_resolver.resolved_content.get("dataset_dir", value)
 
 
@@ -144,11 +149,12 @@ def read_overrides(arguments: Sequence[str], config: str) -> dict[str, Any]:
         OptionError: a key that it does not have, a word that its key does not take, or one that stands alone.
     """
     given, alone = pair(arguments)
+    refuse_secrets({"": alone, **given})
     own = _own(config)
     if alone:
         raise OptionError(f"{alone[0]!r} stands alone: keys begin with --, and words with spaces go in quotes")
     for key in given:
-        if key.partition("::")[0] not in own:
+        if not reaches(key, own) or ("::" not in key and key not in own):
             raise OptionError(_unknown(key, config, own))
     return {key: from_word(key, word, may_be_nothing(key, own)) for key, word in given.items()}
 

@@ -80,6 +80,20 @@ def references(config: Any) -> set[str]:
     return {match.replace("#", "::") for match in _REFERENCE.findall(config)}
 
 
+def reaches(key: str, config: Mapping[str, Any]) -> bool:
+    """Return whether there is a part that holds what an id such as ``train::trainer::device`` names."""
+    part: Any = config
+    *inside, _ = key.replace("#", "::").split("::")
+    for name in inside:
+        if isinstance(part, list) and name.isdecimal() and int(name) < len(part):
+            part = part[int(name)]
+        elif isinstance(part, Mapping) and name in part:
+            part = part[name]
+        else:
+            return False
+    return isinstance(part, Mapping | list)
+
+
 def nearest(key: str, config: Mapping[str, Any]) -> str | None:
     """Return the key, or argument of a component, that a misspelt one was most likely meant to be, or None."""
     candidates = {name: name for name in option_keys(config)}
@@ -94,7 +108,8 @@ def nearest(key: str, config: Mapping[str, Any]) -> str | None:
         close = difflib.get_close_matches(last, [a for n, a in candidates.items() if n == f"{component}#{a}"], 1)
         if close:
             return f"{component}#{close[0]}"
-    for names in (option_keys(config), list(candidates)):
+    whole_keys, arguments_too = option_keys(config), list(candidates)
+    for names in (arguments_too,) if "#" in whole else (whole_keys, arguments_too):
         close = difflib.get_close_matches(whole, names, 1)
         if close:
             return close[0]

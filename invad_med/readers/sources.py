@@ -242,16 +242,17 @@ def _digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
-_READERS = {"raster": rasters.read, "nifti": nifti.read, "dicom": dicom.read}
+_READERS = {"raster": rasters.read, "nifti": nifti.read}  # DICOM beside them: files may hold several sources
 
 
-def read_source(source: Source) -> list[Slice | ReadError]:
+def read_source(source: Source, last: dicom.LastFile | None = None) -> list[Slice | ReadError]:
     """Decode all slices of a source; every file of it is opened once. Nothing is kept, and any thread may call it.
 
     The pixels may be shared with other users of the slices and are therefore read-only: copy before writing.
 
     Args:
         source: as found by `scan`.
+        last: keeps a DICOM file of several acquisitions for the next of them.
 
     Returns:
         ``source.n_slices`` slices, or in their places why one could not be read: one line that names neither file nor
@@ -259,7 +260,8 @@ def read_source(source: Source) -> list[Slice | ReadError]:
     """
     try:
         with without_warnings():
-            pieces = _READERS[source.kind](source)[: source.n_slices]
+            pieces = dicom.read(source, last) if source.kind == "dicom" else _READERS[source.kind](source)
+            pieces = pieces[: source.n_slices]
     except ReadError as error:
         return [error.plain()] * source.n_slices
     for piece in pieces:
@@ -304,6 +306,8 @@ def read_raster(path: Path) -> Slice:
 class SourceReader:
     """Gives slices one by one and decodes their source once: it holds the source asked for last, and no other.
 
+    A file of several acquisitions is decoded once for all that follow one another.
+
     For callers that go through sources in order. Several threads may share one: those that ask for the same source
     wait for one decoding, and different sources are decoded side by side. A copy, as in another process, holds
     nothing.
@@ -312,6 +316,7 @@ class SourceReader:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._held: tuple[Source, Future[list[Slice | ReadError]]] | None = None
+        self._last = dicom.LastFile()
 
     def get(self, source: Source, index: int) -> Slice | ReadError:
         """Return a slice, or why it could not be read, as `read_source` gives it.
@@ -329,7 +334,7 @@ class SourceReader:
             future = self._held[1]
         if first:
             try:
-                future.set_result(read_source(source))
+                future.set_result(read_source(source, self._last))
             except BaseException as error:  # those who wait must not wait for ever
                 future.set_exception(error)
                 with self._lock:
@@ -352,7 +357,7 @@ class SourceReader:
     def release(self) -> None:
         """Let go of the source that is held."""
         with self._lock:
-            self._held = None
+            self._held, self._last = None, dicom.LastFile()
 
     def __getstate__(self) -> dict[str, object]:
         return {}

@@ -1,20 +1,15 @@
-"""Log an evaluation that is on disk but in no store: ``python -m invad_med.tracking.log_again OUTPUT_DIR``."""
+"""Log an evaluation that is on disk but in no store; `invad_med.commands.log_again` is its command."""
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
-import sys
-from collections.abc import Sequence
 from pathlib import Path
 
-from invad_med.evaluation.tracker import TrackingError
 from invad_med.tracking.log import log_run
 from invad_med.tracking.record import RunRecord
 from invad_med.tracking.store import Store
 
-COMMAND = "python -m invad_med.tracking.log_again"
-FAILED = 3  # exit status where the store fails
+COMMAND = "python -m invad_med log-again"  # what a user types who is told that nothing was logged
 
 
 def log_again(output_dir: str | Path, tracking_uri: str | None = None, experiment_name: str | None = None) -> str:
@@ -36,24 +31,3 @@ def log_again(output_dir: str | Path, tracking_uri: str | None = None, experimen
     store = Store.choose(tracking_uri or record.tracking_uri, folder)
     store.ask(record.experiment_name)
     return log_run(record, folder, store)
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Command line; the status is 3 where the store fails."""
-    parser = argparse.ArgumentParser(prog=COMMAND, description="Log an evaluation in MLflow that is not there yet.")
-    parser.add_argument("output_dir", type=Path, help="output folder of configs/evaluate.json")
-    parser.add_argument("--tracking_uri", help="server or store; default: the evaluation's")
-    parser.add_argument("--experiment_name", help="default: the evaluation's")
-    options = parser.parse_args(argv)
-    try:
-        log_again(options.output_dir, options.tracking_uri, options.experiment_name)
-    except TrackingError as error:
-        print(error, file=sys.stderr)
-        return FAILED
-    except (FileNotFoundError, ValueError) as error:
-        parser.error(str(error))
-    return 0
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

@@ -9,9 +9,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from invad_med.evaluation.tracker import RECORD
 from invad_med.files import write_atomically
 
-FILE = "evaluation.json"
+FILE = RECORD
 
 
 @dataclass(frozen=True)

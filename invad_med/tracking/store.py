@@ -7,16 +7,16 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from invad_med.addresses import redacted, refuse_credentials
+from invad_med.addresses import MLFLOW_PASSWORD, MLFLOW_USER, OF_MLFLOW, redacted, refuse_credentials
 from invad_med.evaluation.tracker import TrackingError
 
 _VARIABLE = "MLFLOW_TRACKING_URI"
-_USER, _PASSWORD = "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD"
 # Seconds to wait for an answer, and how often to ask again, where the environment does not say.
 _ASKING = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "5", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1"}
 _LOGGING = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3"}  # MLflow's seven take five minutes
@@ -28,11 +28,11 @@ class Store:
 
     Args:
         uri: of a server, a database or a folder; it holds no password.
-        artifacts: where those of a new experiment go; None: the store's choice.
+        folder: that of a store of ours, which takes artifacts as well; None: another's.
     """
 
     uri: str
-    artifacts: str | None = None
+    folder: Path | None = None
 
     @classmethod
     def choose(cls, tracking_uri: str | None, output_dir: Path) -> Store:
@@ -44,14 +44,17 @@ class Store:
         uri = tracking_uri or os.environ.get(_VARIABLE)
         if not uri:
             folder = output_dir.resolve()
-            return cls(f"sqlite:///{folder / 'mlflow.db'}", (folder / "mlartifacts").as_uri())
+            return cls(_address(folder / "mlflow.db"), folder)
         try:
-            refuse_credentials(
-                uri, f"name them in {_USER} and {_PASSWORD} (a database's where its driver looks, as in ~/.pgpass)"
-            )
+            refuse_credentials(uri, OF_MLFLOW)
         except ValueError as error:
             raise TrackingError(f"tracking_uri: {error}") from None
         return cls(uri)
+
+    @property
+    def artifacts(self) -> str | None:
+        """Where those of a new experiment go, as an address; None: the store's choice."""
+        return None if self.folder is None else (self.folder / "mlartifacts").as_uri()
 
     @property
     def look(self) -> str:
@@ -95,8 +98,8 @@ class Store:
 
         variables, was = dict(os.environ), mlflow.get_tracking_uri()
         try:
-            if self.artifacts is not None:
-                Path(self.uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
+            if self.folder is not None:
+                self.folder.mkdir(parents=True, exist_ok=True)
             os.environ.update((_LOGGING if patience is None else patience) | variables)
             mlflow.set_tracking_uri(self.uri)
             yield
@@ -110,8 +113,20 @@ class Store:
                     os.environ[name] = variables[name]
 
 
+def _address(database: Path) -> str:
+    """Return the address of an SQLite database, whatever characters its path has.
+
+    A path with ``?``, ``#`` or ``%`` is quoted, and its driver named: MLflow makes the folders of ``sqlite:///``, which
+    would be those of the quoted path.
+    """
+    path = re.sub("[%?#]", lambda found: f"%{ord(found[0]):02X}", str(database))
+    return f"sqlite:///{path}" if path == str(database) else f"sqlite+pysqlite:///{path}"
+
+
 def _line(error: Exception) -> str:
     """Return an error's first line, its tail where it is long: there stands what happened."""
     line = next(iter(str(error).strip().splitlines()), "") or type(error).__name__
-    advice = f" (user and password go into {_USER} and {_PASSWORD})" if " 401" in line or "403" in line else ""
+    advice = (
+        f" (user and password go into {MLFLOW_USER} and {MLFLOW_PASSWORD})" if " 401" in line or "403" in line else ""
+    )
     return (line if len(line) <= 400 else f"{line[:120]} ... {line[-260:]}") + advice

@@ -71,7 +71,7 @@ class Tracker:
             output_dir: folder of the results, and of the default store.
 
         Raises:
-            TrackingError: they cannot be logged; `invad_med.tracking.log_again` does it later.
+            TrackingError: they cannot be logged; ``python -m invad_med log-again`` does it later.
         """
         record = self.describe(evaluations, files, output_dir)
         record.write(output_dir)

@@ -344,3 +344,75 @@ def test_a_wrong_key_costs_one_line_and_status_2(tmp_path):
     done = subprocess.run(command, cwd=tmp_path, env=environment(), capture_output=True, text=True)
     assert done.returncode == 2 and "Traceback" not in done.stderr and not list(tmp_path.iterdir())
     assert done.stderr.splitlines()[-1] == "error: inference.json has no key datset_dir: did you mean --dataset_dir?"
+
+
+SECRET = "S3cretPw"
+
+
+@pytest.mark.parametrize(
+    ("config", "arguments"),
+    [
+        ("inference.json", ["--dataset_dir", f"http://bob:{SECRET}@127.0.0.1:9/studies/1.2"]),
+        ("inference.json", ["--dicom_destination", f"bob:{SECRET}@host/dicom-web"]),
+        ("inference.json", ["--inputs#dataset_dir", f"http://bob:{SECRET}@host"]),
+        ("inference.json", ["--results::destination", f"$'http://bob:{SECRET}@' + 'host'"]),
+        ("inference.json", ["--dataset_dir", "x", f"http://{SECRET}@host/studies/1.2"]),
+        ("inference.json", ["--anonymize", f"http://bob:{SECRET}@host"]),
+        ("train.json", ["--dataset_dir", f"https://host/x?access_token={SECRET}"]),
+        ("train.json", ["--output_dir", f"s3://bob:{SECRET}@host/x"]),
+        ("evaluate.json", ["--tracking_uri", f"postgresql+psycopg2://bob:{SECRET}@host/mlflow"]),
+        ("evaluate.json", ["--tracker#tracking_uri", f"http://bob:{SECRET}@host"]),
+        ("evaluate.json", ["--args_file", "args.json"]),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:parsing config_file")
+def test_a_password_in_an_address_is_refused_and_not_quoted(config, arguments, capfd, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "args.json").write_text(json.dumps({"tracking_uri": f"http://bob:{SECRET}@host"}))
+    with pytest.raises(SystemExit) as stopped:
+        run_words(*arguments, config=config)
+    said = capfd.readouterr()
+    assert stopped.value.code == 2 and SECRET not in said.out + said.err
+    assert "an address must hold no user and password" in said.err and "it was printed" not in said.err
+
+
+def test_a_folder_that_looks_like_an_address_is_read(tmp_path, monkeypatch, seen, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "12:30@home").mkdir()
+    run_words("--dataset_dir", "12:30@home", "--output_dir", "a:b@c", overlay=seen("dataset_dir", "output_dir"))
+    assert said(capsys) == {"dataset_dir": "12:30@home", "output_dir": "a:b@c"}
+
+
+@pytest.mark.parametrize(
+    ("config", "key"),
+    [("inference.json", "dataset_dir"), ("train.json", "dataset_dir"), ("evaluate.json", "tracking_uri")],
+)
+def test_the_command_prints_a_password_nowhere(config, key, tmp_path):
+    command = [sys.executable, "-m", "monai.bundle", "run", "--config_file", str(CONFIGS / config)]
+    command += [f"--{key}", f"http://bob:{SECRET}@127.0.0.1:9/studies/1.2", "--output_dir", "out"]
+    done = subprocess.run(command, cwd=tmp_path, env=environment(), capture_output=True, text=True)
+    assert done.returncode == 2 and SECRET not in done.stdout + done.stderr and not list(tmp_path.iterdir())
+    assert done.stderr.splitlines()[-1].startswith(f"error: --{key}: an address must hold no user and password")
+
+
+@pytest.mark.filterwarnings("ignore:parsing config_file")
+def test_a_password_that_was_printed_is_said_to_be(tmp_path, capsys):
+    overlay = tmp_path / "overlay.json"
+    overlay.write_text(json.dumps({"initialize": ["$monai.utils.set_determinism(1)"]}))
+    with pytest.raises(SystemExit):
+        run_words("--dataset_dir", f"http://bob:{SECRET}@127.0.0.1:9/studies/1.2", overlay=overlay)
+    said = capsys.readouterr()
+    assert SECRET not in said.err and "Change the password: it was printed" in said.err
+
+
+@pytest.mark.parametrize("config", SINGLE)
+@pytest.mark.parametrize(
+    ("key", "meant"),
+    [("--inferrer#steps", "inferer"), ("--inferrer::steps", "inferer"), ("--datsetdir#", "dataset_dir")],
+)
+@pytest.mark.filterwarnings("ignore:parsing config_file")
+def test_a_part_that_is_not_there_stops_the_run_with_the_nearest_one(config, key, meant, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(KeyError) as stopped:  # MONAI's own: nothing of a configuration is run before it
+        run_words(key, "1", "--output_dir", "out", config=config)
+    assert f"did you mean '{meant}'?" in str(stopped.value.__cause__) and not list(tmp_path.iterdir())

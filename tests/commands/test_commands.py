@@ -45,6 +45,14 @@ def test_a_missing_folder_is_one_line(capsys, tmp_path):
         ("train-all", "--train", "--ckpt_path x.pt", "--ckpt_path is set by this command"),
         ("cross-fit", "--train", "--steps many", "--steps is 'many', which is no number"),
         ("cross-fit", "--train", "--fold 1/3", "--fold is set by this command"),
+        (
+            "train-all",
+            "--train",
+            "--inferrer#steps 5",
+            "train.json has no key inferrer#steps: did you mean --inferer#steps",
+        ),
+        ("train-all", "--evaluate", "--datset::dataset_dir x", "no key datset#dataset_dir: did you mean --dataset#"),
+        ("curve", "--train", "--train#trainr#device cpu", "train.json has no key train#trainr#device"),
         ("curve", "--train", "--preset small base", "'base' stands alone"),
         ("curve", "--train", "steps 500", "'steps' stands alone"),
         ("curve", "--train", "--preset 'small", "No closing quotation"),
@@ -87,17 +95,19 @@ def test_words_with_spaces_and_odd_folders_are_passed_on_whole(tmp_path, started
     assert started[0][-2:] == ["--cache_dir", "my cache"] and "--ckpt_path=output/cross_fit/whole.pt" in started[0]
 
 
-def test_a_model_that_is_there_is_kept_and_the_way_out_named(tmp_path, started, capsys):
+def test_a_model_of_no_known_training_is_refused_and_the_same_words_are_not_tried_twice(tmp_path, started, capsys):
     save(tmp_path / "root" / "brain" / "train" / "good" / "0.png", 0)
     save(tmp_path / "root" / "chest" / "train" / "good" / "0.png", 0)
     model = tmp_path / "out" / "models" / "brain.pt"
     model.parent.mkdir(parents=True)
     model.touch()
     command = ["train-all", str(tmp_path / "root"), "--output_dir", str(tmp_path / "out"), "--train", "--steps 7"]
-    assert main(command) == 0 and len(started) == 2
-    said = capsys.readouterr().out
-    assert f"brain: {model} is there already, not trained again, whatever --train says now (--steps 7)" in said
-    assert "delete it or give another --output_dir to train anew" in said
+    assert main(command) == 3
+    (line,) = started
+    assert f"--ckpt_path={model.parent / 'chest.pt'}" in line  # and no evaluation
+    said = capsys.readouterr().err
+    assert f"brain was not trained: {model} is there, and {tmp_path / 'out/train/brain'} does not hold" in said
+    assert "nothing was evaluated: the models of brain" in said and '--train "--resume False"' in said
     started.clear()
     started.status = 2
     assert main(command) == 2 and len(started) == 1  # the same words are as wrong for the next one

@@ -7,7 +7,9 @@ import pytest
 
 from invad_med.__main__ import main
 from invad_med.commands.rules import cohort_of
+from invad_med.data.provenance import Provenance
 from invad_med.detection import read_provenance
+from invad_med.training.artefact import SHARED
 from invad_med.training.cohort import read_cohort
 
 
@@ -32,6 +34,28 @@ def test_the_division_is_the_models_own(measured_folder):
     assert cohort_of(root, other) == read_cohort(root, held_out_fraction=0.4, seed=5) != cohort_of(root, stated)
     with pytest.raises(ValueError, match="states 8 training and 12 held-out normal images, the folder divides into"):
         cohort_of(root, dataclasses.replace(stated, held_out_fraction=None))
+
+
+@pytest.mark.parametrize("fraction", [1 / 3, 0.5, 0.0])
+def test_held_out_images_may_have_been_divided(tmp_path, fraction):
+    root = tmp_path / "brain"
+    for split, count in (("train/good", 60), ("valid/good/img", 80), ("valid/Ungood/img", 1)):
+        (root / split).mkdir(parents=True)
+        for i in range(count):
+            (root / split / f"{i}.png").touch()
+    cohort = read_cohort(root, selection_fraction=fraction)
+    assert cohort.shared == (fraction == 0)
+    stated = Provenance(
+        modality="brain", seed=0, held_out_fraction=0.15, train_images=len(cohort.train),
+        held_out_images=len(cohort.calibration), selection_images=len(cohort.selection),
+        note=SHARED if cohort.shared else "",
+    )  # fmt: skip
+    found = cohort_of(root, stated)
+    assert (found.train, found.held_out) == (cohort.train, cohort.held_out)
+    pooled = len(cohort.calibration) + len(cohort.train)
+    assert cohort_of(root, dataclasses.replace(stated, held_out_images=pooled, cross_fit_folds=3)) == found
+    with pytest.raises(ValueError, match="cannot be told from those it has not"):
+        cohort_of(root, dataclasses.replace(stated, held_out_images=len(cohort.calibration) - 1))
 
 
 def test_nothing_to_measure_prints_no_table(measured_folder, tmp_path, capsys):

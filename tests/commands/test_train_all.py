@@ -1,13 +1,16 @@
 """Every data set of a folder in one command."""
 
+import io
 import json
 import sqlite3
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from invad_med.__main__ import main
+from invad_med.bundle import run_config
 from invad_med.commands import train_all
 
 
@@ -43,10 +46,38 @@ def test_one_command_trains_and_measures_all_that_is_there(tmp_path, capfd):
         runs = dict(database.execute("select run_uuid, name from runs").fetchall())
         parents = {v for (v,) in database.execute("select value from tags where key = 'mlflow.parentRunId'").fetchall()}
     assert len(runs) == 3 and len(parents) == 1  # a parent and one run a data set
-    main(arguments)
-    said = capfd.readouterr().out
-    assert "brain.pt is there already, not trained again, whatever --train says now (--denoiser#hidden_size 32" in said
-    assert "delete it or give another --output_dir to train anew" in said
+
+
+def test_a_model_stays_only_if_it_is_the_one_asked_for(noise_set, tmp_path, monkeypatch, capfd):
+    evaluated = []
+
+    def run(config, given, overrides):
+        return run_config(config, given, overrides) if config == "train.json" else evaluated.append(given) or 0
+
+    monkeypatch.setattr(train_all, "run_config", run)
+    narrow = "--denoiser#depth 1 --denoiser#hidden_size 32 --batch_size 4 --accumulation_steps 1 --device cpu"
+
+    def command(keys):
+        arguments = ["train-all", str(noise_set.parent), "--output_dir", str(tmp_path), "--train", f"{narrow} {keys}"]
+        return main(arguments), capfd.readouterr()
+
+    model = tmp_path / "models" / "brain.pt"
+    assert command("--steps 4")[0] == 0
+    first = model.read_bytes()
+    status, said = command("--steps 4")  # is found to be the same, and not trained again
+    assert status == 0 and "resuming at step 4" in said.out + said.err and len(evaluated) == 2
+    before, after = (torch.load(io.BytesIO(content), weights_only=True) for content in (first, model.read_bytes()))
+    assert all(torch.equal(before[k], after[k]) for k in before if isinstance(before[k], torch.Tensor))
+    first = model.read_bytes()
+    status, said = command("--steps 6")
+    assert status == 3 and len(evaluated) == 2 and model.read_bytes() == first
+    assert "recipe.steps was 4, is 6" in said.err and "nothing was evaluated: the models of brain" in said.err
+    assert command("--steps 6 --resume False")[0] == 0 and len(evaluated) == 3
+    second = model.read_bytes()
+    assert second != first
+    model.write_bytes(first)
+    status, said = command("--steps 6")
+    assert status == 3 and model.read_bytes() == first and f"{model} is of another training than" in said.err
 
 
 def test_each_set_is_asked_what_it_shows_and_one_model_is_made_of_one_set(tmp_path, monkeypatch, capfd):

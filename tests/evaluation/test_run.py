@@ -219,3 +219,20 @@ def test_what_a_set_shows_may_be_stated_and_is_asked_for_where_it_is_not(measure
     assert (evaluation.name, evaluation.truth.modality.name, evaluation.published) == ("Chest_NIH", "chest", None)
     assert set(evaluator.problems) == {"mine"}
     assert '{"modality": "NAME"} into its manifest.json; NAME: brain, liver' in evaluator.problems["mine"]
+
+
+def test_an_output_folder_holds_the_results_of_one_evaluation(measured, measured_folder, tmp_path, caplog):
+    out = shutil.copytree(measured_folder / "out", tmp_path / "out")  # of Brain_AD and Chest-RSNA
+    (out / "evaluation.json").write_text("{}")  # told to no store: of the same evaluation
+    (out / "Brain_AD" / "mine.txt").write_text("kept")
+    for fraction in (0.05, 0.1):  # again with other options
+        evaluator = Evaluator(
+            find_datasets(measured_folder / "BMAD/Chest-RSNA"), out, models_dir=measured_folder / "models",
+            resamples=10, false_positive_rate=fraction,
+        )  # fmt: skip
+        evaluator.run()
+        left = {path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file()}
+        tables = {"metrics.json", "metrics.csv", "comparisons.csv", "problems.json", "report.html"}
+        assert left == {*tables, "Chest-RSNA/scores.csv", "Chest-RSNA/replicates.npz", "Brain_AD/mine.txt"}
+        assert set(json.loads((out / "metrics.json").read_text())) == {"Chest-RSNA"}
+    assert "of an earlier evaluation: Brain_AD" in caplog.text and caplog.text.count("earlier evaluation") == 1

@@ -10,7 +10,7 @@ import pydicom
 import pytest
 from dicom_results import make_enhanced_mr, make_series, named
 from PIL import Image
-from pydicom.uid import RLELossless
+from pydicom.uid import RLELossless, generate_uid
 
 from invad_med.bundle import root
 
@@ -63,6 +63,19 @@ def stated(path):
     ds.save_as(path)
 
 
+def two_times(path):
+    """Make two acquisitions of a multi-frame file, of five places each."""
+    ds = pydicom.dcmread(path)
+    ds.SOPInstanceUID = ds.file_meta.MediaStorageSOPInstanceUID = generate_uid()
+    ds.SeriesInstanceUID = generate_uid()
+    for i, frame in enumerate(ds.PerFrameFunctionalGroupsSequence):
+        frame.PlanePositionSequence = ds.PerFrameFunctionalGroupsSequence[i % 5].PlanePositionSequence
+        content = pydicom.Dataset()
+        content.TemporalPositionIndex = 1 + i // 5
+        frame.FrameContentSequence = [content]
+    ds.save_as(path)
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     base = tmp_path_factory.mktemp("opens") / "in" / "brain"
@@ -71,8 +84,10 @@ def folder(tmp_path_factory):
     make_series(base / "plain", volume)
     make_series(base / "compressed", volume[:4], syntax=RLELossless)
     make_enhanced_mr(base / "frames.dcm")
+    two_times(make_enhanced_mr(base / "times.dcm"))
     (base / "bare").write_bytes(named("MR_small.dcm").read_bytes())  # told by its content
-    for path in (*(base / "plain").iterdir(), *(base / "compressed").iterdir(), base / "frames.dcm", base / "bare"):
+    for path in (*(base / "plain").iterdir(), *(base / "compressed").iterdir(), base / "frames.dcm",
+                 base / "times.dcm", base / "bare"):  # fmt: skip
         stated(path)
     nib.save(nib.Nifti1Image(volume.T.astype(np.float32), np.diag([2.0, 2.0, 3.0, 1.0])), base / "volume.nii.gz")
     Image.fromarray(volume[0].astype(np.uint8)).save(base / "picture.png")
@@ -100,7 +115,7 @@ def counted(folder, tmp_path_factory):
 def test_every_slice_is_decoded_once_and_every_file_opened_at_most_twice(folder, counted):
     output, opened, decoded = counted
     files = [p for p in folder.rglob("*") if p.is_file()]
-    assert len(files) == 5 + 4 + 1 + 1 + 3
+    assert len(files) == 5 + 4 + 1 + 1 + 1 + 3
     assert opened == dict.fromkeys((p.relative_to(folder).as_posix() for p in files), 2)  # scanned, and decoded
     images = [str(pydicom.dcmread(p).SOPInstanceUID) for p in files if p.suffix in (".dcm", "")]
     expected = dict.fromkeys([*images, "nifti", "picture.png 0", "pages.tif 0", "pages.tif 1"], 1)
@@ -108,9 +123,9 @@ def test_every_slice_is_decoded_once_and_every_file_opened_at_most_twice(folder,
     assert {name: count for name, count in decoded.items() if name not in own} == expected
 
     written = [p.name for p in output.rglob("*") if p.is_file()]
-    for name, count in {"overlay": 5 + 4 + 1, "parametric_map": 4, "report": 4, "secondary_capture": 7}.items():
+    for name, count in {"overlay": 5 + 4 + 1, "parametric_map": 6, "report": 6, "secondary_capture": 9}.items():
         assert sum(w.startswith(name) for w in written) == count, name
-    assert sum(w.endswith(".png") for w in written) == 5 + 4 + 10 + 1 + 5 + 1 + 2 + 1
+    assert sum(w.endswith(".png") for w in written) == 5 + 4 + 10 + 10 + 1 + 5 + 1 + 2 + 1
 
 
 @pytest.mark.filterwarnings("ignore")

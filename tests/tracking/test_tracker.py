@@ -8,12 +8,14 @@ import mlflow
 import pytest
 from monai.bundle import run
 
+from invad_med.__main__ import COMMANDS, main
 from invad_med.bundle import root
 from invad_med.data.bmad import inspect_tree
 from invad_med.evaluation.run import Evaluator
 from invad_med.evaluation.tracker import TrackingError
-from invad_med.tracking.log_again import main as log_again
+from invad_med.tracking.log_again import COMMAND
 from invad_med.tracking.record import FILE, RunRecord
+from invad_med.tracking.store import Store
 from invad_med.tracking.tracker import Tracker
 from tests.conftest import CONFIGS
 
@@ -90,7 +92,7 @@ def test_a_server_that_does_not_answer_is_noticed_before_anything_is_measured(me
 
 
 def test_the_command_refuses_a_password_before_anybody_prints_it(measured_folder, tmp_path, capfd):
-    with pytest.raises(SystemExit, match="MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD") as end:
+    with pytest.raises(RuntimeError) as end:
         run(
             config_file=str(CONFIGS / "evaluate.json"),
             dataset_dir=str(measured_folder / "BMAD"),
@@ -98,7 +100,9 @@ def test_the_command_refuses_a_password_before_anybody_prints_it(measured_folder
             tracking_uri="http://bob:S3cretPw@127.0.0.1:9",
         )
     printed = capfd.readouterr()
-    assert "S3cret" not in printed.out + printed.err + str(end.value) and not (tmp_path / "out").exists()
+    reason = str(end.value.__cause__)
+    assert "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD" in reason and not (tmp_path / "out").exists()
+    assert "S3cret" not in printed.out + printed.err + str(end.value) + reason
 
 
 def test_a_deleted_experiment_is_noticed_before_the_work(measured_folder, tmp_path):
@@ -125,11 +129,14 @@ def test_what_could_not_be_logged_is_logged_later(measured_folder, tmp_path, mon
     assert end.value.code == 3 and (out / "metrics.json").is_file()
     said = capsys.readouterr().err.splitlines()
     (line,) = (line for line in said if "in no store" in line)
-    assert f"results are in {out}" in line and "refused" in line and f"log_again {out}" in line
+    assert f"results are in {out}" in line and "refused" in line
+    assert line.endswith(f"to log them later: {COMMAND} {out}")
     assert not any("Traceback" in line for line in said)
 
-    assert log_again([str(out)]) == 3 and "refused" in capsys.readouterr().err  # still down
-    assert log_again([str(out), "--tracking_uri", later]) == 0
+    program, name = COMMAND.rsplit(" ", 1)
+    assert program == "python -m invad_med" and name in COMMANDS
+    assert main([name, str(out)]) == 3 and "refused" in capsys.readouterr().err  # still down
+    assert main([name, str(out), "--tracking_uri", later]) == 0
     assert "run bmad-" in capsys.readouterr().out
     now = f"sqlite:///{tmp_path / 'now.db'}"
     files = [out / "metrics.json", out / "metrics.csv", out / "comparisons.csv", out / "report.html"]
@@ -141,17 +148,28 @@ def test_what_could_not_be_logged_is_logged_later(measured_folder, tmp_path, mon
 
 
 def test_a_folder_without_a_record_or_with_a_damaged_one_is_named(tmp_path, capsys):
-    with pytest.raises(SystemExit):
-        log_again([str(tmp_path)])
-    assert f"{tmp_path} holds no {FILE}" in capsys.readouterr().err
+    assert main(["log-again", str(tmp_path)]) == 2
+    assert f"error: {tmp_path} holds no {FILE}" in capsys.readouterr().err
     (tmp_path / FILE).write_text('{"name": 1}')
     with pytest.raises(ValueError, match="cannot be read as the record of an evaluation"):
         RunRecord.read(tmp_path)
+    assert main(["log-again", str(tmp_path)]) == 2
+    assert "cannot be read as the record of an evaluation" in capsys.readouterr().err
 
 
 def test_a_server_is_shown_by_its_address_and_a_store_by_a_command(tmp_path):
-    from invad_med.tracking.store import Store
-
     assert Store.choose("https://host/mlflow", tmp_path).look == "https://host/mlflow"
     local = Store.choose(None, tmp_path / "a b")
     assert local.look == f"mlflow ui --backend-store-uri 'sqlite:///{tmp_path / 'a b'}/mlflow.db'"
+
+
+def test_the_store_lies_in_the_output_folder_whatever_its_name(measured, measured_folder, results, tmp_path):
+    out = shutil.move(results, tmp_path / "in" / "a b?c=1#d%41é@e:f" / "out")
+    parent = tracker(measured_folder)(measured.evaluations, [out / name for name in FILES], out)
+    assert [path.name for path in (tmp_path / "in").rglob("mlflow.db")] == ["mlflow.db"] and (
+        out / "mlflow.db"
+    ).is_file()
+    assert {path.name for path in (tmp_path / "in").iterdir()} == {out.parent.name}
+    store = Store.choose(None, out)
+    assert {name for name, _ in logged(store.uri, parent)[0][4]} == {*FILES, "executed_config.json"}
+    assert list((out / "mlartifacts").rglob("report.html"))

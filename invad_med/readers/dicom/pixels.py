@@ -51,8 +51,41 @@ class _Frame:
     digest: str = ""
 
 
-def read(source: Source) -> list[Slice | ReadError]:
+@dataclass(frozen=True)
+class _File:
+    header: Dataset
+    raw: list[np.ndarray]  # of every stored frame
+    pixels: bytes | np.ndarray | None  # as `StoredImage` keeps them
+    digest: str
+
+
+class LastFile:
+    """Keeps the decoded file of the source read last, where it holds further sources: several acquisitions."""
+
+    def __init__(self) -> None:
+        self._kept: tuple[Path, _File] | None = None
+
+    def open(self, path: Path, source: Source) -> _File:
+        """Return a file decoded, as it is kept if it was the last one.
+
+        Raises:
+            ReadError: see `read`.
+        """
+        kept = self._kept
+        if source.frames is None:
+            self._kept = None
+            return _open(path, source)
+        if kept is None or kept[0] != path:
+            kept = self._kept = path, _open(path, source)
+        return kept[1]
+
+
+def read(source: Source, last: LastFile | None = None) -> list[Slice | ReadError]:
     """Decode all slices of a file or series; a file of a series that cannot be read leaves its reason in its place.
+
+    Args:
+        source: as found by `invad_med.readers.sources.scan`.
+        last: keeps a file for the sources in it that follow.
 
     Raises:
         ReadError: nothing of the source can be read: truncated pixel data, a codec that is missing or cannot decode
@@ -61,7 +94,7 @@ def read(source: Source) -> list[Slice | ReadError]:
     frames: list[_Frame | ReadError] = []
     for path in source.paths:
         try:
-            frames += _decode(path, source)
+            frames += _decode(path, source, last or LastFile())
         except ReadError as error:
             frames.append(error.plain())
     good = [f for f in frames if isinstance(f, _Frame)]
@@ -85,23 +118,35 @@ def read(source: Source) -> list[Slice | ReadError]:
     ]
 
 
-def _decode(path: Path, source: Source) -> list[_Frame]:
+def _decode(path: Path, source: Source, last: LastFile) -> list[_Frame]:
     """Return the frames of a file in the order of the slices; a ReadError brings the header along if there is one."""
-    with reading("DICOM file"), path.open("rb") as file:
-        ds = pydicom.dcmread(file, force=True)
-        digest = digest_of(file)
+    file = last.open(path, source)
     try:
-        frames, pixels, order = _decoded(ds, source)
+        with reading("DICOM image"):
+            order = frames_of(file.header, source, len(file.raw))
+            frames = list(_frames(file.header, file.raw, order))
+    except ReadError as error:
+        error.origin = StoredImage(file.header)
+        raise
+    origins = (StoredImage(file.header, number, file.pixels) for number in order)
+    return [replace(frame, origin=origin, digest=file.digest) for frame, origin in zip(frames, origins, strict=True)]
+
+
+def _open(path: Path, source: Source) -> _File:
+    """Return a file with all its frames decoded; a ReadError brings the header along if there is one."""
+    with reading("DICOM file"), path.open("rb") as opened:
+        ds = pydicom.dcmread(opened, force=True)
+        digest = digest_of(opened)
+    try:
+        raw, pixels = _decoded(ds, source)
     except ReadError as error:
         error.origin = StoredImage(header_of(ds))
         raise
-    header = header_of(ds)
-    origins = (StoredImage(header, number, pixels) for number in order)
-    return [replace(frame, origin=origin, digest=digest) for frame, origin in zip(frames, origins, strict=True)]
+    return _File(header_of(ds), raw, pixels, digest)
 
 
-def _decoded(ds: Dataset, source: Source) -> tuple[list[_Frame], bytes | np.ndarray | None, list[int]]:
-    """Return the frames of a dataset in the order of the slices, its pixels as `StoredImage` keeps them, that order."""
+def _decoded(ds: Dataset, source: Source) -> tuple[list[np.ndarray], bytes | np.ndarray | None]:
+    """Return the stored frames of a dataset, and its pixels as `StoredImage` keeps them."""
     with reading("DICOM file"):
         if "Rows" not in ds or "Columns" not in ds:
             raise ReadError("file is cut off or damaged")  # pydicom drops all elements if the pixel data has no end
@@ -112,14 +157,13 @@ def _decoded(ds: Dataset, source: Source) -> tuple[list[_Frame], bytes | np.ndar
         syntax: UID | None = ds.file_meta.get("TransferSyntaxUID")
         if not syntax:
             raise ReadError("no Transfer Syntax UID (0002,0010), so the pixel data cannot be decoded")
-        order = frames_of(ds, source, count)
         _require_low_bits(ds, syntax)
     array = _pixel_array(ds, syntax)
     raw = [array] if count == 1 else list(array)
     if len(raw) != count:
         raise ReadError(f"pixel data holds {len(raw)} frames, the header says {count}")
     with reading("DICOM image"):
-        return list(_frames(ds, raw, order)), pixels_of(ds, syntax, array), order
+        return raw, pixels_of(ds, syntax, array)
 
 
 def _require_low_bits(ds: Dataset, syntax: UID) -> None:
