@@ -24,12 +24,12 @@ from tests.campaigns.judge import good_rows, judge, rows_of, unforeseen
 from tests.campaigns.quick import quick
 from tests.campaigns.seeds import seeds
 
-OPTIONS: tuple[tuple[str, ...], ...] = (
+OPTIONS: tuple[tuple[str, ...], ...] = (  # reports of noise, all of which is abnormal, take most of a run
     (),
-    ("--dicom_out", "overlay parametric_map segmentation secondary_capture report"),
-    (),
-    ("--dicom_out", "overlay segmentation presentation_state blending report", "--anonymize", "true"),
-    ("--deterministic_uids", "true"),
+    ("--dicom_out", "overlay parametric_map segmentation"),
+    ("--dicom_out", "secondary_capture segmentation", "--deterministic_uids", "true"),
+    ("--dicom_out", "parametric_map segmentation presentation_state", "--anonymize", "true"),
+    ("--dicom_out", "overlay parametric_map"),
 )
 
 
@@ -61,15 +61,14 @@ def main() -> int:
 
 def _campaign(given: argparse.Namespace, keep: Path, kinds: list) -> int:
     began = time.monotonic()
-    references = {}
-    for options in dict.fromkeys(OPTIONS):
+    for options in [()]:
         with tempfile.TemporaryDirectory() as folder:
             write_tree(Path(folder, "in"), kinds)
             run = run_command(Path(folder, "in"), Path(folder, "out"), options, given.limit, given.memory)
             if run.status != 0:
                 print(run.err[-3000:])
                 return 2
-            references[options] = good_rows(Path(folder, "out"))
+            reference = good_rows(Path(folder, "out"))
     total: Counter[str] = Counter()
     odd: Counter[str] = Counter()
     faulty, number, batch = 0, given.first, 0
@@ -84,7 +83,7 @@ def _campaign(given: argparse.Namespace, keep: Path, kinds: list) -> int:
             if record.exists():
                 found = json.loads(record.read_text())
             else:
-                found = _batch(given, keep / record.stem, kinds, cases, options, references[options])
+                found = _batch(given, keep / record.stem, kinds, cases, options, reference)
                 record.write_text(json.dumps(found, indent=1))
             total.update(found["counts"])
             odd.update(found["odd"])

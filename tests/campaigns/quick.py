@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import multiprocessing
 import shutil
 import time
@@ -24,6 +25,7 @@ from tests.campaigns.batch import Case, make_case
 from tests.campaigns.seeds import Seed
 
 SLOW = 4.0  # seconds for one case
+logging.disable(logging.CRITICAL)
 
 
 def quick(seeds: Sequence[Seed], campaign: int, numbers: Sequence[int], folder: Path) -> list[str]:
@@ -37,7 +39,10 @@ def quick(seeds: Sequence[Seed], campaign: int, numbers: Sequence[int], folder: 
         done = 0
         while done < len(todo):
             try:
-                faults += queue.get(timeout=60)
+                found = queue.get(timeout=60)
+                faults += found
+                for fault in found:
+                    print(fault, flush=True)
             except Exception:
                 worker.kill()
                 faults.append(f"case {todo[done]} ended its process, or hung")
