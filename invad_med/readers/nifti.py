@@ -108,6 +108,8 @@ def _image(stream: io.BufferedIOBase) -> nib.Nifti1Image:
         if dtype.fields or np.issubdtype(dtype, np.complexfloating):
             raise ReadError("NIfTI with colour or complex values; convert it to grey values, or colour to PNG")
         shape = _spatial(image)
+        if min(image.shape, default=0) < 1:
+            raise ReadError(f"header gives the shape {image.shape}, in which there is no voxel")
         needed, size = int(np.prod(image.shape, dtype=object)) * dtype.itemsize, os.fstat(stream.fileno()).st_size
         if needed > size * (MOST_PACKED if isinstance(stream, gzip.GzipFile) else 1):  # not a row for every slice
             raise ReadError(f"header says {needed} bytes of data, for which the file is too short: cut off or damaged")

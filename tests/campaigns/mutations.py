@@ -25,10 +25,10 @@ from tests.campaigns.quick import quick
 from tests.campaigns.seeds import seeds
 
 OPTIONS: tuple[tuple[str, ...], ...] = (  # reports of noise, all of which is abnormal, take most of a run
-    (),
-    ("--dicom_out", "overlay parametric_map segmentation"),
-    ("--dicom_out", "secondary_capture segmentation", "--deterministic_uids", "true"),
+    ("--dicom_out", "overlay segmentation"),
+    ("--dicom_out", "secondary_capture", "--deterministic_uids", "true"),
     ("--dicom_out", "parametric_map segmentation presentation_state", "--anonymize", "true"),
+    (),
     ("--dicom_out", "overlay parametric_map"),
 )
 
