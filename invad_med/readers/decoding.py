@@ -67,6 +67,7 @@ def one_line(error: BaseException) -> str:
     line = line.split(" - ")[0]  # pydicom appends guesses at the cause
     line = _QUOTED.sub("...", line)
     text = " ".join(word for word in line.split() if not re.search(r"[/\\]\S*[/\\]|\.\w+['\"]$|\.dcm|\.nii", word))
+    text = text if text.strip(". ") else type(error).__name__
     return text if len(text) <= 120 else text[:117] + "..."
 
 

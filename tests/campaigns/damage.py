@@ -77,10 +77,14 @@ BLIND: list[Damage] = [flipped, flipped, cut, blocks, longer]
 
 # ---- DICOM
 
-_WORDS = ("", " ", "nan", "inf", "-inf", "1e300", "1e30", "-1e30", "0", "-5", "-0", "1e-300", "abc", "1,5", "9" * 40, "\\")
+_WORDS = (
+    "", " ", "nan", "inf", "-inf", "1e300", "1e30", "-1e30", "0", "-5", "-0", "1e-300", "abc", "1,5", "9" * 40, "\\",
+)  # fmt: skip
 _VALUES: dict[str, tuple[object, ...]] = {
     "Rows": (0, 1, 7, 33, 255, 4096, 65535), "Columns": (0, 1, 7, 33, 255, 4096, 65535),
-    "NumberOfFrames": ("0", "1", "2", "7", "-1", "99", "5000", "99999999", "2147483647", "99999999999", "1e3", "x", "3\\3"),
+    "NumberOfFrames": (
+        "0", "1", "2", "7", "-1", "99", "5000", "99999999", "2147483647", "99999999999", "1e3", "x", "3\\3",
+    ),
     "BitsAllocated": (0, 1, 4, 8, 12, 16, 32, 64, 65535), "BitsStored": (0, 1, 7, 8, 12, 16, 32, 65535),
     "HighBit": (0, 1, 7, 11, 15, 31, 65535), "PixelRepresentation": (0, 1, 2, 65535),
     "SamplesPerPixel": (0, 1, 2, 3, 4, 65535), "PlanarConfiguration": (0, 1, 2, 65535),
@@ -88,10 +92,13 @@ _VALUES: dict[str, tuple[object, ...]] = {
         "MONOCHROME1", "MONOCHROME2", "PALETTE COLOR", "RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT", "ARGB",
         "", "monochrome2", "X" * 99,
     ),
-    "PixelSpacing": ("0\\0", "nan\\nan", "-1\\-1", "1e300\\1e-300", "1", "1\\2\\3", "", "1e-9\\1", "a\\b", "1e30\\1e30"),
+    "PixelSpacing": (
+        "0\\0", "nan\\nan", "-1\\-1", "1e300\\1e-300", "1", "1\\2\\3", "", "1e-9\\1", "a\\b", "1e30\\1e30",
+    ),
     "ImagerPixelSpacing": ("0\\0", "nan\\1", "-1\\2"),
     "ImagePositionPatient": (
-        "nan\\nan\\nan", "1e30\\1e30\\1e30", "-1e300\\0\\0", "inf\\0\\0", "1\\2", "", "0\\0\\9999999", "a\\b\\c", "0\\0\\0\\0",
+        "nan\\nan\\nan", "1e30\\1e30\\1e30", "-1e300\\0\\0", "inf\\0\\0", "1\\2", "", "0\\0\\9999999", "a\\b\\c",
+        "0\\0\\0\\0",
     ),
     "ImageOrientationPatient": (
         "0\\0\\0\\0\\0\\0", "nan\\nan\\nan\\nan\\nan\\nan", "1\\0\\0\\1\\0\\0", "1e300\\0\\0\\0\\1e300\\0",
@@ -108,7 +115,8 @@ _VALUES: dict[str, tuple[object, ...]] = {
     "SOPInstanceUID": ("", "1.2", "9" * 200, "x", "1..2", "1.2\\1.3"),
     "SeriesInstanceUID": ("", "1.2", "9" * 200, "x y", "1.2\\1.3"),
     "StudyInstanceUID": ("", "1.2", "9" * 200, "../../x"), "FrameOfReferenceUID": ("", "x", "9" * 200),
-    "Modality": ("", "CT", "MR", "PT", "OT", "SEG", "DX", "XX\\YY", "m\0r"), "BodyPartExamined": ("", "HEAD", "FOOT", "X" * 300),
+    "Modality": ("", "CT", "MR", "PT", "OT", "SEG", "DX", "XX\\YY", "m\0r"),
+    "BodyPartExamined": ("", "HEAD", "FOOT", "X" * 300),
     "ImageType": ("", "MOSAIC", "ORIGINAL\\PRIMARY\\LOCALIZER", "\\".join(["X"] * 5000), "DERIVED\\SECONDARY\\ADC"),
     "StudyDate": ("", "99999999", "20241301", "yesterday"), "StudyTime": ("", "999999", "noon", "1e9"),
     "AcquisitionTime": ("", "999999.9", "noon"), "ContentTime": ("", "noon", "-1"),
@@ -238,8 +246,8 @@ def broken_element(data: bytes, random: Random) -> bytes:
         elif choice <= 2:
             changed[at + 6 : at + 8] = struct.pack("<H", int(random.choice([0, 1, 3, 0xFFFF, 0xFFFE, 4096])))
         else:
-            tags = (b"\x28\x00\x10\x00", b"\xe0\x7f\x10\x00", b"\xfe\xff\xdd\xe0", b"\x00\x52\x30\x92", b"\x09\x00\x10\x00")
-            changed[at : at + 4] = tags[int(random.integers(len(tags)))]
+            tags = ("28001000", "e07f1000", "feffdde0", "00523092", "09001000")
+            changed[at : at + 4] = bytes.fromhex(tags[int(random.integers(len(tags)))])
     return bytes(changed)
 
 
@@ -255,7 +263,8 @@ def nested(data: bytes, random: Random) -> bytes:
     keywords = ("ReferencedImageSequence", "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence",
                 "VOILUTSequence", "ModalityLUTSequence", "DimensionIndexSequence", "SourceImageSequence")  # fmt: skip
     count = int(random.choice([0, 1, 2, 300]))
-    setattr(ds, keywords[int(random.integers(len(keywords)))], [inner if count < 3 else Dataset() for _ in range(count)])
+    items = [inner if count < 3 else Dataset() for _ in range(count)]
+    setattr(ds, keywords[int(random.integers(len(keywords)))], items)
     return _written(ds)
 
 
@@ -289,7 +298,8 @@ def nifti_header(data: bytes, random: Random) -> bytes:
     order = ">" if changed[:4] in (b"\0\0\x01\x5c", b"\0\0\x02\x1c") else "<"
     if struct.unpack_from(f"{order}i", changed)[0] == 540:
         fields = {"dim": (16, "q", 8), "pixdim": (104, "d", 8), "offset": (168, "q", 1), "slope": (176, "d", 2),
-                  "type": (12, "h", 2), "code": (344, "i", 2), "matrix": (352, "d", 18), "size": (0, "i", 1)}  # fmt: skip
+                  "type": (12, "h", 2), "code": (344, "i", 2), "matrix": (352, "d", 18),
+                  "size": (0, "i", 1)}  # fmt: skip
     else:
         fields = {"dim": (40, "h", 8), "pixdim": (76, "f", 8), "offset": (108, "f", 1), "slope": (112, "f", 2),
                   "type": (70, "h", 2), "code": (252, "h", 2), "matrix": (256, "f", 18), "size": (0, "i", 1),
@@ -353,7 +363,7 @@ def png_chunks(data: bytes, random: Random) -> bytes:
     parts = _chunks(data)
     at = int(random.integers(len(parts)))
     choice = int(random.integers(6))
-    kinds = (b"PLTE", b"tRNS", b"gAMA", b"iCCP", b"tEXt", b"zTXt", b"pHYs", b"eXIf", b"acTL", b"fcTL", b"fdAT", b"XXXX", b"IDAT")
+    kinds = b"PLTE tRNS gAMA iCCP tEXt zTXt pHYs eXIf acTL fcTL fdAT XXXX IDAT".split()
     kind = kinds[int(random.integers(len(kinds)))]
     content = [b"", random.bytes(int(random.integers(1, 900))), b"x\0\0" + zlib.compress(b"\0" * 2**21)]
     if choice == 0:
@@ -422,21 +432,22 @@ def tiff_tags(data: bytes, random: Random) -> bytes:
         if choice == 0:
             struct.pack_into(f"{order}H", changed, entry, int(random.choice(_BELIEVED)))
         elif choice == 1:
-            struct.pack_into(f"{order}H", changed, entry + 2, int(random.choice([0, 1, 2, 3, 4, 5, 8, 11, 12, 13, 16, 99])))
+            kind = int(random.choice([0, 1, 2, 3, 4, 5, 8, 11, 12, 13, 16, 99]))
+            struct.pack_into(f"{order}H", changed, entry + 2, kind)
         elif choice == 2:
             struct.pack_into(f"{order}{offset}", changed, entry + 4, int(random.choice(_SIZES)))
         elif choice == 3:
             loop = int(random.choice([0, 1, 4, 8, start, directories[0], len(data) - 4, 2**32 - 1]))
             struct.pack_into(f"{order}{offset}", changed, start + head + width * count, loop)
         else:
-            short = random.random() < 0.5
-            value = int(random.choice(_SIZES))
-            struct.pack_into(f"{order}{'H' if short else 'I'}", changed, entry + width - (8 if big else 4), value % (2**16 if short else 2**32))
+            kind, most = ("H", 2**16) if random.random() < 0.5 else ("I", 2**32)
+            value = int(random.choice(_SIZES)) % most
+            struct.pack_into(f"{order}{kind}", changed, entry + width - (8 if big else 4), value)
     return bytes(changed)
 
 
 FORMATS: dict[str, list[Damage]] = {
-    "dicom": [absurd_value, absurd_value, absurd_value, new_value, missing, other_syntax, broken_element, nested, pixels_other],
+    "dicom": [*[absurd_value] * 3, new_value, missing, other_syntax, broken_element, nested, pixels_other],
     "nifti": [nifti_header, nifti_header, nifti_header, repacked],
     "png": [png_header, png_chunks],
     "jpeg": [jpeg_segments],

@@ -67,8 +67,9 @@ def judge(tree: Path, output: Path, run: Run, cases: Sequence[Case], reference: 
 
 def unforeseen(run: Run, output: Path) -> Counter[str]:
     """Return warnings and reasons that say no more than which error a library raised."""
-    lines = [line for line in (run.out + run.err).splitlines() if re.search(r"Warning: |breaks the standard|\(\w+Error\)", line)]
-    lines = [re.sub(r"^[\d,: -]+", "", line) for line in lines if "parsing config_file" not in line]
+    telling = re.compile(r"Warning: |breaks the standard|\(\w+Error\)")
+    said = [line for line in (run.out + run.err).splitlines() if "parsing config_file" not in line]
+    lines = [re.sub(r"^[\d,: -]+", "", line) for line in said if telling.search(line)]
     reasons = [row["reason"] for row in rows_of(output) if _UNFORESEEN.search(row["reason"])]
     return Counter(lines + reasons)
 
@@ -105,7 +106,7 @@ def _accounted(tree: Path, rows: list[dict[str, str]], cases: Sequence[Case], ru
     faults, silent = [], 0
     names = [row["input"] for row in rows]
     for case in cases:
-        found = [n for place in case.places for n in names if n.startswith(place) or n.startswith(_hidden(place))]
+        found = [n for place in case.places for n in names if n.startswith((place, _hidden(place)))]
         if len(case.files) > 1 and len(found) < len(case.files):
             silent += len(case.files) - len(found)
         elif not found:

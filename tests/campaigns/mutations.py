@@ -42,7 +42,7 @@ def main() -> int:
     parser.add_argument("--batch", type=int, default=400, help="damaged files a run (default 400)")
     parser.add_argument("--minutes", type=float, default=600, help="start no batch after that time")
     parser.add_argument("--limit", type=float, default=900, help="seconds that a run may take (default 900)")
-    parser.add_argument("--memory", type=float, default=12, help="GiB of address space that a run may have (default 12)")
+    parser.add_argument("--memory", type=float, default=12, help="GiB of address space for a run (default 12)")
     parser.add_argument("--keep", type=Path, help="folder for records, and for the trees of batches with faults")
     parser.add_argument("--quick", action="store_true", help="leave the network out and run case by case, in process")
     given = parser.parse_args()
@@ -92,7 +92,8 @@ def _campaign(given: argparse.Namespace, keep: Path, kinds: list) -> int:
                 tqdm.write(f"{record.stem}: {fault}")
             batch += 1
             bar.update(sum(case.changed for case in cases))
-    print(json.dumps({"seed": given.seed, "cases": f"{given.first} to {number - 1}", "batches": batch, **total}, indent=1))
+    which = {"seed": given.seed, "cases": f"{given.first} to {number - 1}", "batches": batch}
+    print(json.dumps(which | total, indent=1))
     print(f"{faulty} fault(s), {(time.monotonic() - began) / 60:.1f} minutes")
     for what, count in odd.most_common():
         print(f"{count:6d}  {what}")
@@ -107,7 +108,8 @@ def _batch(given: argparse.Namespace, folder: Path, kinds: list, cases: list, op
     faults = judge(tree, output, run, cases, reference)
     (folder / "said.txt").write_text(run.out + run.err)
     ended = run.status in (0, 3)
-    counts = Counter({"damaged files": sum(c.changed for c in cases), "inputs": len(cases), "seconds": round(run.seconds)})
+    made = {"damaged files": sum(case.changed for case in cases), "inputs": len(cases), "seconds": round(run.seconds)}
+    counts = Counter(made)
     counts.update(row["status"] for row in (rows_of(output) if ended else ()))
     odd = unforeseen(run, output) if ended else {}
     if not faults:

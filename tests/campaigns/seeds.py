@@ -132,7 +132,9 @@ def _enhanced(number: int, random: np.random.Generator, times: int = 1) -> Datas
     ds.PerFrameFunctionalGroupsSequence = [
         _item(
             PlanePositionSequence=[_item(ImagePositionPatient=[0, 0, 3 * (k % 3)])],
-            FrameContentSequence=[_item(TemporalPositionIndex=k // 3 + 1, DimensionIndexValues=[k // 3 + 1, k % 3 + 1])],
+            FrameContentSequence=[
+                _item(TemporalPositionIndex=k // 3 + 1, DimensionIndexValues=[k // 3 + 1, k % 3 + 1])
+            ],
             PixelValueTransformationSequence=[_item(RescaleSlope=2, RescaleIntercept=-3, RescaleType="US")],
         )
         for k in range(3 * times)
@@ -190,8 +192,12 @@ def _dicom(random: np.random.Generator) -> list[Seed]:
     made["frames_without_place"] = _bytes(bare)
     made["frames_rle"] = _bytes(bare, RLELossless)
     made["frames_jpegls"] = _bytes(bare, JPEGLSLossless)
-    for name in ("SC_rgb_jpeg_dcmtk.dcm", "JPEGLSNearLossless_16.dcm", "SC_rgb_dcmtk_+eb+cy+s4.dcm",
-                 "MR_small_bigendian.dcm"):
+    for name in (
+        "SC_rgb_jpeg_dcmtk.dcm",
+        "JPEGLSNearLossless_16.dcm",
+        "SC_rgb_dcmtk_+eb+cy+s4.dcm",
+        "MR_small_bigendian.dcm",
+    ):
         ds = _identified(_shipped(name), 20 + len(made))
         ds.Modality = "MR"
         made[name.removesuffix(".dcm").replace("+", "_")] = _bytes(ds)
