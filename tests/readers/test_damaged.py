@@ -1,6 +1,7 @@
 """Damaged headers cost their own file alone: it is listed once, quotes nothing of a patient and asks for no memory."""
 
 import gzip
+import os
 import struct
 
 import nibabel as nib
@@ -16,6 +17,7 @@ from invad_med.data.modalities import require_modality
 from invad_med.data.slices import ReadError, Slice, Source
 from invad_med.readers import sources
 from invad_med.readers.decoding import one_line
+from invad_med.readers.dicom.apart import apart
 from invad_med.readers.dicom.stored import planes_of
 from invad_med.readers.sources import read_source, scan
 from invad_med.writers.maps import write_map
@@ -157,3 +159,29 @@ def test_absurd_distances_count_as_unknown(tmp_path):
     ds.save_as(path)
     (piece,) = read_source(source)
     assert piece.spacing is None and planes_of([piece]) is None
+
+
+def test_a_codec_that_ends_its_process_costs_its_file_alone(tmp_path, monkeypatch):
+    from invad_med.readers.dicom import pixels
+
+    for name in ("MR_small_RLE.dcm", "MR_small.dcm"):
+        (tmp_path / name).write_bytes(named(name).read_bytes())
+    decode = pixels.pixel_array
+    monkeypatch.setattr(
+        pixels,
+        "pixel_array",
+        lambda ds, **k: os.abort() if ds.file_meta.TransferSyntaxUID.is_compressed else decode(ds, **k),
+    )
+    pieces = {s.name: read_source(s)[0] for s in scan(tmp_path).sources}
+    assert isinstance(pieces["MR_small"], Slice)
+    assert str(pieces["MR_small_RLE"]) == "pixel data (RLE Lossless) is damaged or cut off"
+
+
+def test_what_a_call_apart_returns_and_raises_comes_back():
+    assert apart(lambda: np.arange(3)).tolist() == [0, 1, 2]
+    with pytest.raises(NotImplementedError, match="none"):
+        apart(lambda: (_ for _ in ()).throw(NotImplementedError("none")))
+    with pytest.raises(RuntimeError, match="broke off"):
+        apart(os.abort)
+    with pytest.raises(RuntimeError, match="KeyboardInterrupt"):
+        apart(lambda: (_ for _ in ()).throw(KeyboardInterrupt))

@@ -29,6 +29,7 @@ from pydicom.uid import UID
 
 from invad_med.data.slices import ReadError, Slice, Source, Unit
 from invad_med.readers.decoding import check_size, grey_or_colour, is_length, reading, value_range
+from invad_med.readers.dicom.apart import apart
 from invad_med.readers.dicom.frames import frames_of, functional_group
 from invad_med.readers.dicom.headers import number_of_frames
 from invad_med.readers.dicom.luts import look_up, rescale_of
@@ -128,7 +129,7 @@ def _pixel_array(ds: Dataset, syntax: UID) -> np.ndarray:
             if not get_decoder(syntax).is_available:
                 raise ReadError(f"no codec is installed for {name}{advice}")
             # Not iter_pixels: its arrays can be read-only, on which pydicom's own sign correction fails.
-            return pixel_array(ds, raw=False)
+            return apart(lambda: pixel_array(ds, raw=False)) if syntax.is_compressed else pixel_array(ds, raw=False)
         except NotImplementedError:
             raise ReadError(f"no codec is known for {name}{advice}") from None
         except RuntimeError as error:  # pydicom's summary of what each codec said
