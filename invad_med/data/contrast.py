@@ -6,9 +6,10 @@ import numpy as np
 
 from invad_med.data.modalities import Modality
 from invad_med.data.slices import ReadError, Slice
-from invad_med.data.transforms import to_unit
+from invad_med.data.transforms import square_of, to_unit
 
 LEAST_SIDE = 8  # pixels
+MOST_PIXELS = 2**28  # of the square that a slice is padded to: a sliver or an absurd spacing must not take all memory
 _LEAST_RANGE = 1 / 510  # half a grey level of a display
 
 
@@ -17,16 +18,21 @@ class NoContrast(ReadError):
 
 
 def judged(piece: Slice | ReadError, modality: Modality) -> Slice | ReadError:
-    """Return the slice if it shows anything, else why it must not be called normal or abnormal.
+    """Return the slice if it can be judged, else why it must not be called normal or abnormal, or is too large for it.
 
     Args:
         piece: a slice, or why it could not be read, which is returned as it is.
         modality: how it is prepared.
     """
-    reason = without_contrast(to_unit(piece, modality)) if isinstance(piece, Slice) else None
-    if reason is None:
+    if not isinstance(piece, Slice):
         return piece
-    error = NoContrast(reason)
+    rows, columns = square_of(piece, modality)
+    if rows * columns > MOST_PIXELS:  # before anything that size is made
+        error = ReadError(f"made square it is {rows} x {columns} pixels, more than is read at once; crop it")
+    elif (reason := without_contrast(to_unit(piece, modality))) is not None:
+        error = NoContrast(reason)
+    else:
+        return piece
     error.origin, error.digest = piece.origin, piece.digest
     return error
 

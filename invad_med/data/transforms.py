@@ -73,6 +73,13 @@ def from_image(maps: Tensor, piece: Slice, modality: Modality) -> Tensor:
     return whole[top : top + height, left : left + width]
 
 
+def square_of(piece: Slice, modality: Modality) -> tuple[int, int]:
+    """Return (rows, columns) in the slice's own pixels of what `to_image` makes square before it is resized."""
+    height, width = piece.pixels.shape[:2]
+    top, bottom, left, right = _padding(piece, modality)
+    return top + height + bottom, left + width + right
+
+
 def _padding(piece: Slice, modality: Modality) -> tuple[int, int, int, int]:
     """Return (top, bottom, left, right) pixels that make the slice square in mm (in pixels if spacing is unknown)."""
     if modality.fit == "stretch":

@@ -16,6 +16,8 @@ from invad_med.data.slices import ReadError
 ACCEPTED = "PNG, JPEG, TIFF, NIfTI (.nii, .nii.gz) and DICOM"
 MAX_IMAGE_PIXELS = 2**28  # one 2-D image; a corrupt header must not allocate the machine's memory
 MAX_SOURCE_VALUES = 2**30  # all slices of a source, 4 GiB as float32
+_QUOTED = re.compile(r"(?<!\w)[bru]{0,2}(['\"]).*?(?:\1(?!\w)|$)")
+MOST_PACKED = 1032  # how many times as large as its compressed form content can be (RFC 1951)
 _SAMPLE = 2**22  # values a percentile is taken from; more would cost seconds per volume and change nothing
 
 
@@ -25,6 +27,11 @@ def check_size(height: int, width: int, count: int = 1, samples: int = 1) -> Non
         raise ReadError(f"header gives {count} image(s) of {height} x {width} pixels")
     if height * width > MAX_IMAGE_PIXELS or height * width * count * samples > MAX_SOURCE_VALUES:
         raise ReadError(f"{count} image(s) of {height} x {width} pixels is more than is read at once; crop or split it")
+
+
+def is_length(value: float) -> bool:
+    """Return whether a number can be a distance in mm: 1e-7 to 1e7, so that ratios of such can be computed with."""
+    return 1e-7 <= value <= 1e7
 
 
 def grey_or_colour(image: np.ndarray) -> np.ndarray:
@@ -50,11 +57,17 @@ def value_range(images: Sequence[np.ndarray]) -> tuple[float, float]:
 
 
 def one_line(error: BaseException) -> str:
-    """Return the gist of a library's error: at most 120 characters of its first telling line, without paths."""
+    """Return the gist of a library's error: at most 120 characters of its first telling line.
+
+    Paths are left out, and what is quoted: libraries quote values of the file, which can be the patient's name where an
+    element's type or length is damaged.
+    """
     lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
     line = lines[1] if len(lines) > 1 and lines[0].endswith(":") else lines[0]
     line = line.split(" - ")[0]  # pydicom appends guesses at the cause
+    line = _QUOTED.sub("...", line)
     text = " ".join(word for word in line.split() if not re.search(r"[/\\]\S*[/\\]|\.\w+['\"]$|\.dcm|\.nii", word))
+    text = text if text.strip(". ") else type(error).__name__
     return text if len(text) <= 120 else text[:117] + "..."
 
 

@@ -35,7 +35,7 @@ from nibabel.spatialimages import HeaderDataError
 from invad_med.data.own_results import MARK
 from invad_med.data.slices import Origin, ReadError, Slice, Source
 from invad_med.files import digest_of
-from invad_med.readers.decoding import check_size, reading, value_range
+from invad_med.readers.decoding import MOST_PACKED, check_size, is_length, reading, value_range
 from invad_med.readers.dicom.fitness import plane_note, said_of_plane, turned_note
 
 SUFFIXES = (".nii", ".nii.gz")
@@ -119,6 +119,11 @@ def _image(stream: io.BufferedIOBase) -> nib.Nifti1Image:
         if dtype.fields or np.issubdtype(dtype, np.complexfloating):
             raise ReadError("NIfTI with colour or complex values; convert it to grey values, or colour to PNG")
         shape = _spatial(image)
+        if min(image.shape, default=0) < 1:
+            raise ReadError(f"header gives the shape {image.shape}, in which there is no voxel")
+        needed, size = int(np.prod(image.shape, dtype=object)) * dtype.itemsize, os.fstat(stream.fileno()).st_size
+        if needed > size * (MOST_PACKED if isinstance(stream, gzip.GzipFile) else 1):  # not a row for every slice
+            raise ReadError(f"header says {needed} bytes of data, for which the file is too short: cut off or damaged")
         if len(shape) not in (2, 3):
             raise ReadError(f"{len(image.shape)}-D NIfTI of shape {image.shape}; split it into 3-D volumes, one a file")
         if len(shape) == 3 and np.isnan(io_orientation(_affine(image))).any():
@@ -236,7 +241,7 @@ def read(source: Source) -> list[Slice | ReadError]:
         slices = to_display(image, voxels)
         display = dict(zip(transform[:, 0].astype(int), sizes, strict=True))
         spacing = (display[1], display[0])
-    known = (float(spacing[0]), float(spacing[1])) if min(spacing) > 0 else None
+    known = (float(spacing[0]), float(spacing[1])) if all(map(is_length, spacing)) else None
     shared = value_range([voxels])
     return [
         Slice(np.ascontiguousarray(s), source, i, "stored", shared, known, grid, digest) for i, s in enumerate(slices)
@@ -284,7 +289,10 @@ def _affine(image: nib.Nifti1Image | NiftiGrid) -> np.ndarray:
 
 def _sizes(image: nib.Nifti1Image | NiftiGrid) -> np.ndarray:
     """Return the distance of voxels along each stored axis in mm."""
-    millimetres = _MM.get(image.header.get_xyzt_units()[0], 1.0)
+    try:
+        millimetres = _MM.get(image.header.get_xyzt_units()[0], 1.0)
+    except KeyError:  # a number that stands for no unit
+        millimetres = 1.0
     return np.sqrt((_affine(image)[:3, :3] ** 2).sum(axis=0)) * millimetres
 
 

@@ -78,7 +78,8 @@ def scan(dataset_dir: str | Path, progress: bool = False) -> Scan:
         for path in tqdm(paths, desc="scan", unit="file", disable=not progress):
             path = base / path.relative_to(root.parent if single else root)
             try:
-                item = _identify(path)
+                with reading("file"):  # whatever a library makes of a damaged file, the others are scored
+                    item = _identify(path)
             except OwnResult:
                 result.results += 1
                 continue
@@ -89,7 +90,7 @@ def scan(dataset_dir: str | Path, progress: bool = False) -> Scan:
                 headers.append(item)
             elif isinstance(item, Source):
                 found.append((replace(item, name=_name(path, base)), format_ending(path)))
-            elif item is not None:
+            else:
                 result.ignored[item] += 1
 
     for stack in stacks(headers):
@@ -142,15 +143,14 @@ def is_result(path: Path) -> bool:
     return False
 
 
-def _identify(path: Path) -> Source | Header | str | None:
-    """Return a source, a DICOM header, what else a file is, or None of a DICOMDIR; raise ReadError for the rest."""
+def _identify(path: Path) -> Source | Header | str:
+    """Return a source, a DICOM header, or what else a file is; raise ReadError for the rest."""
     try:
         file = path.open("rb")
     except OSError as error:
         raise ReadError(f"file cannot be opened ({error.strerror})") from None
     with file:  # once, whoever reads it
-        with reading("file"):
-            reader = reader_of(path, file)
+        reader = reader_of(path, file)
         if reader == "nifti":
             image = nifti.load(path, file)
             if nifti.is_own(image):
@@ -159,10 +159,10 @@ def _identify(path: Path) -> Source | Header | str | None:
         if reader == "raster":
             return Source("raster", (path,), "", rasters.count_pages(path, file))
         if reader == "dicom":
-            return read_header(path, file)
+            return read_header(path, file) or "DICOMDIR"
         if reader == "maybe dicom":
             try:
-                return read_header(path, file)
+                return read_header(path, file) or "DICOMDIR"
             except OwnResult:
                 raise
             except ReadError:
@@ -259,7 +259,7 @@ def read_source(source: Source, last: dicom.LastFile | None = None) -> list[Slic
         patient.
     """
     try:
-        with without_warnings():
+        with without_warnings(), reading("file"):
             pieces = dicom.read(source, last) if source.kind == "dicom" else _READERS[source.kind](source)
             pieces = pieces[: source.n_slices]
     except ReadError as error:

@@ -49,6 +49,9 @@ count(ArrayProxy, "_get_unscaled", lambda self, *a: "nifti")
 count(ImageFile.ImageFile, "load", lambda self: f"{os.path.basename(self.fp.name)} {self.tell()}"
       if self.tile and str(getattr(self.fp, "name", "")).startswith(folder) else None)
 
+import invad_med.readers.dicom.pixels as pixels
+pixels.apart = lambda call: call()  # what is counted in another process would be lost with it
+
 from monai.bundle import run
 run(config_file=os.path.join(bundle, "configs", "inference.json"), dataset_dir=folder, output_dir=output,
     device="cpu", dicom_out=["overlay", "parametric_map", "report", "secondary_capture"])

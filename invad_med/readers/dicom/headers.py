@@ -15,6 +15,7 @@ import pydicom
 from pydicom.dataset import Dataset
 from pydicom.uid import (
     UID,
+    DeflatedExplicitVRLittleEndian,
     MediaStorageDirectoryStorage,
     ParametricMapStorage,
     RTDoseStorage,
@@ -23,12 +24,12 @@ from pydicom.uid import (
 
 from invad_med.data.own_results import OwnResult
 from invad_med.data.slices import ReadError
-from invad_med.readers.decoding import reading
+from invad_med.readers.decoding import MOST_PACKED, reading
 from invad_med.readers.dicom import fitness
 from invad_med.readers.dicom.frames import frame_stacks, orientation_of
 from invad_med.readers.dicom.own import TAGS, is_own
 from invad_med.readers.dicom.stacks import Place, Stack, Value, divide, normal_of
-from invad_med.readers.dicom.values import number, numbers, text, texts
+from invad_med.readers.dicom.values import code, name_of, number, numbers, text, texts
 
 _NOT_IMAGES = {SegmentationStorage, ParametricMapStorage, RTDoseStorage}  # have pixel data, but no picture in it
 _TAGS = [
@@ -158,8 +159,10 @@ def read_header(path: Path, file: BinaryIO | None = None) -> Header | None:
         if not sop_class and "Rows" not in ds:
             raise ReadError("not a DICOM file, or its header is damaged")
         if sop_class in _NOT_IMAGES or "Rows" not in ds or "Columns" not in ds:
-            raise ReadError(f"DICOM object without an image ({_class_name(sop_class)})")
+            raise ReadError(f"DICOM object without an image ({name_of(sop_class, 'class')})")
         frames = number_of_frames(ds)
+        if frames > 1:
+            _require_room(ds, frames, path.stat().st_size)
         acquisitions = tuple(frame_stacks(ds, frames)) if frames > 1 else ()
         planes = [o for s in acquisitions for f in s.members if (o := orientation_of(ds, f)) is not None]
         localiser = fitness.PLANES if fitness.is_localiser(planes) else None
@@ -167,8 +170,8 @@ def read_header(path: Path, file: BinaryIO | None = None) -> Header | None:
         plain = numbers(ds, "ImageOrientationPatient", 6)
         return Header(
             path=path,
-            modality=str(ds.get("Modality") or "").strip().upper() or None,
-            body_part=str(ds.get("BodyPartExamined") or "").strip().upper() or None,
+            modality=code(ds, "Modality"),
+            body_part=code(ds, "BodyPartExamined"),
             series=str(ds.get("SeriesInstanceUID") or ""),
             subject=_subject(ds),
             reference=str(ds.get("FrameOfReferenceUID") or ""),
@@ -182,10 +185,13 @@ def read_header(path: Path, file: BinaryIO | None = None) -> Header | None:
         )
 
 
-def _class_name(sop_class: object) -> str:
-    """Return the name of a SOP class; damaged ones are not quoted, they can run on into what follows them."""
-    uid = UID(str(sop_class or ""))
-    return uid.name if uid.is_valid and uid.name != uid else "unknown class"
+def _require_room(ds: Dataset, frames: int, size: int) -> None:
+    """Raise ReadError if a file of ``size`` bytes cannot hold so many frames: each would be a row of the table."""
+    syntax = UID(str(ds.file_meta.get("TransferSyntaxUID") or ""))
+    compressed = syntax.is_valid and syntax.is_transfer_syntax and syntax.is_compressed
+    least = 8 if compressed else max(8, int(ds.Rows) * int(ds.Columns) // 8)  # bytes of a frame: an item, or bits
+    if frames * least > size * (MOST_PACKED if syntax == DeflatedExplicitVRLittleEndian else 1):
+        raise ReadError(f"header says {frames} frames, for which the file is too short: it is cut off or damaged")
 
 
 def number_of_frames(ds: Dataset) -> int:

@@ -29,14 +29,17 @@ from pydicom.uid import UID, RLELossless
 
 from invad_med.data.slices import ReadError, Slice, Source, Unit
 from invad_med.files import digest_of
-from invad_med.readers.decoding import check_size, grey_or_colour, reading, value_range
+from invad_med.readers.decoding import check_size, grey_or_colour, is_length, reading, value_range
+from invad_med.readers.dicom.apart import apart
 from invad_med.readers.dicom.frames import frames_of, functional_group
 from invad_med.readers.dicom.headers import number_of_frames
 from invad_med.readers.dicom.luts import look_up, rescale_of
 from invad_med.readers.dicom.stored import StoredImage, header_of, pixels_of
+from invad_med.readers.dicom.values import code, name_of
 
 _VOI_MODALITIES = {"CR", "DX", "MG"}  # their raw detector values mean little; elsewhere the values themselves count
 _MEASURED = {"CT", "MR", "PT", "NM"}  # 8-bit images of these are not in a display range
+_PHOTOMETRIC = "PhotometricInterpretation"
 _COLOURS = {"RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT"}
 
 
@@ -182,27 +185,28 @@ def _require_low_bits(ds: Dataset, syntax: UID) -> None:
 
 def _pixel_array(ds: Dataset, syntax: UID) -> np.ndarray:
     advice = "; decompress it first, for example with dcmdjpeg or gdcmconv"
-    with reading(f"pixel data ({syntax.name})"):
+    name = name_of(syntax, "transfer syntax")
+    with reading(f"pixel data ({name})"):
         try:
             if not get_decoder(syntax).is_available:
-                raise ReadError(f"no codec is installed for {syntax.name}{advice}")
+                raise ReadError(f"no codec is installed for {name}{advice}")
             # Not iter_pixels: its arrays can be read-only, on which pydicom's own sign correction fails.
-            return pixel_array(ds, raw=False)
+            return apart(lambda: pixel_array(ds, raw=False)) if syntax.is_compressed else pixel_array(ds, raw=False)
         except NotImplementedError:
-            raise ReadError(f"no codec is known for {syntax.name}{advice}") from None
+            raise ReadError(f"no codec is known for {name}{advice}") from None
         except RuntimeError as error:  # pydicom's summary of what each codec said
             if "does not support" in str(error):
                 bits = int(ds.BitsStored)
-                raise ReadError(f"no codec decodes {syntax.name} with {bits} bits rightly{advice}") from None
-            raise ReadError(f"pixel data ({syntax.name}) is damaged or cut off") from None
+                raise ReadError(f"no codec decodes {name} with {bits} bits rightly{advice}") from None
+            raise ReadError(f"pixel data ({name}) is damaged or cut off") from None
         except BaseException as error:
             if type(error).__name__ != "PanicException":  # of codecs in Rust: no Exception, and of no importable type
                 raise
-            raise ReadError(f"pixel data ({syntax.name}) is damaged or cut off") from None
+            raise ReadError(f"pixel data ({name}) is damaged or cut off") from None
 
 
 def _frames(ds: Dataset, raw: list[np.ndarray], order: list[int]) -> Iterator[_Frame]:
-    photometric = str(ds.get("PhotometricInterpretation") or "MONOCHROME2").strip().upper()
+    photometric = str(ds.get(_PHOTOMETRIC) or "MONOCHROME2").strip().upper()
     for frame in order:
         spacing = _spacing(ds, frame)
         if photometric in ("MONOCHROME1", "MONOCHROME2") and raw[frame].ndim == 2:
@@ -214,7 +218,7 @@ def _frames(ds: Dataset, raw: list[np.ndarray], order: list[int]) -> Iterator[_F
             shift = max(int(ds.BitsStored) - 8, 0)
             yield _Frame(grey_or_colour((raw[frame] >> shift).astype(np.uint8)), "8bit", spacing, False, None)
         else:
-            raise ReadError(f"Photometric Interpretation (0028,0004) {photometric!r} is not supported")
+            raise ReadError(f"Photometric Interpretation (0028,0004) {code(ds, _PHOTOMETRIC)!r} is not supported")
 
 
 def _grey(ds: Dataset, stored: np.ndarray, frame: int) -> tuple[np.ndarray, Unit, np.ndarray | None]:
@@ -296,6 +300,6 @@ def _spacing(ds: Dataset, frame: int) -> tuple[float, float] | None:
             row, column = (float(v) for v in place.get(keyword))
         except (AttributeError, TypeError, ValueError):
             continue
-        if row > 0 and column > 0:
+        if is_length(row) and is_length(column):
             return row, column
     return None

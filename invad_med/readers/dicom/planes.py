@@ -8,7 +8,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 from pydicom.dataset import Dataset
 
+from invad_med.readers.decoding import is_length
 from invad_med.readers.dicom.headers import number_of_frames
+from invad_med.readers.dicom.values import ABSURD
 
 _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
@@ -40,26 +42,26 @@ def plane_of(ds: Dataset, frame: int) -> Plane | None:
         _numbers(places, keyword, count)
         for keyword, count in (("ImagePositionPatient", 3), ("ImageOrientationPatient", 6), ("PixelSpacing", 2))
     )
-    if position is None or orientation is None or spacing is None or spacing.min() <= 0:
+    if position is None or orientation is None or spacing is None or not all(map(is_length, spacing)):
         return None
     row, column = orientation[:3], orientation[3:]
     if abs(row @ row - 1) > 0.01 or abs(column @ column - 1) > 0.01 or abs(row @ column) > 0.01:
         return None
     thickness = _numbers(places, "SpacingBetweenSlices", 1)
-    if thickness is None or thickness[0] <= 0:
+    if thickness is None or not is_length(thickness[0]):
         thickness = _numbers(places, "SliceThickness", 1)
-    known = float(thickness[0]) if thickness is not None and thickness[0] > 0 else 1.0
+    known = float(thickness[0]) if thickness is not None and is_length(thickness[0]) else 1.0
     return Plane(position, row, column, (float(spacing[0]), float(spacing[1])), known)
 
 
 def _numbers(places: list[Dataset], keyword: str, count: int) -> np.ndarray | None:
-    """Return the first value of an element that is ``count`` finite numbers."""
+    """Return the first value of an element that is ``count`` finite numbers, none of them absurdly large."""
     for place in places:
         try:
             numbers = np.atleast_1d(np.asarray(place.get(keyword), dtype=np.float64))
         except (TypeError, ValueError):
             continue
-        if numbers.shape == (count,) and np.isfinite(numbers).all():
+        if numbers.shape == (count,) and (np.abs(numbers) < ABSURD).all():  # false of what is no number, too
             return numbers
     return None
 

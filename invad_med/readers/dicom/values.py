@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+import re
 
 import numpy as np
 from pydicom.dataset import Dataset
+from pydicom.uid import UID
 
-_ABSURD = 1e7  # no place, direction or distance in mm reaches it
+ABSURD = 1e7  # no place, direction or distance in mm reaches it
 
 
 def number(item: Dataset | None, keyword: str) -> float | None:
@@ -26,7 +28,7 @@ def numbers(item: Dataset, keyword: str, count: int) -> tuple[float, ...] | None
         values = np.asarray(item.get(keyword), dtype=np.float64).ravel()
     except (TypeError, ValueError, OverflowError):
         return None
-    fine = values.shape == (count,) and bool((np.abs(values) < _ABSURD).all())  # false of what is no number, too
+    fine = values.shape == (count,) and bool((np.abs(values) < ABSURD).all())  # false of what is no number, too
     return tuple(float(v) for v in values) if fine else None
 
 
@@ -37,6 +39,21 @@ def text(item: Dataset | None, keyword: str) -> str | None:
     except (TypeError, ValueError):
         return None
     return str(value).strip().upper() or None if value is not None else None
+
+
+def code(item: Dataset | None, keyword: str) -> str | None:
+    """Return an element as a code string (PS3.5, 6.2): 1 to 16 capitals, digits, spaces, underscores; None of all else.
+
+    An element whose length is damaged holds what follows it in the file, which can be the patient's name.
+    """
+    value = text(item, keyword)
+    return value if value is not None and re.fullmatch("[A-Z0-9 _]{1,16}", value) else None
+
+
+def name_of(uid: object, what: str) -> str:
+    """Return the name that the standard has for a UID, else ``unknown <what>``: damaged ones are not quoted either."""
+    known = UID(str(uid or ""))
+    return known.name if known.is_valid and known.name != known else f"unknown {what}"
 
 
 def texts(item: Dataset, keyword: str) -> tuple[str, ...] | None:
