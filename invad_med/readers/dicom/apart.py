@@ -26,7 +26,7 @@ def apart(call: Callable[[], Any]) -> Any:
         call: without arguments; what it returns is copied from one process to the other.
 
     Raises:
-        RuntimeError: its process ended before it returned, or did not in ten minutes, or it raised what cannot be copied.
+        RuntimeError: its process ended before it returned, or lasted ten minutes; or it raised what cannot be copied.
     """
     if not hasattr(os, "fork"):
         return call()
