@@ -126,6 +126,8 @@ def _image(stream: io.BufferedIOBase) -> nib.Nifti1Image:
             raise ReadError(f"header says {needed} bytes of data, for which the file is too short: cut off or damaged")
         if len(shape) not in (2, 3):
             raise ReadError(f"{len(image.shape)}-D NIfTI of shape {image.shape}; split it into 3-D volumes, one a file")
+        if not np.isfinite(image.affine).all():
+            raise ReadError("affine of the NIfTI header is not finite; a map could not be placed by it")
         if len(shape) == 3 and np.isnan(io_orientation(_affine(image))).any():
             raise ReadError("affine of the NIfTI header is singular; its axes cannot be told apart")
     return image

@@ -48,6 +48,12 @@ def test_a_nifti_file_without_voxels_is_listed(value, tmp_path):
     assert "in which there is no voxel" in problem.reason
 
 
+def test_a_place_that_is_no_number_is_listed(tmp_path):
+    nifti(tmp_path / "a.nii", shape=(20, 20), place=(280, "f", float("nan")), code=(254, "h", 1))
+    (problem,) = scan(tmp_path).problems
+    assert "affine of the NIfTI header is not finite" in problem.reason
+
+
 @pytest.mark.parametrize("name", ["a.nii", "a.nii.gz"])
 def test_more_slices_than_the_file_has_room_for_are_one_row(name, tmp_path):
     nifti(tmp_path / name, slices=(46, "h", 32767))
