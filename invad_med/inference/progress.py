@@ -89,6 +89,7 @@ class Progress:
         earlier: what is taken over of them, by name.
 
     Raises:
+        ValueError: a batch of less than one image.
         OtherResults: the folder holds results of another input, or another run writes to it.
         OSError: the folder cannot be written to.
     """
@@ -102,6 +103,8 @@ class Progress:
         overwrite: bool = False,
         batch_size: int = 1,
     ) -> None:
+        if batch_size < 1:
+            raise ValueError(f"batch_size is {batch_size}: at least 1 image is taken at once")
         self.output_dir = Path(output_dir)
         self.todo = inputs or Inputs(Path(), (), (), ())
         self.earlier: dict[str, Done] = {}
