@@ -121,7 +121,7 @@ def read_groups(root: Path) -> dict[GroupKey, str] | None:
     """Groups (patients or the like) of a data set's ``manifest.csv``; None without one, or without such a column.
 
     Columns are separated by commas, semicolons or tabs. Names of columns, splits and classes are read in any case, and
-    `val` is `valid`, as in folders.
+    ``val`` is ``valid``, as in folders.
 
     Raises:
         ManifestError: it gives two groups to one name.

@@ -30,6 +30,9 @@ OPTIONS: tuple[tuple[str, ...], ...] = (  # reports of noise, all of which is ab
     ("--dicom_out", "parametric_map segmentation presentation_state", "--anonymize", "true"),
     (),
     ("--dicom_out", "overlay parametric_map"),
+    ("--dicom_out", "none"),
+    ("--dicom_out", "none"),
+    ("--dicom_out", "none"),
 )
 
 

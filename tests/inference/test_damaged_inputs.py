@@ -1,10 +1,13 @@
 """Some sixty damaged files of every format through the command: the campaign of tests/campaigns in small."""
 
+import pytest
+
 from tests.campaigns.batch import make_case, run_command, write_tree
 from tests.campaigns.judge import good_rows, judge
 from tests.campaigns.seeds import seeds
 
 
+@pytest.mark.slow
 def test_damaged_files_are_scored_or_listed_and_change_no_other(tmp_path):
     kinds, options = seeds(), ("--dicom_out", "overlay parametric_map")
     write_tree(tmp_path / "good", kinds)

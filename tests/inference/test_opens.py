@@ -119,7 +119,8 @@ def test_every_slice_is_decoded_once_and_every_file_opened_at_most_twice(folder,
     output, opened, decoded = counted
     files = [p for p in folder.rglob("*") if p.is_file()]
     assert len(files) == 5 + 4 + 1 + 1 + 1 + 3
-    assert opened == dict.fromkeys((p.relative_to(folder).as_posix() for p in files), 2)  # scanned, and decoded
+    names = {p.relative_to(folder).as_posix() for p in files}  # there is no manifest.json, which is looked for
+    assert {name: count for name, count in opened.items() if name in names} == dict.fromkeys(names, 2)
     images = [str(pydicom.dcmread(p).SOPInstanceUID) for p in files if p.suffix in (".dcm", "")]
     expected = dict.fromkeys([*images, "nifti", "picture.png 0", "pages.tif 0", "pages.tif 1"], 1)
     own = {str(pydicom.dcmread(p).SOPInstanceUID) for p in output.rglob("*.dcm")}  # read back as written

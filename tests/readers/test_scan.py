@@ -72,7 +72,7 @@ def test_no_source_is_called_as_a_slice_of_another(tmp_path):
     for name in ("scan_s001", "scan_s002", "SCAN_s000", "other_s001"):
         png(tmp_path / f"{name}.png")
     names = [source.name for source in scan(tmp_path).sources]
-    assert sorted(names) == ["SCAN_s000.png", "other_s001", "scan", "scan_s001.png", "scan_s002"]
+    assert sorted(names) == ["SCAN_s000.png", "other_s001", "scan", "scan_s001.png", "scan_s002.png"]
 
 
 def test_a_series_is_ordered_by_position_whatever_its_instance_numbers(tmp_path):

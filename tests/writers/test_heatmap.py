@@ -144,7 +144,7 @@ def test_nothing_of_the_path_is_shown_or_stored(monkeypatch, tmp_path):
     image = np.zeros((64, 64), np.float32)
     path = save_heatmap(prediction(image), image, tmp_path)
     with Image.open(path) as written:
-        assert written.info == {"Software": "invad-med result, research use only"}
+        assert written.info == {"Software": "invad-med result, research use only", "panel": "12 12 396 396"}
     assert b"DOE" not in path.read_bytes()
     assert not any("DOE" in line or "secret" in line for line in words(monkeypatch, prediction(image), image))
 
