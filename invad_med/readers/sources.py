@@ -25,7 +25,7 @@ from invad_med.readers.dicom.headers import Header, HeaderStack, read_header, st
 from invad_med.readers.kinds import format_ending, reader_of
 
 _MASKS = {"label", "anomaly_mask"}  # of BMAD's layouts
-_JUNK = {"thumbs.db", "desktop.ini", ".ds_store", "__macosx", "dicomdir"}
+_JUNK = {"thumbs.db", "desktop.ini", "__macosx"}  # of file managers
 
 
 @dataclass
@@ -115,9 +115,7 @@ def _walk(folder: Path, ancestors: tuple[str, ...], result: Scan) -> Iterator[Pa
         result.problems.append(Problem(folder, f"folder cannot be opened ({error.strerror})"))
         return
     for child in children:
-        if child.name.casefold() in _JUNK or child.name.startswith("._"):
-            continue
-        if child.name.startswith("."):
+        if child.name.casefold() in _JUNK or child.name.startswith("."):
             result.ignored["hidden file or folder"] += 1
             continue
         if child.is_dir() and child.name.casefold() in _MASKS and (folder / "img").is_dir():

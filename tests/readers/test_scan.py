@@ -200,7 +200,13 @@ def test_what_is_no_image_is_counted_and_what_is_not_read_is_named(tmp_path):
     (tmp_path / "words.dcm").write_text("these are words, and quite a few of them")
     found = scan(tmp_path)
     assert [s.name for s in found.sources] == ["i"]
-    assert found.ignored == {".txt file": 1, ".csv file": 1, "file without ending": 2, "hidden file or folder": 1}
+    assert found.ignored == {
+        ".txt file": 1,
+        ".csv file": 1,
+        "file without ending": 2,
+        "DICOMDIR": 1,
+        "hidden file or folder": 4,
+    }
     assert {p.path.name: p.reason for p in found.problems} == {
         "reportsi.dcm": "DICOM object without an image (Basic Text SR Storage)",
         "rtstruct.dcm": "DICOM object without an image (RT Structure Set Storage)",
