@@ -19,7 +19,7 @@ from monai.transforms import MapTransform
 
 from invad_med.data.contrast import judged
 from invad_med.data.prediction import Detection
-from invad_med.data.slices import ReadError
+from invad_med.data.slices import ReadError, Slice
 from invad_med.inference.inputs import Input
 from invad_med.inference.pipeline import detect, map_back, prepare
 from invad_med.readers.sources import SourceReader
@@ -28,9 +28,10 @@ from invad_med.readers.sources import SourceReader
 class LoadSliced(MapTransform):
     """Replace each key's `Input` by its image (3, size, size) float32 in [0, 1]; one broken file stops nothing.
 
-    Adds ``input``, what was there; ``modality``, its model's; ``size``, the image's side; and ``slice``, the decoded
+    Adds ``input``, what was there; ``modality``, its model's; ``size``, the image's side; ``slice``, the decoded
     `Slice`, or the `ReadError` that says why it could not be read or shows nothing: the image is then black and its
-    result is not to be used. A source whose slices are asked for in order is decoded once by every process that loads.
+    result is not to be used; and ``readable``, which of the two. A source whose slices are asked for in order is
+    decoded once by every process that loads.
 
     Args:
         keys: usually ``image``.
@@ -54,7 +55,8 @@ class LoadSliced(MapTransform):
             size = self.size[name] if isinstance(self.size, Mapping) else self.size
             piece = judged(self.reader.get(entry.source, entry.index), entry.modality)
             image = torch.zeros(3, size, size) if isinstance(piece, ReadError) else prepare(entry, piece, size)
-            item |= {key: image, "input": entry, "slice": piece, "modality": name, "size": size}
+            readable = isinstance(piece, Slice)
+            item |= {key: image, "input": entry, "slice": piece, "modality": name, "size": size, "readable": readable}
         return item
 
 
@@ -120,18 +122,26 @@ class DetectorInferer(Inferer):
         network: Callable[..., Any],
         modalities: Sequence[str],
         sizes: Sequence[Carried],
+        readable: Sequence[Carried] | None = None,
     ) -> list[Detection]:
         """Return `invad_med.inference.pipeline.detect` of every image at its own size, in their order.
+
+        Black images in the place of slices that could not be read go along with others, so that these are in a batch
+        of the size that they always are in: the last digits of a score depend on it. Alone they are not looked at.
 
         Args:
             inputs: (B, 3, H, W) in [0, 1], as `collate` makes it.
             network: a `Detectors`.
             modalities: B names.
             sizes: B sides in pixels of what is the image's own.
+            readable: B times whether it is the image of a slice; all where None.
         """
         found: dict[int, Detection] = {}
         for size in dict.fromkeys(carried.item() for carried in sizes):
             chosen = [i for i, carried in enumerate(sizes) if carried.item() == size]
+            if readable is not None and not any(readable[i].item() for i in chosen):
+                found |= {i: Detection(map=inputs.new_zeros(size, size)) for i in chosen}
+                continue
             images = inputs[chosen][..., :size, :size]
             found |= zip(chosen, detect(network, images, [modalities[i] for i in chosen]), strict=True)  # type: ignore[arg-type]
         return [found[i] for i in range(len(sizes))]

@@ -4,8 +4,11 @@ import monai.bundle
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from PIL import Image
 
+from invad_med.data.prediction import Detection
+from invad_med.inference.monai import Carried, DetectorInferer
 from invad_med.inference.predictor import load
 from tests.conftest import CONFIGS
 from tests.detection.test_detectors import save_model
@@ -48,3 +51,22 @@ def test_a_score_does_not_depend_on_what_else_is_in_the_run(folders):
     predictor = load(ckpt_path=folders / "models" / "brain.pt", modality="brain", device="cpu")
     (again,) = predictor(folders / "in" / "brain" / "a.png")
     assert again.paper_score == pytest.approx(alone["a"], rel=1e-5)
+
+
+def test_the_networks_do_not_look_at_a_batch_of_which_nothing_could_be_read():
+    asked = []
+
+    def network(images, modalities):
+        asked.append((tuple(images.shape), modalities))
+        return [Detection(map=torch.ones(8, 8), score=1.0) for _ in images]
+
+    network.device = torch.device("cpu")
+    images, names, sizes = torch.zeros(3, 3, 8, 8), ["a", "a", "b"], [Carried(8)] * 3
+    for readable, calls in (([False, False, False], 0), ([False, True, False], 1), (None, 1)):
+        asked.clear()
+        given = None if readable is None else [Carried(r) for r in readable]
+        detections = DetectorInferer()(images, network, names, sizes, given)
+        assert len(asked) == calls and len(detections) == 3
+        assert [d.map.shape for d in detections] == [(8, 8)] * 3
+        assert all(d.score == 1.0 for d in detections) or (not calls and all(d.score is None for d in detections))
+        assert asked in ([], [((3, 3, 8, 8), names)])
