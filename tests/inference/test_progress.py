@@ -221,6 +221,75 @@ def test_what_could_not_be_read_or_written_is_tried_again(folder, tmp_path):
     assert go(folder, tmp_path / "out")[0] == []
 
 
+@pytest.mark.filterwarnings("ignore")
+def test_a_file_of_the_same_name_with_more_slices_is_another_input(tmp_path):
+    for name, count in (("one", 3), ("two", 4)):
+        (tmp_path / name).mkdir()
+        volume = np.random.default_rng(count).random((20, 24, count), dtype=np.float32)
+        nib.save(nib.Nifti1Image(volume, np.diag([2.0, 2.0, 3.0, 1.0])), tmp_path / name / "T1.nii.gz")
+    go(tmp_path / "one", tmp_path / "out")
+    before = results(tmp_path / "out")
+    with pytest.raises(OtherResults, match="results of other files of the same names"):
+        go(tmp_path / "two", tmp_path / "out")
+    assert results(tmp_path / "out") == before
+    save(tmp_path / "one" / "new.png", 0)
+    go(tmp_path / "one", tmp_path / "out")
+    shutil.copy(tmp_path / "two" / "T1.nii.gz", tmp_path / "one")
+    assert go(tmp_path / "one", tmp_path / "out")[0] == ["T1"] * 4  # the picture is what it was
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_broken_file_may_be_taken_away(folder, tmp_path):
+    (folder / "1.png").write_bytes((folder / "1.png").read_bytes()[:200])
+    go(folder, tmp_path / "out")
+    (folder / "1.png").unlink()
+    names, words = go(folder, tmp_path / "out")
+    assert names == [] and "9 slices scored" in words and "0 not read" in words
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_objects_of_the_users_own_stay_where_they_are_put(folder, tmp_path):
+    go(folder, tmp_path / "out")
+    place = next((tmp_path / "out" / "dicom").rglob("*.dcm")).parent
+    shutil.copy(next((folder / "series").iterdir()), place / "mine.dcm")
+    go(folder, tmp_path / "out", kinds=["report"], settings="other")
+    assert sorted(p.name for p in place.iterdir()) == ["mine.dcm", "report.dcm"]
+    go(folder, tmp_path / "out", overwrite=True)
+    assert (place / "mine.dcm").exists()
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_results_are_not_mixed_with_those_that_a_cut_run_was_to_remove(folder, tmp_path, monkeypatch):
+    go(folder, tmp_path / "out")
+    (tmp_path / "out" / RECORD).unlink()
+
+    def cut(output_dir):
+        raise Cut
+
+    with monkeypatch.context() as patch:
+        patch.setattr("invad_med.inference.progress._remove_results", cut)
+        with pytest.raises(Cut):
+            go(folder, tmp_path / "out", overwrite=True)
+    with pytest.raises(OtherResults, match="do not say of which input"):
+        go(folder, tmp_path / "out")
+    assert len(go(folder, tmp_path / "out", overwrite=True)[0]) == 10
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("key", ["content", "settings", "files", "n_slices", "objects", "refused", "slices"])
+def test_a_line_that_states_nonsense_counts_as_not_written(tmp_path, key):
+    (tmp_path / "in").mkdir()
+    for i in range(2):
+        save(tmp_path / "in" / f"{i}.png", i)
+    go(tmp_path / "in", tmp_path / "out")
+    record = (tmp_path / "out" / RECORD).read_text().splitlines()
+    for value in (None, 7.5, "x", [[]], ["x"], {"x": "y"}):
+        stated = json.loads(record[1]) | {key: value}
+        (tmp_path / "out" / RECORD).write_text("\n".join([record[0], json.dumps(stated), *record[2:], ""]))
+        assert go(tmp_path / "in", tmp_path / "out")[0] in ([], ["0"])
+        assert len(list((tmp_path / "out" / "heatmaps").iterdir())) == 2
+
+
 def test_two_processes_do_not_write_to_one_folder(tmp_path):
     code = "import sys; from invad_med.inference.progress import Progress; Progress(sys.argv[1])"
     progress = Progress(tmp_path / "out")
