@@ -30,7 +30,17 @@ if TYPE_CHECKING:
 
 WRONG = 2  # exit status of a command line that cannot be meant
 _PLACES = frozenset(
-    ("batch_size", "bundle_root", "ckpt_path", "dataset_dir", "device", "models_dir", "output_dir", "overwrite")
+    (
+        "batch_size",
+        "bundle_root",
+        "ckpt_path",
+        "dataloader",
+        "dataset_dir",
+        "device",
+        "models_dir",
+        "output_dir",
+        "overwrite",
+    )
 )
 _CHECKED: weakref.WeakSet[ConfigParser] = weakref.WeakSet()
 
@@ -84,7 +94,8 @@ def checked(config: str, value: Any) -> Any:
 def settings() -> str:
     """Return all that the run which evaluates this expression was told, as text to compare; empty outside of a run.
 
-    Left out are where it reads, writes and computes, and checkpoints: their names say nothing of their content.
+    Left out are where it reads, writes and computes, how much at once and by how many processes, and checkpoints: their
+    names say nothing of their content.
     """
     run = _running()
     content: Mapping[str, Any] = run.parser.get() if run else {}

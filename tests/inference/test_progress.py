@@ -8,12 +8,14 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 
 import nibabel as nib
 import numpy as np
 import pydicom
 import pytest
 from dicom_results import LIMIT, make_series
+from monai.bundle import ConfigParser
 from PIL import Image
 
 from invad_med.bundle import root
@@ -24,6 +26,7 @@ from invad_med.inference.pipeline import unreadable
 from invad_med.inference.progress import RECORD, OtherResults, Progress
 from invad_med.inference.results import SourceWriter
 from invad_med.readers.sources import read_source, scan
+from invad_med.writers.dicom.anonymous import SECRET
 from invad_med.writers.dicom.export import DicomWriter
 
 KINDS = ["overlay", "report"]
@@ -69,7 +72,12 @@ def go(folder, output, stop=None, scale=1.0, settings="", kinds=KINDS, **options
     """Score a folder with numbers drawn by index; stop after so many slices; return the names scored, and the words."""
     inputs = list_inputs(folder, ["phantom", "brain"], "phantom")
     progress = Progress(output, inputs, settings, **options)
-    writer, names = SourceWriter(progress, DicomWriter(output, kinds, deterministic_uids=True)), []
+    return score(progress, DicomWriter(output, kinds, deterministic_uids=True), stop, scale)
+
+
+def score(progress, dicom, stop=None, scale=1.0):
+    """Score what is to be scored as `go` does."""
+    writer, names = SourceWriter(progress, dicom), []
     for item in progress.todo.items:
         if len(names) == stop:
             progress.close()  # as the end of the process does
@@ -309,6 +317,33 @@ def test_a_volume_and_a_picture_named_as_its_slice_keep_their_results_apart(tmp_
     with (tmp_path / "out" / "scores.csv").open() as file:
         assert [r["input"] for r in csv.DictReader(file)] == ["scan"] * 3 + ["scan_s001.png"]
     assert len(list((tmp_path / "out" / "heatmaps").iterdir())) == 4
+
+
+def configured(folder, output, **keys):
+    """Score a folder as `go` does, by what the configuration of the command makes of some keys; return the names."""
+    parser = ConfigParser()
+    parser.read_config(f"{root()}/configs/inference.json")
+    parser.update({"dataset_dir": str(folder), "output_dir": str(output), "device": "cpu", **keys})
+    progress = parser.get_parsed_content("progress")
+    return score(progress, parser.get_parsed_content("dicom"))[0]
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_the_configuration_says_what_is_to_be_scored_otherwise(tmp_path, monkeypatch):
+    (tmp_path / "in" / "phantom").mkdir(parents=True)
+    save(tmp_path / "in" / "phantom" / "a.png", 0)
+    run = partial(configured, tmp_path / "in", tmp_path / "out", dicom_out=["secondary_capture"])
+    name, secret = ["phantom/a"], {"anonymize": True, "deterministic_uids": True}
+    assert run() == name
+    assert run(batch_size=3, dataloader={"num_workers": 2}) == []
+    assert run(dicom_out=None) == name and run(dicom_out=None) == []
+    assert run(false_positive_rate=0.1) == name and run(false_positive_rate=0.1) == []
+    assert run(anonymize=True) == name and run(anonymize=True) == []
+    monkeypatch.setenv(SECRET, "0" * 32)
+    assert run(**secret) == name and run(**secret) == []
+    monkeypatch.setenv(SECRET, "1" * 32)
+    assert run(**secret) == name and run(**secret) == []
+    assert run(dicom=None) == name and run(dicom=None) == []
 
 
 def command(folder, output, *more):
