@@ -42,7 +42,8 @@ logger = logging.getLogger(__name__)
 RECORD = "progress.jsonl"
 _FOLDERS = ("heatmaps", "maps", "dicom")
 _TABLES = ("scores.csv", "scores.json", "overview.png")
-_ADVICE = "give another --output_dir, or --overwrite true to remove them"
+_ELSEWHERE = "give another --output_dir"
+_ADVICE = f"{_ELSEWHERE}, or --overwrite true to remove them"
 
 
 class OtherResults(ValueError):
@@ -89,7 +90,7 @@ class Progress:
         earlier: what is taken over of them, by name.
 
     Raises:
-        ValueError: a batch of less than one image.
+        ValueError: a batch of less than one image; images that lie where results of the same names would go.
         OtherResults: the folder holds results of another input, or another run writes to it.
         OSError: the folder cannot be written to.
     """
@@ -108,6 +109,10 @@ class Progress:
         self.output_dir = Path(output_dir)
         self.todo = inputs or Inputs(Path(), (), (), ())
         self.earlier: dict[str, Done] = {}
+        base = self.todo.base.parent if self.todo.base.is_file() else self.todo.base
+        for name in ("heatmaps", "maps"):
+            if inputs and base.resolve() == (self.output_dir / name).resolve():
+                raise ValueError(f"the images lie in {base}, where their {name} would replace them: {_ELSEWHERE}")
         self._settings, self._models, self._digests = settings, dict(models or {}), dict[str, str]()
         self._items = {
             source.name: list(items) for source, items in itertools.groupby(self.todo.items, key=lambda i: i.source)

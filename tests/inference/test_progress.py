@@ -298,6 +298,20 @@ def test_a_line_that_states_nonsense_counts_as_not_written(tmp_path, key):
         assert len(list((tmp_path / "out" / "heatmaps").iterdir())) == 2
 
 
+@pytest.mark.parametrize("name", ["heatmaps", "maps"])
+@pytest.mark.parametrize("single", [False, True])
+def test_images_are_not_replaced_by_results_of_the_same_name(tmp_path, name, single):
+    place = tmp_path / "out" / name
+    place.mkdir(parents=True)
+    save(place / "a.png", 0)
+    (tmp_path / "link").symlink_to(tmp_path / "out")
+    before = (place / "a.png").read_bytes()
+    with pytest.raises(ValueError, match=f"where their {name} would replace them: give another --output_dir"):
+        go(place / "a.png" if single else place, tmp_path / "link")
+    assert list(tmp_path.rglob("*.*")) == [place / "a.png"] and (place / "a.png").read_bytes() == before
+    assert go(tmp_path / "out", tmp_path / "out")[0] == [f"{name}/a"]
+
+
 def test_two_processes_do_not_write_to_one_folder(tmp_path):
     code = "import sys; from invad_med.inference.progress import Progress; Progress(sys.argv[1])"
     progress = Progress(tmp_path / "out")
