@@ -40,6 +40,7 @@ _PLACES = frozenset(
         "models_dir",
         "output_dir",
         "overwrite",
+        "save_execute_config",  # MONAI's own, with the time of the run
     )
 )
 _CHECKED: weakref.WeakSet[ConfigParser] = weakref.WeakSet()
@@ -139,7 +140,7 @@ def check_parser(
     for key in KINDS:
         if key in content and key not in given:
             value = content[key]
-            changed = key not in own or value != own[key] or type(value) is not type(own[key])
+            changed = value is not None if key not in own else value != own[key] or type(value) is not type(own[key])
             if changed and not is_syntax(value):
                 _replace(parser, key, from_value(key, value, may_be_nothing(key, own)))
     for key, word in given.items():

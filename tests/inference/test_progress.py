@@ -350,6 +350,7 @@ def test_the_configuration_says_what_is_to_be_scored_otherwise(tmp_path, monkeyp
     name, secret = ["phantom/a"], {"anonymize": True, "deterministic_uids": True}
     assert run() == name
     assert run(batch_size=3, dataloader={"num_workers": 2}) == []
+    assert run(save_execute_config="config_20260101.json", _of_mlflow="@save_execute_config") == []
     assert run(dicom_out=None) == name and run(dicom_out=None) == []
     assert run(false_positive_rate=0.1) == name and run(false_positive_rate=0.1) == []
     assert run(anonymize=True) == name and run(anonymize=True) == []
