@@ -42,7 +42,8 @@ logger = logging.getLogger(__name__)
 RECORD = "progress.jsonl"
 _FOLDERS = ("heatmaps", "maps", "dicom")
 _TABLES = ("scores.csv", "scores.json", "overview.png")
-_ADVICE = "give another --output_dir, or --overwrite true to remove them"
+_ELSEWHERE = "give another --output_dir"
+_ADVICE = f"{_ELSEWHERE}, or --overwrite true to remove them"
 
 
 class OtherResults(ValueError):
@@ -89,7 +90,7 @@ class Progress:
         earlier: what is taken over of them, by name.
 
     Raises:
-        ValueError: a batch of less than one image.
+        ValueError: a batch of less than one image; images that lie where results of the same names would go.
         OtherResults: the folder holds results of another input, or another run writes to it.
         OSError: the folder cannot be written to.
     """
@@ -108,12 +109,16 @@ class Progress:
         self.output_dir = Path(output_dir)
         self.todo = inputs or Inputs(Path(), (), (), ())
         self.earlier: dict[str, Done] = {}
+        base = self.todo.base.parent if self.todo.base.is_file() else self.todo.base
+        for name in ("heatmaps", "maps"):
+            if inputs and base.resolve() == (self.output_dir / name).resolve():
+                raise ValueError(f"the images lie in {base}, where their {name} would replace them: {_ELSEWHERE}")
         self._settings, self._models, self._digests = settings, dict(models or {}), dict[str, str]()
         self._items = {
             source.name: list(items) for source, items in itertools.groupby(self.todo.items, key=lambda i: i.source)
         }
         self.output_dir.mkdir(parents=True, exist_ok=True)
-        if not overwrite and not (self.output_dir / RECORD).exists() and _holds_results(self.output_dir):
+        if not overwrite and _holds_unknown(self.output_dir):
             raise OtherResults(f"{self.output_dir} holds results that do not say of which input: {_ADVICE}")
         self._record = (self.output_dir / RECORD).open("a+b", buffering=0)
         try:
@@ -175,10 +180,10 @@ class Progress:
         self._record.truncate(len(whole))  # it may have been cut in the middle of a line
         known: dict[str, Done | int] = {}
         for line in whole.splitlines():
-            with contextlib.suppress(ValueError, KeyError, TypeError):  # of another version, or damaged
+            with contextlib.suppress(ValueError, KeyError, TypeError, AttributeError):  # of another version, or damaged
                 stated = json.loads(line)
                 if "begun" in stated:
-                    known[stated["begun"]] = int(stated["slices"])
+                    known[str(stated["begun"])] = int(stated["slices"])
                 else:
                     known[stated["done"]] = _from_plain(stated, self._items.get(stated["done"], []))
         return known
@@ -187,14 +192,15 @@ class Progress:
         """Divide the inputs into those that are done and those that are not; see the module's table."""
         sources = {i.source.name: i.source for i in self.todo.items}
         sources |= {p.source.name: p.source for p in self.todo.unscored}
-        absent = len(known.keys() - sources.keys())
+        gone = (Source("raster", (), name, _count(known[name])) for name in known.keys() - sources.keys())
+        absent = sum(bool(results_of(self.output_dir, source)) for source in gone)
         if absent:
             raise OtherResults(
                 f"{self.output_dir} holds results of {absent} input(s) that are not among the {len(sources)} of this "
                 f"run: {_ADVICE}"
             )
-        done = {name: known[name] for name in self._items if name in known}
-        done = {name: d for name, d in done.items() if isinstance(d, Done)}
+        known = {name: known[name] for name in sources if name in known}
+        done = {name: d for name, d in known.items() if isinstance(d, Done)}
         bar = tqdm(done.items(), desc="compare", unit="input", disable=not done, leave=False)
         same = {name for name, d in bar if content_of(_digests(sources[name])) == d.content}
         if done and not same:
@@ -206,15 +212,15 @@ class Progress:
             if (
                 isinstance(d, Done)
                 and name in same
-                and d.settings == self._settings_of(self._items[name])
+                and d.settings == self._settings_of(self._items.get(name, []))
                 and _in_place(self.output_dir, d.files)
             ):
                 self.earlier[name] = d
                 continue
-            count = d.n_slices if isinstance(d, Done) else d
-            for path in results_of(self.output_dir, replace(sources[name], n_slices=count)):
-                path.unlink(missing_ok=True)
-                removed += 1
+            for path in results_of(self.output_dir, replace(sources[name], n_slices=_count(d))):
+                if path.suffix != ".dcm" or is_result(path):  # the folder of objects may hold some of the user's own
+                    path.unlink(missing_ok=True)
+                    removed += 1
         if removed:
             logger.warning(
                 "%d file(s) of inputs that an earlier run did not finish, or scored otherwise, removed", removed
@@ -283,11 +289,10 @@ def _plain(done: Done) -> dict[str, Any]:
     return {**rest, "slices": slices}
 
 
-def _from_plain(stated: Mapping[str, Any], items: Sequence[Input]) -> Done | int:
-    """Return what a line states of the input whose slices are given; if it has others now, how many it had."""
+def _from_plain(stated: Mapping[str, Any], items: Sequence[Input]) -> Done:
+    """Return what a line states of the input whose slices are given; if these are others, nothing that fits them."""
     by_index = {item.index: item for item in items}
-    if set(by_index) != {piece["index"] for piece in stated["slices"]}:
-        return int(stated["n_slices"])
+    fits = set(by_index) == {piece["index"] for piece in stated["slices"]}
     predictions = tuple(
         Prediction(
             source=(item := by_index[piece["index"]]).source,
@@ -295,10 +300,21 @@ def _from_plain(stated: Mapping[str, Any], items: Sequence[Input]) -> Done | int
             chosen_by=item.chosen_by,
             **{**piece, "status": Status(piece["status"])},
         )
-        for piece in stated["slices"]
+        for piece in (stated["slices"] if fits else ())
     )
-    rest = {f.name: stated[f.name] for f in dataclasses.fields(Done) if f.name != "predictions"}
-    return Done(predictions=predictions, **{**rest, "refused": tuple((k, reason) for k, reason in rest["refused"])})
+    return Done(
+        content=str(stated["content"]),
+        settings=str(stated["settings"]) if fits else "",
+        predictions=predictions,
+        files={str(name): int(size) for name, size in stated["files"].items()},
+        n_slices=int(stated["n_slices"]),
+        objects=int(stated["objects"]),
+        refused=tuple((str(kind), str(reason)) for kind, reason in stated["refused"]),
+    )
+
+
+def _count(known: Done | int) -> int:
+    return known.n_slices if isinstance(known, Done) else known
 
 
 def _folders(output_dir: Path) -> Iterator[Path]:
@@ -314,7 +330,14 @@ def _results(output_dir: Path) -> Iterator[Path]:
         yield from (path for path in sorted(folder.iterdir()) if path.is_file() and is_result(path))
 
 
-def _holds_results(output_dir: Path) -> bool:
+def _holds_unknown(output_dir: Path) -> bool:
+    """Return whether there are results without a word on what they are of.
+
+    An empty record is that of a run that ended before it wrote any, but for the table, or while it removed others.
+    """
+    record = output_dir / RECORD
+    if record.exists():
+        return record.stat().st_size == 0 and next(_results(output_dir), None) is not None
     return (output_dir / "scores.csv").exists() or next(_results(output_dir), None) is not None
 
 

@@ -30,7 +30,18 @@ if TYPE_CHECKING:
 
 WRONG = 2  # exit status of a command line that cannot be meant
 _PLACES = frozenset(
-    ("batch_size", "bundle_root", "ckpt_path", "dataset_dir", "device", "models_dir", "output_dir", "overwrite")
+    (
+        "batch_size",
+        "bundle_root",
+        "ckpt_path",
+        "dataloader",
+        "dataset_dir",
+        "device",
+        "models_dir",
+        "output_dir",
+        "overwrite",
+        "save_execute_config",  # MONAI's own, with the time of the run
+    )
 )
 _CHECKED: weakref.WeakSet[ConfigParser] = weakref.WeakSet()
 
@@ -84,7 +95,8 @@ def checked(config: str, value: Any) -> Any:
 def settings() -> str:
     """Return all that the run which evaluates this expression was told, as text to compare; empty outside of a run.
 
-    Left out are where it reads, writes and computes, and checkpoints: their names say nothing of their content.
+    Left out are where it reads, writes and computes, how much at once and by how many processes, and checkpoints: their
+    names say nothing of their content.
     """
     run = _running()
     content: Mapping[str, Any] = run.parser.get() if run else {}
@@ -128,7 +140,7 @@ def check_parser(
     for key in KINDS:
         if key in content and key not in given:
             value = content[key]
-            changed = key not in own or value != own[key] or type(value) is not type(own[key])
+            changed = value is not None if key not in own else value != own[key] or type(value) is not type(own[key])
             if changed and not is_syntax(value):
                 _replace(parser, key, from_value(key, value, may_be_nothing(key, own)))
     for key, word in given.items():

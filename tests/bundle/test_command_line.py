@@ -9,6 +9,7 @@ import monai.bundle
 import pytest
 
 from invad_med.options import OptionError, literals, switch, words
+from invad_med.options.check import check_parser
 from invad_med.options.keys import nearest
 from invad_med.options.kinds import KINDS, Kind
 from invad_med.options.values import from_value, from_word
@@ -261,6 +262,14 @@ def test_calls_from_python_raise_instead(given, message):
 
 
 @pytest.mark.filterwarnings("ignore:parsing config_file")
+def test_mlflow_of_monais_own_may_leave_its_run_without_a_name():
+    parser = monai.bundle.ConfigParser(json.loads((CONFIGS / "inference.json").read_text()) | {"run_name": None})
+    check_parser(parser, "inference.json", used=["run_name"])
+    parser["run_name"] = 5
+    with pytest.raises(OptionError, match="run_name is 5, not a name"):
+        check_parser(parser, "inference.json", used=["run_name"])
+
+
 def test_a_call_from_python_may_say_false(seen, capsys):
     overlay = seen("anonymize", "dataset_dir")
     files = [str(CONFIGS / "inference.json"), str(overlay)]

@@ -8,12 +8,14 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 
 import nibabel as nib
 import numpy as np
 import pydicom
 import pytest
 from dicom_results import LIMIT, make_series
+from monai.bundle import ConfigParser
 from PIL import Image
 
 from invad_med.bundle import root
@@ -24,6 +26,7 @@ from invad_med.inference.pipeline import unreadable
 from invad_med.inference.progress import RECORD, OtherResults, Progress
 from invad_med.inference.results import SourceWriter
 from invad_med.readers.sources import read_source, scan
+from invad_med.writers.dicom.anonymous import SECRET
 from invad_med.writers.dicom.export import DicomWriter
 
 KINDS = ["overlay", "report"]
@@ -69,7 +72,12 @@ def go(folder, output, stop=None, scale=1.0, settings="", kinds=KINDS, **options
     """Score a folder with numbers drawn by index; stop after so many slices; return the names scored, and the words."""
     inputs = list_inputs(folder, ["phantom", "brain"], "phantom")
     progress = Progress(output, inputs, settings, **options)
-    writer, names = SourceWriter(progress, DicomWriter(output, kinds, deterministic_uids=True)), []
+    return score(progress, DicomWriter(output, kinds, deterministic_uids=True), stop, scale)
+
+
+def score(progress, dicom, stop=None, scale=1.0):
+    """Score what is to be scored as `go` does."""
+    writer, names = SourceWriter(progress, dicom), []
     for item in progress.todo.items:
         if len(names) == stop:
             progress.close()  # as the end of the process does
@@ -221,6 +229,89 @@ def test_what_could_not_be_read_or_written_is_tried_again(folder, tmp_path):
     assert go(folder, tmp_path / "out")[0] == []
 
 
+@pytest.mark.filterwarnings("ignore")
+def test_a_file_of_the_same_name_with_more_slices_is_another_input(tmp_path):
+    for name, count in (("one", 3), ("two", 4)):
+        (tmp_path / name).mkdir()
+        volume = np.random.default_rng(count).random((20, 24, count), dtype=np.float32)
+        nib.save(nib.Nifti1Image(volume, np.diag([2.0, 2.0, 3.0, 1.0])), tmp_path / name / "T1.nii.gz")
+    go(tmp_path / "one", tmp_path / "out")
+    before = results(tmp_path / "out")
+    with pytest.raises(OtherResults, match="results of other files of the same names"):
+        go(tmp_path / "two", tmp_path / "out")
+    assert results(tmp_path / "out") == before
+    save(tmp_path / "one" / "new.png", 0)
+    go(tmp_path / "one", tmp_path / "out")
+    shutil.copy(tmp_path / "two" / "T1.nii.gz", tmp_path / "one")
+    assert go(tmp_path / "one", tmp_path / "out")[0] == ["T1"] * 4  # the picture is what it was
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_broken_file_may_be_taken_away(folder, tmp_path):
+    (folder / "1.png").write_bytes((folder / "1.png").read_bytes()[:200])
+    go(folder, tmp_path / "out")
+    (folder / "1.png").unlink()
+    names, words = go(folder, tmp_path / "out")
+    assert names == [] and "9 slices scored" in words and "0 not read" in words
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_objects_of_the_users_own_stay_where_they_are_put(folder, tmp_path):
+    go(folder, tmp_path / "out")
+    place = next((tmp_path / "out" / "dicom").rglob("*.dcm")).parent
+    shutil.copy(next((folder / "series").iterdir()), place / "mine.dcm")
+    go(folder, tmp_path / "out", kinds=["report"], settings="other")
+    assert sorted(p.name for p in place.iterdir()) == ["mine.dcm", "report.dcm"]
+    go(folder, tmp_path / "out", overwrite=True)
+    assert (place / "mine.dcm").exists()
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_results_are_not_mixed_with_those_that_a_cut_run_was_to_remove(folder, tmp_path, monkeypatch):
+    go(folder, tmp_path / "out")
+    (tmp_path / "out" / RECORD).unlink()
+
+    def cut(output_dir):
+        raise Cut
+
+    with monkeypatch.context() as patch:
+        patch.setattr("invad_med.inference.progress._remove_results", cut)
+        with pytest.raises(Cut):
+            go(folder, tmp_path / "out", overwrite=True)
+    with pytest.raises(OtherResults, match="do not say of which input"):
+        go(folder, tmp_path / "out")
+    assert len(go(folder, tmp_path / "out", overwrite=True)[0]) == 10
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("key", ["content", "settings", "files", "n_slices", "objects", "refused", "slices"])
+def test_a_line_that_states_nonsense_counts_as_not_written(tmp_path, key):
+    (tmp_path / "in").mkdir()
+    for i in range(2):
+        save(tmp_path / "in" / f"{i}.png", i)
+    go(tmp_path / "in", tmp_path / "out")
+    record = (tmp_path / "out" / RECORD).read_text().splitlines()
+    for value in (None, 7.5, "x", [[]], ["x"], {"x": "y"}):
+        stated = json.loads(record[1]) | {key: value}
+        (tmp_path / "out" / RECORD).write_text("\n".join([record[0], json.dumps(stated), *record[2:], ""]))
+        assert go(tmp_path / "in", tmp_path / "out")[0] in ([], ["0"])
+        assert len(list((tmp_path / "out" / "heatmaps").iterdir())) == 2
+
+
+@pytest.mark.parametrize("name", ["heatmaps", "maps"])
+@pytest.mark.parametrize("single", [False, True])
+def test_images_are_not_replaced_by_results_of_the_same_name(tmp_path, name, single):
+    place = tmp_path / "out" / name
+    place.mkdir(parents=True)
+    save(place / "a.png", 0)
+    (tmp_path / "link").symlink_to(tmp_path / "out")
+    before = (place / "a.png").read_bytes()
+    with pytest.raises(ValueError, match=f"where their {name} would replace them: give another --output_dir"):
+        go(place / "a.png" if single else place, tmp_path / "link")
+    assert list(tmp_path.rglob("*.*")) == [place / "a.png"] and (place / "a.png").read_bytes() == before
+    assert go(tmp_path / "out", tmp_path / "out")[0] == [f"{name}/a"]
+
+
 def test_two_processes_do_not_write_to_one_folder(tmp_path):
     code = "import sys; from invad_med.inference.progress import Progress; Progress(sys.argv[1])"
     progress = Progress(tmp_path / "out")
@@ -240,6 +331,34 @@ def test_a_volume_and_a_picture_named_as_its_slice_keep_their_results_apart(tmp_
     with (tmp_path / "out" / "scores.csv").open() as file:
         assert [r["input"] for r in csv.DictReader(file)] == ["scan"] * 3 + ["scan_s001.png"]
     assert len(list((tmp_path / "out" / "heatmaps").iterdir())) == 4
+
+
+def configured(folder, output, **keys):
+    """Score a folder as `go` does, by what the configuration of the command makes of some keys; return the names."""
+    parser = ConfigParser()
+    parser.read_config(f"{root()}/configs/inference.json")
+    parser.update({"dataset_dir": str(folder), "output_dir": str(output), "device": "cpu", **keys})
+    progress = parser.get_parsed_content("progress")
+    return score(progress, parser.get_parsed_content("dicom"))[0]
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_the_configuration_says_what_is_to_be_scored_otherwise(tmp_path, monkeypatch):
+    (tmp_path / "in" / "phantom").mkdir(parents=True)
+    save(tmp_path / "in" / "phantom" / "a.png", 0)
+    run = partial(configured, tmp_path / "in", tmp_path / "out", dicom_out=["secondary_capture"])
+    name, secret = ["phantom/a"], {"anonymize": True, "deterministic_uids": True}
+    assert run() == name
+    assert run(batch_size=3, dataloader={"num_workers": 2}) == []
+    assert run(save_execute_config="config_20260101.json", _of_mlflow="@save_execute_config") == []
+    assert run(dicom_out=None) == name and run(dicom_out=None) == []
+    assert run(false_positive_rate=0.1) == name and run(false_positive_rate=0.1) == []
+    assert run(anonymize=True) == name and run(anonymize=True) == []
+    monkeypatch.setenv(SECRET, "0" * 32)
+    assert run(**secret) == name and run(**secret) == []
+    monkeypatch.setenv(SECRET, "1" * 32)
+    assert run(**secret) == name and run(**secret) == []
+    assert run(dicom=None) == name and run(dicom=None) == []
 
 
 def command(folder, output, *more):

@@ -59,6 +59,11 @@ class Anonymiser:
 
     secret: str = field(default_factory=lambda: secrets.token_hex(32), repr=False)
 
+    @property
+    def mark(self) -> str:
+        """What is the same for the same secret and another for another, and from which nobody learns it."""
+        return hmac.new(self.secret.encode(), b"mark of a secret", "sha256").hexdigest()
+
     def uid(self, old: str) -> UID:
         """Return the UID that stands for another; those of the standard itself stay."""
         if old.startswith("1.2.840.10008."):

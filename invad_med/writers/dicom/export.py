@@ -87,6 +87,11 @@ class DicomWriter:
         self.kinds = tuple(k for k in KINDS if k in kinds or (k == "parametric_map" and "blending" in kinds))
         self.anonymise = (Anonymiser(own_secret()) if deterministic_uids else Anonymiser()) if anonymize else None
 
+    @property
+    def secret_mark(self) -> str:
+        """What tells objects under one secret of the user's own from those under another; empty without such a one."""
+        return self.anonymise.mark if self.anonymise and self.deterministic else ""
+
     def wanted(self, result: Result) -> bool:
         """Return whether anything is to be written: of an input that never was DICOM, only a capture can be made."""
         return bool(self.kinds) and (result.source.kind == "dicom" or "secondary_capture" in self.kinds)
