@@ -224,7 +224,9 @@ def _client(base: str, token: str, headers: dict[str, str] | None = None) -> DIC
     session.hooks["response"].append(_plain)
     if os.environ.get(token):
         session.auth = _Bearer(os.environ[token])
-    return DICOMwebClient(base, session, headers=headers, permissive_uid=True, timeout=_TIMEOUT)
+    client = DICOMwebClient(base, session, headers=headers, permissive_uid=True, timeout=_TIMEOUT)
+    client.set_http_retry_params(max_attempts=3, wait_exponential_multiplier=250)  # its own wait 30 s for every image
+    return client
 
 
 class _Bearer(requests.auth.AuthBase):

@@ -48,6 +48,7 @@ def test_one_command_trains_and_measures_all_that_is_there(tmp_path, capfd):
     assert len(runs) == 3 and len(parents) == 1  # a parent and one run a data set
 
 
+@pytest.mark.slow
 def test_a_model_stays_only_if_it_is_the_one_asked_for(noise_set, tmp_path, monkeypatch, capfd):
     evaluated = []
 

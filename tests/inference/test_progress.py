@@ -2,7 +2,6 @@
 
 import csv
 import json
-import os
 import shutil
 import signal
 import subprocess
@@ -401,10 +400,3 @@ def test_the_command_goes_on_where_it_was_killed(tmp_path):
     assert len(list(output.rglob("heatmaps/**/*.png"))) == len(list(output.rglob("maps/**/*.tif"))) == 40
     earlier = int(done.stdout.split(" of them were scored by an earlier run")[0].split()[-1])
     assert len(scored) - 1 <= earlier <= len(scored)
-
-    other = tmp_path / "other"
-    shutil.copytree(tmp_path / "in", other)
-    os.rename(other / "phantom" / "000.png", other / "phantom" / "x.png")
-    done = subprocess.run(command(other, output), cwd=tmp_path, capture_output=True, text=True)
-    last = done.stderr.splitlines()[-1]
-    assert done.returncode == 1 and last.startswith(f"error: {output} holds results of 1 input(s)")
