@@ -46,7 +46,7 @@ from invad_med.data.bmad_folders import (
 )
 from invad_med.data.identity import Identity, identify
 from invad_med.data.masks import is_lossy, upright_size
-from invad_med.data.masks import read_mask as read_mask
+from invad_med.data.masks import read_mask as read_mask  # where programs of others find it
 from invad_med.data.modalities import Modality, how_to_state
 from invad_med.data.published_sets import PublishedSet
 

@@ -130,9 +130,9 @@ def _walk(folder: Path, ancestors: tuple[str, ...], result: Scan) -> Iterator[Pa
 
 
 def is_result(path: Path) -> bool:
-    """Return whether an earlier run wrote a file."""
+    """Return whether an earlier run wrote a file; one that is damaged in any way is the user's."""
     try:
-        with without_warnings():
+        with without_warnings(), reading("file"):
             _identify(path)
     except OwnResult:
         return True

@@ -51,15 +51,11 @@ class Overview:
             prediction: of the slice.
             heatmap_image: as from `draw_heatmap`; the slice is cut out of it by ``info["panel"]``, where that is set.
         """
-        name = prediction.source.name
-        known = self._tiles.get(name)
-        if known is not None and _rank(known[0]) <= _rank(prediction):
+        if not self._has_room(prediction):
             return
-        if known is None and len(self._tiles) >= self.max_tiles:
-            last = max(self._tiles, key=lambda n: _rank(self._tiles[n][0]))
-            if _rank(self._tiles[last][0]) <= _rank(prediction):
-                return
-            del self._tiles[last]
+        name = prediction.source.name
+        if name not in self._tiles and len(self._tiles) >= self.max_tiles:
+            del self._tiles[max(self._tiles, key=lambda n: _rank(self._tiles[n][0]))]
         panel = heatmap_image.info.get("panel")
         thumb = (heatmap_image.crop(panel) if panel else heatmap_image).convert("RGB")
         factor = _THUMB / max(thumb.size)
@@ -77,9 +73,17 @@ class Overview:
             OSError, ValueError: a heatmap is not there, or no such file.
         """
         scored = [p for p in predictions if p.status is Status.SCORED]
-        if scored:
-            top = min(scored, key=_rank)
+        top = min(scored, key=_rank, default=None)
+        if top is not None and self._has_room(top):
             self.add(top, open_heatmap(slice_path(Path(output_dir) / "heatmaps", top.source, top.index, ".png")))
+
+    def _has_room(self, prediction: Prediction) -> bool:
+        """Return whether a slice would be shown: a picture for it need not be made, or read, otherwise."""
+        known = self._tiles.get(prediction.source.name)
+        if known is None and len(self._tiles) < self.max_tiles:
+            return True
+        rival = known[0] if known is not None else max((tile[0] for tile in self._tiles.values()), key=_rank)
+        return _rank(prediction) < _rank(rival)
 
     def save(self, path: str | Path, predictions: Iterable[Prediction], problems: Iterable[Problem]) -> Path:
         """Draw the overview with the tiles gathered; arguments and result as `draw_overview`."""

@@ -360,6 +360,20 @@ def test_the_configuration_says_what_is_to_be_scored_otherwise(tmp_path, monkeyp
     assert run(dicom=None) == name and run(dicom=None) == []
 
 
+def test_a_damaged_file_of_the_users_own_among_results_stops_nothing_and_stays(tmp_path, monkeypatch):
+    (tmp_path / "in").mkdir()
+    save(tmp_path / "in" / "a.png", 0)
+    go(tmp_path / "in", tmp_path / "out")
+    (tmp_path / "out" / "maps" / "mine.nii").write_bytes(b"x" * 400)
+
+    def odd(path, file):
+        raise KeyError("what no reader foresees")
+
+    monkeypatch.setattr("invad_med.readers.sources.nifti.load", odd)
+    go(tmp_path / "in", tmp_path / "out", overwrite=True)
+    assert (tmp_path / "out" / "maps" / "mine.nii").is_file()
+
+
 def command(folder, output, *more):
     run = [sys.executable, "-m", "monai.bundle", "run", "--config_file", f"{root()}/configs/inference.json"]
     return [*run, "--dataset_dir", str(folder), "--output_dir", str(output), "--device", "cpu", *more]
