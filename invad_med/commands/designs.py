@@ -97,11 +97,10 @@ def find_material(dataset_dir: Path) -> tuple[dict[str, Material], dict[str, str
     good: dict[str, BmadDataset] = {}
     failed: dict[str, str] = {}
     datasets = [inspect_tree(found.root)[0] for found in inspect_tree(dataset_dir)]
-    names = Counter(dataset.root.resolve().name for dataset in datasets)
-    for dataset in datasets:
-        name = dataset.root.resolve().name
-        if names[name] > 1:
-            failed[name] = f"{names[name]} folders are of this name, by which results go: rename them"
+    names = [_name(dataset.root, dataset_dir) for dataset in datasets]
+    for name, dataset in zip(names, datasets, strict=True):
+        if names.count(name) > 1:
+            failed[name] = f"{names.count(name)} folders are of this name, by which results go: rename them"
         elif dataset.problems:
             failed[name] = "; ".join(str(problem) for problem in dataset.problems)
         elif dataset.modality is None:
@@ -118,6 +117,11 @@ def find_material(dataset_dir: Path) -> tuple[dict[str, Material], dict[str, str
         for name in folds:
             material[name] = Material(good[name], unit[name], draws, _digest_of(good[name], unit[name]))
     return material, failed
+
+
+def _name(folder: Path, dataset_dir: Path) -> str:
+    """Return the name of a data set's folder, a link's own; that of the target only where the folder given is a set."""
+    return folder.resolve().name if folder == dataset_dir else folder.name
 
 
 def compare_designs(

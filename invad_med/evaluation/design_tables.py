@@ -147,7 +147,7 @@ def report(measured: Mapping[Run, Measured], designs: Mapping[str, str], common:
         if quantity.of_split == "test":
             lines += ["For the reader: it chooses nothing.", ""]
         lines += _markdown(table[table["figure"] == str(quantity)], names)
-    return "\n".join([*lines, "", *_decided(table, names), *_notes(measured)]) + "\n"
+    return "\n".join([*lines, "", *_decided(table, names), *_by_seed(measured, names), *_notes(measured)]) + "\n"
 
 
 def _markdown(table: pd.DataFrame, names: Sequence[str]) -> list[str]:
@@ -173,6 +173,21 @@ def _decided(table: pd.DataFrame, names: Sequence[str]) -> list[str]:
     if pooled.empty:
         return ["Nothing is decided: there is no kind of data that every design has.", ""]
     return [f"By the mean of kinds on valid, compared with {names[0]}: {'; '.join(verdicts)}.", ""] if verdicts else []
+
+
+def _by_seed(measured: Mapping[Run, Measured], names: Sequence[str]) -> list[str]:
+    """Say what each seed alone makes of the mean that decides: the interval over patients does not hold that spread."""
+    apart = []
+    for seed in sorted({run.seed for run in measured}):
+        alone = {run: result for run, result in measured.items() if run.seed == seed}
+        pooled = mean_of_kinds(by_kind(alone, names, Quantity.VALID_AUROC), names)
+        if pooled:
+            first = pooled[names[0]].value
+            shown = ", ".join(f"{name} {pooled[name].value - first:+.3f}" for name in names[1:])
+            apart.append(f"seed {seed}: {shown}")
+    return (
+        [f"By seed, of which the intervals say nothing: {'; '.join(apart)}.", ""] if len(names) > 1 < len(apart) else []
+    )
 
 
 def _notes(measured: Mapping[Run, Measured]) -> list[str]:

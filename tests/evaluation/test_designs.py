@@ -125,6 +125,9 @@ def test_the_table_says_which_is_better_and_false_alarms_are_not():
     assert "By the mean of kinds on valid, compared with today: new is better." in text
     assert "chest 5 and 4" in text and "on test" not in text and "held out different images" not in text
     assert "Image AUROC on test" in report(results, {"today": "", "new": ""}, "", True)
+    assert "By seed" not in text
+    more = {Run(d, s, 1): measured({"today": 0.8, "new": 0.7}[d]) for d in rates for s in ("brain", "chest")}
+    assert "seed 0: new +0.050; seed 1: new -0.100." in report({**results, **more}, {"today": "", "new": ""}, "", False)
     results[Run("new", "chest", 0)] = measured(0.7, images="others")
     assert "held out different images of chest, seed 0" in report(results, {"today": "", "new": ""}, "", False)
 
