@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import functools
 import hashlib
 import json
 import re
@@ -58,6 +59,7 @@ EXAMPLES = """\
       --design "low=--learning_rate 1e-4" --design "high=--learning_rate 1e-3"
 """
 _STDERR = 2  # what a training says does not get between the tables
+_SHAPING = ("detection", "features", "networks", "scoring", "training")  # rooms with defaults of a training
 _FEATURES = "features"  # in the output folder, beside the designs
 _keys = keys_of("train.json", "dataset_dir", "output_dir", "ckpt_path", "seed")
 
@@ -228,9 +230,16 @@ def _measure(about: Measured, model: Path, state: Path, material: Material, cach
 
 def _asked(keys: Sequence[str], material: Material) -> str:
     """Return a digest of what a training depends on, as far as it is told without beginning it."""
-    config = Path(root()) / "configs" / "train.json"
     given = {key: word for key, word in words(keys).items() if key != "resume"}
-    return _text_digest([sorted(given.items()), content(config), invad_med.__version__, material.digest])
+    return _text_digest([sorted(given.items()), _defaults(), material.digest])
+
+
+@functools.cache
+def _defaults() -> list[str]:
+    """Return digests of where what no key says is set: the configuration, and the code that shapes a training."""
+    package = Path(invad_med.__file__).parent
+    files = [path for room in _SHAPING for path in sorted((package / room).rglob("*.py"))]
+    return [content(path) for path in (Path(root()) / "configs" / "train.json", *files)]
 
 
 def _digest_of(dataset: BmadDataset, unit: Mapping[Path, str]) -> str:

@@ -10,7 +10,7 @@ import pytest
 from invad_med.__main__ import main
 from invad_med.commands import designs
 from invad_med.options import read_overrides
-from tests.conftest import CONFIGS, save
+from tests.conftest import CONFIGS, REPOSITORY, save
 
 NARROW = "--denoiser#depth 1 --denoiser#hidden_size 32 --batch_size 4 --accumulation_steps 1 --device cpu --steps 2"
 
@@ -57,7 +57,7 @@ def command(root, cache, tmp_path, monkeypatch, capfd):
     return run
 
 
-def test_designs_are_trained_once_and_compared(command, root, tmp_path):
+def test_designs_are_trained_once_and_compared(command, root, tmp_path, monkeypatch):
     two = ("--design", "today=", "--design", "same=")
     status, said, trained, _ = command("", *two)
     assert status == 3 and [keys["seed"] for keys in trained] == [0, 0]  # two sets cannot be done
@@ -81,6 +81,9 @@ def test_designs_are_trained_once_and_compared(command, root, tmp_path):
     assert status == 0 and not trained and "1 of 2: today on brain, seed 0: is there" in said.err
     assert said.out.endswith(text) and files == {p: p.stat().st_mtime_ns for p in files}
 
+    monkeypatch.setattr(designs, "_defaults", lambda: ["other code"])  # the training is asked, and finds nothing to do
+    status, said, trained, _ = command("", "--design", "today=")
+    assert status == 0 and len(trained) == 1 and "resuming at step 2" in said.out + said.err
     status, said, trained, _ = command("", "--design", "today=", "--test", "true")
     assert status == 0 and not trained and "Image AUROC on test" in said.out and "it chooses nothing" in said.out
     status, said, trained, _ = command("", "--design", "today=")
@@ -159,3 +162,7 @@ def test_folds_of_one_modality_are_all_trained_and_folders_of_one_name_are_not(r
     said = capsys.readouterr()
     assert "liver was not measured: 2 folders are of this name" in said.err and said.out == ""
     assert not np.any([path.suffix == ".md" for path in output.glob("*")])
+
+
+def test_code_that_shapes_a_training_is_found():
+    assert all(list((REPOSITORY / "invad_med" / room).glob("*.py")) for room in designs._SHAPING)
