@@ -31,6 +31,7 @@ from invad_med.bundle import root, run_config
 from invad_med.commands.overrides import overrides as keys_of
 from invad_med.data.bmad import BmadDataset, inspect_tree
 from invad_med.data.modalities import how_to_state
+from invad_med.data.published_sets import modality_of_folder
 from invad_med.data.slices import ReadError
 from invad_med.detection import load_detector
 from invad_med.evaluation.design_tables import Run, report, table_of
@@ -105,20 +106,32 @@ def find_material(dataset_dir: Path) -> tuple[dict[str, Material], dict[str, str
             failed[name] = f"{names.count(name)} folders are of this name, by which results go: rename them"
         elif dataset.problems:
             failed[name] = "; ".join(str(problem) for problem in dataset.problems)
-        elif dataset.modality is None:
+        elif dataset.modality is None and modality_of_folder(kind_of(name)) is None:
             failed[name] = f"nothing says what it shows: {how_to_state()}"
         elif not any(item.split == "valid" and item.label for item in dataset.items):
             failed[name] = "there is no abnormal image in valid, on which designs are compared"
         else:
             good[name] = dataset
     material: dict[str, Material] = {}
-    unit = {name: units(dataset) for name, dataset in good.items()}
+    unit: dict[str, dict[Path, str]] = {}
+    for name in list(good):
+        try:
+            unit[name] = units(good[name])
+        except OSError as error:
+            failed[name] = f"an image cannot be read: {error}"
+            del good[name]
     for kind in dict.fromkeys(map(kind_of, good)):
         folds = [name for name in good if kind_of(name) == kind]
         draws = draws_of(kind, [(good[name], unit[name]) for name in folds])
         for name in folds:
             material[name] = Material(good[name], unit[name], draws, _digest_of(good[name], unit[name]))
     return material, failed
+
+
+def _modality(dataset: BmadDataset, kind: str) -> list[str]:
+    """Return the key that says what a fold shows where the name without its ending alone says it."""
+    shown = None if dataset.modality else modality_of_folder(kind)
+    return ["--modality", shown.name] if shown else []
 
 
 def _name(folder: Path, dataset_dir: Path) -> str:
@@ -151,7 +164,7 @@ def compare_designs(
     runs = [(Run(design.name, name, seed), design) for seed in seeds for name in material for design in designs]
     measured: dict[Run, Measured] = {}
     for number, (run, design) in enumerate(runs, 1):
-        keys = [*train, *design.words, "--seed", str(run.seed)]
+        keys = [*_modality(material[run.dataset].dataset, run.kind), *train, *design.words, "--seed", str(run.seed)]
         try:
             measured[run] = one(material[run.dataset], run, keys, output_dir, test, f"{number} of {len(runs)}: {run}")
         except (Failed, ValueError, FileNotFoundError, ReadError) as error:

@@ -22,6 +22,7 @@ TITLES = {
     Quantity.TEST_SENSITIVITY: "Share of test's abnormal images above the 5 % threshold",
     Quantity.TEST_FALSE_POSITIVES: "Share of test's normal images above the 5 % threshold",
 }
+_DIGITS = 9  # of a figure that count
 _LESS_IS_BETTER = {Quantity.TEST_FALSE_POSITIVES}
 _COLUMNS = [
     "design", "kind", "figure", "value", "low", "high", "difference", "difference_low", "difference_high", "verdict",
@@ -92,8 +93,9 @@ def mean_of_kinds(kinds: Mapping[str, Mapping[str, Sample]], designs: Sequence[s
 
 def difference(sample: Sample, first: Sample) -> Figure:
     """Return a figure minus the first design's, with its paired interval."""
-    a, b = (Figure(s.value, None, None) for s in (sample, first))
-    return paired_difference(a, b, sample.replicates, first.replicates)
+    # The same figure summed in another order differs in its last digits, which must not exclude zero.
+    a, b = (Figure(round(s.value, _DIGITS), None, None) for s in (sample, first))
+    return paired_difference(a, b, sample.replicates.round(_DIGITS), first.replicates.round(_DIGITS))
 
 
 def quantities_of(measured: Mapping[Run, Measured], test: bool) -> list[Quantity]:

@@ -157,7 +157,9 @@ def content(path: Path) -> str:
 
 
 def draws_of(kind: str, datasets: Sequence[tuple[BmadDataset, Mapping[Path, str]]]) -> dict[str, Draws]:
-    """Return the draws of a kind by split: of all who can be measured on it, on ``valid`` the normals of ``train`` too.
+    """Return the draws of a kind by split that there is: of all who can be measured on it.
+
+    On ``valid`` these are the normal ones of ``train`` too, of which trainings hold out some.
 
     Args:
         kind: its name, by which the draws of kinds are independent.
@@ -168,7 +170,7 @@ def draws_of(kind: str, datasets: Sequence[tuple[BmadDataset, Mapping[Path, str]
         for item in dataset.items:
             if item.split != "train" or not item.label:
                 names["test" if item.split == "test" else "valid"].add(unit[item.image])
-    return {split: Draws.of(found, f"{kind} {split}") for split, found in names.items()}
+    return {split: Draws.of(found, f"{kind} {split}") for split, found in names.items() if found}
 
 
 def measure(

@@ -149,15 +149,17 @@ def test_folds_of_one_modality_are_all_trained_and_folders_of_one_name_are_not(r
     monkeypatch.setattr(designs, "run_config", lambda c, given, keys, stdout: started.append((given, keys)) or 1)
     for fold in range(2):
         shutil.copytree(root / "brain", root / f"brain_fold{fold}")
-        (root / f"brain_fold{fold}" / "manifest.json").write_text('{"modality": "brain", "dataset": "brain"}')
+        shutil.copytree(root / "brain", root / f"my_fold{fold}")
+        (root / f"my_fold{fold}" / "manifest.json").write_text('{"modality": "brain", "dataset": "brain"}')
         shutil.copytree(root / "brain", root / f"in{fold}" / "liver")
     output = tmp_path / "o"
     assert main(["designs", str(root), "--output_dir", str(output), "--design", "a=--steps 3", "--seeds", "4,0"]) == 3
-    names = ["brain", "brain_fold0", "brain_fold1"]
+    names = {"brain": [], "brain_fold0": ["--modality", "brain"], "brain_fold1": ["--modality", "brain"]}
+    names |= {"my_fold0": [], "my_fold1": []}  # their manifests say it
     assert [(given["ckpt_path"], keys) for given, keys in started] == [
-        (output / "a" / name / f"seed{seed}.pt", ["--steps", "3", "--seed", str(seed)])
+        (output / "a" / name / f"seed{seed}.pt", [*stated, "--steps", "3", "--seed", str(seed)])
         for seed in (4, 0)
-        for name in names
+        for name, stated in names.items()
     ]
     said = capsys.readouterr()
     assert "liver was not measured: 2 folders are of this name" in said.err and said.out == ""

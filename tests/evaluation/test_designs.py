@@ -1,5 +1,7 @@
 """Designs are measured as scikit-learn would, resampled by patient, and averaged over seeds, folds and kinds."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score
@@ -98,6 +100,8 @@ def test_differences_are_paired_by_replicate():
     draws = np.random.default_rng(0).normal(0.8, 0.1, 500)
     same = difference(Sample(0.8, draws), Sample(0.8, draws))
     assert (same.value, same.low, same.high) == (0.0, 0.0, 0.0)
+    rounding = difference(Sample(0.8, draws + 1e-15), Sample(0.8, draws))
+    assert abs(rounding.low) == abs(rounding.high) == 0.0
     better = difference(Sample(0.81, draws + 0.01), Sample(0.8, draws))  # far within either's interval
     assert (better.value, better.low, better.high) == pytest.approx((0.01, 0.01, 0.01))
 
@@ -148,6 +152,8 @@ def test_a_patient_of_two_folds_and_two_cohorts_is_drawn_once(tmp_path):
     other, others = draws["valid"].among(["group A", "group E"])
     assert groups.tolist() == [1, 0, 1] and (weights[:, 0] == others[:, other[0]]).all()
     assert (draws["valid"].weights.sum(1) == 5).all()
+    only = [item for item in datasets[0].items if item.split != "test"]
+    assert list(draws_of("brain", [(dataclasses.replace(datasets[0], items=tuple(only)), unit[0])])) == ["valid"]
     again = Draws.of(reversed(draws["valid"].names), "brain valid")
     assert (again.weights == draws["valid"].weights).all() and again.digest() == draws["valid"].digest()
     assert (Draws.of(again.names, "chest valid").weights != again.weights).any()  # kinds are independent
