@@ -21,13 +21,20 @@ def root() -> str:
     raise FileNotFoundError("the bundle's configs are not installed beside invad_med: give --bundle_root")
 
 
-def run_config(config: str, given: Mapping[str, Path], overrides: Sequence[str]) -> int:
-    """Run one of the bundle's configurations in a process of its own, as its command line would; return the status."""
+def run_config(config: str, given: Mapping[str, Path], overrides: Sequence[str], stdout: int | None = None) -> int:
+    """Run one of the bundle's configurations in a process of its own, as its command line would; return the status.
+
+    Args:
+        config: name of its file.
+        given: paths by key.
+        overrides: further words of the command line.
+        stdout: descriptor that its standard output goes to; None: this process's own.
+    """
     configs = Path(root()) / "configs"
     command = [sys.executable, "-m", "monai.bundle", "run", "--config_file", str(configs / config)]
     command += ["--logging_file", str(configs / "logging.conf"), "--meta_file", str(configs / "metadata.json")]
     command += [f"--{key}={_as_word(value)}" for key, value in given.items()]
-    return subprocess.run([*command, *overrides], check=False).returncode
+    return subprocess.run([*command, *overrides], check=False, stdout=stdout).returncode
 
 
 def _as_word(path: Path) -> str:

@@ -18,11 +18,9 @@ from invad_med.bundle import run_config
 from invad_med.commands.overrides import overrides as keys_of
 from invad_med.data.bmad import inspect_tree
 from invad_med.data.modalities import how_to_state
-from invad_med.detection import read_provenance
 from invad_med.evaluation.run import INCOMPLETE
-from invad_med.networks.checkpoints import read_checkpoint
 from invad_med.options.check import WRONG
-from invad_med.training.configuration import configuration_digest
+from invad_med.training.earlier import why_not_of
 
 EXAMPLES = """\
   python -m invad_med train-all BMAD --output_dir output/all
@@ -53,7 +51,7 @@ def train_and_evaluate(dataset_dir: Path, output_dir: Path, overrides: Sequence[
             continue
         model = output_dir / "models" / f"{tree.modality.name}.pt"
         output, there = output_dir / "train" / tree.modality.name, model.exists()
-        reason = _why_not(model, output / "last.pt") if there else None
+        reason = why_not_of(model, output / "last.pt") if there else None
         if reason:
             failed[name] = reason
             refused.append(name)
@@ -78,27 +76,6 @@ def train_and_evaluate(dataset_dir: Path, output_dir: Path, overrides: Sequence[
             file=sys.stderr,
         )
     return status or (INCOMPLETE if failed else 0)
-
-
-def _why_not(model: Path, state: Path) -> str | None:
-    """Return why a model that is there is not what a training left, or None: the training then compares the rest.
-
-    Args:
-        model: the checkpoint.
-        state: ``last.pt`` of the training that would go on.
-    """
-    if not state.is_file():
-        return (
-            f"{model} is there, and {state.parent} does not hold the training that it is of: delete or move the model"
-        )
-    try:
-        stated = read_provenance(model).configuration_digest
-        trained = configuration_digest(read_checkpoint(state, mmap=True)["configuration"])
-    except (ValueError, KeyError) as error:
-        return f"{model} is there, and cannot be compared with its training in {state.parent}: {error}"
-    return (
-        None if stated == trained else f"{model} is of another training than {state.parent}: delete or move the model"
-    )
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -73,7 +73,7 @@ def started(monkeypatch):
 
     lines = Lines()
 
-    def run(command, check):
+    def run(command, check, stdout):
         lines.append(command)
         return subprocess.CompletedProcess(command, lines.status)
 
