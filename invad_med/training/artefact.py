@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +13,12 @@ from torch import Tensor
 
 import invad_med
 from invad_med.detection import AnomalyDetector, Provenance
-from invad_med.diffusion import Timesteps
 from invad_med.features.endpoints import walk_to_noise
 from invad_med.files import data_digest, whole_file
 from invad_med.networks.checkpoints import half_precision, load_strictly, round_to_half
 from invad_med.networks.recipe import Recipe
 from invad_med.parallel import processes
-from invad_med.scoring.choice import EndPoints, as_walk, choose
-from invad_med.scoring.rules import DEFAULT_RULE
+from invad_med.training.candidates import Candidates, figures
 from invad_med.training.cohort import Cohort
 from invad_med.training.configuration import configuration_digest
 from invad_med.training.features import CohortFeatures
@@ -35,11 +33,6 @@ def end_points(detector: AnomalyDetector, raw: Tensor, batch_size: int = 16) -> 
     return walk_to_noise(detector.host, raw, detector.timesteps, batch_size=batch_size)
 
 
-def _end_points_to_choose(detector: AnomalyDetector, features: CohortFeatures, timesteps: Timesteps) -> EndPoints:
-    parts = (features.train, features.selection, features.abnormal)
-    return EndPoints(*(walk_to_noise(detector.host, part, timesteps) for part in parts))
-
-
 def finish_training(
     detector: AnomalyDetector,
     weights: Mapping[str, Any],
@@ -48,8 +41,7 @@ def finish_training(
     path: str | Path,
     configuration: Mapping[str, Any] | None = None,
     recipe: Recipe | None = None,
-    rule: str | None = DEFAULT_RULE,
-    others: Sequence[Timesteps] = (),
+    candidates: Candidates | None = None,
     **provenance: Any,
 ) -> Path:
     """Take up the trained denoiser, calibrate it, and write the artefact whole or not at all.
@@ -63,9 +55,7 @@ def finish_training(
         path: file to write.
         configuration: plain values that the result depends on; their digest is stated.
         recipe: of this run, resolved: steps, images a step and peak rate are stated.
-        rule: of the score; None: it and the timesteps are chosen on the abnormal images and the selection, where there
-            are both (`invad_med.scoring.choice`).
-        others: timesteps to choose from beside the detector's own.
+        candidates: what the detector may score by, chosen here; None: its own timesteps and rule.
         provenance: further fields of `invad_med.detection.Provenance`, such as seed.
 
     Returns:
@@ -74,17 +64,13 @@ def finish_training(
     load_strictly(detector.host.denoiser, dict(weights))
     detector.eval()
     round_to_half(detector.host.denoiser)
-    if rule is not None:
-        detector.calibration.use_rule(rule)
-    elif len(features.abnormal) and len(features.selection):
-        choice = choose(
-            {as_walk(walk): _end_points_to_choose(detector, features, walk) for walk in (detector.timesteps, *others)},
-            features.lesions,
-        )
-        for (walk, name), value in choice.reached.items():
-            logger.info("on valid: timesteps %s, rule %s: %.3f", list(walk), name, value)
-        logger.info("chosen: timesteps %s, rule %s", list(choice.timesteps), choice.rule)
-        detector.timesteps = choice.timesteps
+    if candidates is not None:
+        choice = candidates.choose(detector.host, features)
+        provenance = {"candidates": figures(choice)} | provenance
+        for name, value in figures(choice).items():
+            logger.info("on valid, %s: %.3f", name, value)
+        logger.info("the score is %s, of timesteps %s", choice.rule, list(choice.timesteps))
+        detector.timesteps = list(choice.timesteps)
         detector.calibration.use_rule(choice.rule)
     detector.calibration.fit(
         end_points(detector, features.train), end_points(detector, features.calibration), detector.timesteps

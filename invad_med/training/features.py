@@ -65,7 +65,8 @@ def lesion_cells(cohort: Cohort, side: int) -> Tensor | None:
     """Return which cells of a ``side`` x ``side`` grid over each abnormal image are abnormal in half of their area.
 
     Returns:
-        (n, side, side) bool, or None if the mask of any is unknown, or not readable: masks are a help, not a need.
+        (n, side, side) bool, or None if the mask of any is unknown, not readable or of another size than its image:
+        masks are a help, not a need.
     """
     if not cohort.masks or None in cohort.masks:
         return None
@@ -73,10 +74,9 @@ def lesion_cells(cohort: Cohort, side: int) -> Tensor | None:
     for image, path in zip(cohort.abnormal, cohort.masks, strict=True):
         assert path is not None
         try:
-            mask = read_mask(path)
+            placed, _ = mask_on_grid(read_mask(path), read_raster(image), cohort.modality, side * _PIXELS)
         except (OSError, SyntaxError, ValueError) as error:
-            logger.warning("masks of valid are not used: %s cannot be read (%s)", path.name, type(error).__name__)
+            logger.warning("masks of valid are not used: one cannot be read (%s)", type(error).__name__)
             return None
-        placed, _ = mask_on_grid(mask, read_raster(image), cohort.modality, side * _PIXELS)
         cells.append(torch.from_numpy(placed).view(side, _PIXELS, side, _PIXELS).float().mean((1, 3)) >= 0.5)
     return torch.stack(cells)

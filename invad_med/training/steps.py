@@ -64,7 +64,10 @@ class NoisyBatch:
         focus_share: float = 0.75,
     ) -> None:
         if focus is not None and not 0 <= focus[0] < focus[1] <= num_train_timesteps:
-            raise ValueError(f"focus={focus} lies beyond the schedule's {num_train_timesteps} timesteps")
+            raise ValueError(
+                f"focus={focus} lies beyond the schedule's {num_train_timesteps} timesteps: give --focus two within "
+                f"0 and {num_train_timesteps}, all of which draw all timesteps alike"
+            )
         self.seed, self.num_train_timesteps, self.host = seed, num_train_timesteps, host if images else None
         self.focus, self.focus_share = focus, focus_share
         self.settings = {
