@@ -166,13 +166,13 @@ class Calibration(nn.Module):
 
 
 def halfway_up(values: Tensor) -> Tensor:
-    """Return ``values`` (n,) ascending, each moved halfway to the next larger one, the last by a hair: (n,).
+    """Return ``values`` (n,) ascending, each moved halfway to the next larger one, the largest by a hair: (n,) float64.
 
-    They are no smaller than before, so that what exceeds one exceeds the value that it stands for.
+    They are no smaller than before, so that what exceeds one exceeds the value that it stands for; equal ones stay so.
     """
-    ascending = values.double().sort().values
-    upper = torch.cat([ascending[1:], ascending[-1:] + ascending[-1:].abs().clamp_min(1e-3) * 1e-5])
-    return (ascending + upper) / 2
+    distinct, counts = values.double().unique(return_counts=True)
+    upper = torch.cat([distinct[1:], distinct[-1:] + distinct[-1:].abs().clamp_min(1e-3) * 1e-5])
+    return ((distinct + upper) / 2).repeat_interleave(counts)
 
 
 def combined(deviations: Tensor) -> Tensor:

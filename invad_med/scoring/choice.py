@@ -106,4 +106,4 @@ def choose(walks: Mapping[Walk, EndPoints], lesions: Tensor | None = None, menu:
         ahead = np.array([reached(best, rows) - reached(default, rows) for rows in draws])
         if figures[best] - figures[default] <= ahead.std(ddof=1):
             best = default
-    return Choice(best[0], best[1], figures)
+    return Choice(list(best[0]), best[1], figures)

@@ -65,8 +65,8 @@ class NoisyBatch:
     ) -> None:
         if focus is not None and not 0 <= focus[0] < focus[1] <= num_train_timesteps:
             raise ValueError(
-                f"focus={focus} lies beyond the schedule's {num_train_timesteps} timesteps: give --focus two within "
-                f"0 and {num_train_timesteps}, all of which draw all timesteps alike"
+                f"focus={focus} lies beyond the schedule's {num_train_timesteps} timesteps: give --focus a part of it, "
+                f"such as [0,{num_train_timesteps}], which draws all alike"
             )
         self.seed, self.num_train_timesteps, self.host = seed, num_train_timesteps, host if images else None
         self.focus, self.focus_share = focus, focus_share
