@@ -88,14 +88,15 @@ class Grid:
         """Return the pairs that are meant, for a model calibrated for the pairs ``stated``.
 
         Raises:
-            ValueError: a grid that the schedule does not have; a number of steps alone where ``stated`` is no grid.
+            ValueError: a grid that the schedule does not have; a number of steps alone where ``stated`` is no grid and
+                does not go from a lightly noised image to noise, as ``truncated`` does.
         """
         if self.timesteps is not None:
             pairs = [(t, t_next) for t, t_next in self.timesteps]
         elif self.steps is None and self.mode is None:
             pairs = list(stated)
         else:
-            mode = self.mode or grid_mode(stated, num_train_timesteps)
+            mode = self.mode or grid_mode(stated, num_train_timesteps) or _kind_of_walk(stated)
             if mode is None:
                 raise ValueError(
                     f"steps={self.steps} without a mode: the model's pairs {list(stated)} are none of the grids; give "
@@ -116,6 +117,11 @@ def grid_mode(timesteps: Timesteps, num_train_timesteps: int = 1000) -> Mode | N
         except ValueError:  # a grid that has no such number of steps
             continue
     return None
+
+
+def _kind_of_walk(timesteps: Timesteps) -> Mode | None:
+    """Return the mode of a walk of other steps that begins lightly noised and ends in noise, None of others."""
+    return "truncated" if timesteps and timesteps[0][0] > 0 and timesteps[-1][1] is None else None
 
 
 def check_timesteps(timesteps: Timesteps, num_train_timesteps: int) -> None:

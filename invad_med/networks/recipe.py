@@ -56,9 +56,7 @@ class Recipe:
                 raise ValueError(f"{name}={value!r} must be {shown}" + f" and at most {most:g}" * (most < math.inf))
         if self.merge not in get_args(Merge):
             raise ValueError(f"merge={self.merge!r} must be {' or '.join(get_args(Merge))}")
-        if self.focus is not None and not (
-            len(self.focus) == 2 and all(isinstance(t, int) for t in self.focus) and 0 <= self.focus[0] < self.focus[1]
-        ):
+        if self.focus is not None and not _is_range(self.focus):
             raise ValueError(f"focus={self.focus!r} must be two whole numbers, 0 <= first < end")
         for name in ("activation_checkpointing", "compiled", "fully_sharded"):
             if not isinstance(getattr(self, name), bool):
@@ -147,6 +145,11 @@ _NUMBERS: dict[str, tuple[type, float, float]] = {  # least and largest value
     "ema_renewals": (float, 0.0, math.inf),
     "ema_momentum_warmup": (float, 0.0, 1.0),
 }
+
+
+def _is_range(value: Any) -> bool:
+    pair = isinstance(value, tuple) and len(value) == 2 and all(type(number) is int for number in value)
+    return pair and 0 <= value[0] < value[1]
 
 
 def _resolved(value: int | None) -> int:

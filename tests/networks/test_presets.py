@@ -87,6 +87,8 @@ def test_values_of_a_recipe_are_replaced_or_refused_by_name():
         ({"focus": [-1, 5]}, r"focus=\(-1, 5\) must be two whole numbers"),
         ({"focus": [0, 5.5]}, r"focus=\(0, 5.5\) must be two whole numbers"),
         ({"focus": [0]}, r"focus=\(0,\) must be two whole numbers"),
+        ({"focus": 450}, "focus=450 must be two whole numbers"),
+        ({"focus": "late"}, "focus='late' must be two whole numbers"),
         ({"focus_share": 1.5}, "focus_share=1.5 must be a number of at least 0 and at most 1"),
         ({"betas": (0.9, 1.0)}, r"betas=\(0.9, 1.0\) must be two numbers"),
     ):
