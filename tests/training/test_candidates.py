@@ -9,6 +9,7 @@ from torch import nn
 from invad_med.commands.cross_fit import pool_references, score_keys
 from invad_med.detection import FeatureHost, load_detector, read_provenance
 from invad_med.networks import FrozenFeatures
+from invad_med.networks.checkpoints import read_checkpoint
 from invad_med.options import read_overrides
 from invad_med.scoring.choice import Choice
 from invad_med.scoring.rules import DEFAULT_RULE, MENU
@@ -110,6 +111,20 @@ def test_an_inversion_that_was_asked_for_is_kept(train_here, tmp_path, keys, tim
     assert detector.timesteps == detector.calibration.timesteps == timesteps
     assert detector.provenance.candidates.keys() == names
     assert detector.calibration.rule == keys.get("rule", detector.calibration.rule)
+
+
+def test_the_keys_are_taken_as_they_are_typed(train, tmp_path):
+    train(
+        tmp_path, "--steps", 2, "--focus", "[0,900]", "--merge", "point", "--rule", "null",
+        "--other_timesteps", "[[[300,None]],[[200,400],[400,999]]]",
+    )  # fmt: skip
+    stated = read_provenance(tmp_path / "brain.pt")
+    places = ("200", "300", "200 400 to 999")
+    assert stated.candidates.keys() == {f"{rule} at {at}" for rule in MENU for at in places}
+    assert stated.architecture["merge"] == "point"
+    configuration = read_checkpoint(tmp_path / "last.pt")["configuration"]
+    assert configuration["recipe.focus"] == configuration["noise.focus"] == [0, 900]
+    assert load_detector(tmp_path / "brain.pt").host.features.merge == "point"
 
 
 def test_an_unknown_rule_ends_a_run_before_it_trains(train_here, tmp_path):
