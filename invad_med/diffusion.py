@@ -17,6 +17,7 @@ from torch import Tensor
 
 Mode = Literal["paper", "official", "truncated"]
 Timesteps = Sequence[tuple[int, int | None]]
+USUAL_STEPS = 3  # network evaluations of the paper
 
 
 def linear_alphas_cumprod(num_train_timesteps: int = 1000) -> Tensor:
@@ -75,7 +76,7 @@ class Grid:
     """What is wished for of a timestep grid; what is None is taken from the grid that a model was calibrated for.
 
     Args:
-        steps: network evaluations S.
+        steps: network evaluations S; of another mode than the model's own, the paper's three where it is None.
         mode: ``paper``, ``official`` or ``truncated``; see `inversion_timesteps`.
         timesteps: explicit pairs (t, t_next); ``steps`` and ``mode`` are then not used.
     """
@@ -96,13 +97,16 @@ class Grid:
         elif self.steps is None and self.mode is None:
             pairs = list(stated)
         else:
-            mode = self.mode or grid_mode(stated, num_train_timesteps) or _kind_of_walk(stated)
+            own = grid_mode(stated, num_train_timesteps)
+            mode = self.mode or own or _kind_of_walk(stated)
             if mode is None:
                 raise ValueError(
                     f"steps={self.steps} without a mode: the model's pairs {list(stated)} are none of the grids; give "
                     f"mode as well, one of {', '.join(get_args(Mode))}"
                 )
-            steps = len(stated) if self.steps is None else self.steps
+            # One step on another grid than the model's own would be none of the published ones.
+            usual = len(stated) if mode == own else USUAL_STEPS
+            steps = usual if self.steps is None else self.steps
             pairs = inversion_timesteps(steps, mode, num_train_timesteps)
         check_timesteps(pairs, num_train_timesteps)
         return pairs
