@@ -26,7 +26,7 @@ from pydicom.pixels import apply_voi_lut
 from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage, generate_uid
 
 from data_prep.layout import png_bytes, write_atomically
-from data_prep.synthetic import FIRST_PATIENT, Lesion, Patient, make_patient, template_patient
+from data_prep.synthetic import FIRST_PATIENT, Lesion, Patient, make_patient
 from data_prep.synthetic_images import PhantomSlice, grid_point, slices, to_pixel, volume
 
 DEFAULT_OUTPUT = Path(__file__).resolve().parents[1] / "bundles" / "invad" / "sample"
@@ -38,8 +38,11 @@ COPIED = {
     "MR_small_jp2klossless.dcm": "mr_jpeg2000_lossless.dcm",
     "MR_small_jpeg_ls_lossless.dcm": "mr_jpeg_ls_lossless.dcm",
 }
-# Patients, counted from FIRST_PATIENT["sample"], chosen so that small and large, dark and bright lesions are there.
-VOLUME, HEALTHY, ABNORMAL, MR = 13, (0, 1), (2, 4, 12), 6
+# Patients, counted from FIRST_PATIENT["sample"]: the volume, slices as PNG, and a slice as DICOM.
+HEALTHY_VOLUME, HEALTHY, HEALTHY_MR = 3, (4, 7), 9
+VOLUME, ABNORMAL, MR = 6, (0, 1, 2), 8
+# What a radiologist would not overlook: the larger and stronger half of what a cohort holds.
+RADIUS, CONTRAST = (9.0, 14.0), (0.35, 0.5)
 
 
 def shipped_dicom(name: str) -> Path:
@@ -124,8 +127,8 @@ def mr_dicom(patient: Patient, z: float) -> FileDataset:
 
 
 def sample_patient(number: int, lesions: int = 0) -> Patient:
-    """Make one of the patients kept for the sample; no cohort of the default seed contains it."""
-    return make_patient(FIRST_PATIENT["sample"] + number, lesions=lesions)
+    """Make one of the patients kept for the sample, lesions well visible; no cohort of the default seed contains it."""
+    return make_patient(FIRST_PATIENT["sample"] + number, lesions=lesions, radius=RADIUS, contrast=CONTRAST)
 
 
 def _stated(lesion: Lesion, **place: object) -> dict[str, object]:
@@ -145,12 +148,19 @@ def _nifti_bytes(image: nibabel.Nifti1Image) -> bytes:
     return gzip.compress(image.to_bytes(), compresslevel=9, mtime=0)
 
 
-def write_phantom(folder: Path) -> None:
-    """Write the phantom's volumes, slices, DICOM file and ``lesions.json``, which states every planted lesion."""
-    write_atomically(folder / "healthy_t1.nii.gz", _nifti_bytes(volume(template_patient())[0]))
+def _save_mr(patient: Patient, z: float, path: Path) -> None:
+    buffer = io.BytesIO()
+    mr_dicom(patient, z).save_as(buffer, enforce_file_format=True)
+    write_atomically(path, buffer.getvalue())
 
+
+def write_phantom(folder: Path) -> None:
+    """Write the phantom's volumes, slices, DICOM files and ``lesions.json``, which states every planted lesion."""
+    image, _ = volume(sample_patient(HEALTHY_VOLUME))
+    write_atomically(folder / "healthy_t1.nii.gz", _nifti_bytes(image))
     stated: dict[str, list[dict[str, object]]] = {"healthy_t1.nii.gz": []}
-    patient = sample_patient(VOLUME, lesions=3)
+
+    patient = sample_patient(VOLUME, lesions=2)
     image, _ = volume(patient)
     write_atomically(folder / "lesions_t1.nii.gz", _nifti_bytes(image))
     to_voxel = np.linalg.inv(image.affine)
@@ -164,18 +174,17 @@ def write_phantom(folder: Path) -> None:
         write_atomically(folder / f"healthy_{i:02d}.png", png_bytes(piece.image))
         stated[f"healthy_{i:02d}.png"] = []
     for i, number in enumerate(ABNORMAL, 1):
-        piece = _largest(sample_patient(number, lesions=3))
+        piece = _largest(sample_patient(number, lesions=2))
         write_atomically(folder / f"lesion_{i:02d}.png", png_bytes(piece.image))
         stated[f"lesion_{i:02d}.png"] = [
             _stated(k, centre_row_column=[round(float(v), 2) for v in to_pixel(k.centre)]) for k in piece.lesions
         ]
 
+    _save_mr(sample_patient(HEALTHY_MR), 10.0, folder / "healthy_mr.dcm")
+    stated["healthy_mr.dcm"] = []
     patient = sample_patient(MR, lesions=1)
     (lesion,) = patient.lesions
-    z = round(lesion.centre[2], 1)
-    buffer = io.BytesIO()
-    mr_dicom(patient, z).save_as(buffer, enforce_file_format=True)
-    write_atomically(folder / "lesion_mr.dcm", buffer.getvalue())
+    _save_mr(patient, round(lesion.centre[2], 1), folder / "lesion_mr.dcm")
     right, front = grid_point(0, 0)
     place = [round(front - lesion.centre[1], 2), round(right - lesion.centre[0], 2)]
     stated["lesion_mr.dcm"] = [_stated(lesion, centre_row_column=place)]

@@ -141,13 +141,22 @@ def template_patient() -> Patient:
     return Patient(number=-1, seed=0, matrix=np.eye(3), shift=np.zeros(3))
 
 
-def make_patient(number: int, *, seed: int = 0, lesions: int = 0) -> Patient:
+def make_patient(
+    number: int,
+    *,
+    seed: int = 0,
+    lesions: int = 0,
+    radius: tuple[float, float] = (4.0, 14.0),
+    contrast: tuple[float, float] = (0.18, 0.5),
+) -> Patient:
     """Make a patient from its number; the anatomy is the same with and without lesions.
 
     Args:
         number: identity, >= 0. Splits use separate blocks, see `FIRST_PATIENT`.
         seed: of the cohort.
         lesions: how many to plant.
+        radius: least and largest of their radii in mm; where there is no room, one may become smaller.
+        contrast: least and largest of their contrasts, either way.
     """
     rng = np.random.default_rng([seed, number, 0])
     roll, pitch, yaw = np.deg2rad(rng.uniform(-5, 5, 3) * (1.0, 1.0, 0.8))
@@ -164,7 +173,7 @@ def make_patient(number: int, *, seed: int = 0, lesions: int = 0) -> Patient:
     )
     if not lesions:
         return patient
-    planted = _plant(patient, lesions, np.random.default_rng([seed, number, 1]))
+    planted = _plant(patient, lesions, np.random.default_rng([seed, number, 1]), radius, contrast)
     return replace(patient, lesions=planted)
 
 
@@ -176,7 +185,9 @@ def _rotation(roll: float, pitch: float, yaw: float) -> np.ndarray:
     return about_z @ about_y @ about_x
 
 
-def _plant(patient: Patient, count: int, rng: np.random.Generator) -> tuple[Lesion, ...]:
+def _plant(
+    patient: Patient, count: int, rng: np.random.Generator, radii: tuple[float, float], contrasts: tuple[float, float]
+) -> tuple[Lesion, ...]:
     """Draw lesions by rejection: in tissue, off the surface, apart, and no brighter than the display can show."""
     # Lattice in units of the semi-axes: the lesion itself and a shell around it.
     lattice = np.stack(np.meshgrid(*[np.linspace(-1.7, 1.7, 13)] * 3, indexing="ij")).reshape(3, -1)
@@ -191,7 +202,7 @@ def _plant(patient: Patient, count: int, rng: np.random.Generator) -> tuple[Lesi
 
     planted: list[Lesion] = []
     while len(planted) < count:
-        radius = rng.uniform(4.0, 14.0)
+        radius = rng.uniform(*radii)
         sign = float(rng.choice([-1.0, 1.0]))
         for attempt in range(400):
             if attempt % 80 == 79:
@@ -204,7 +215,7 @@ def _plant(patient: Patient, count: int, rng: np.random.Generator) -> tuple[Lesi
                 semi_axes=(a, b, c),
                 angle=rng.uniform(0, math.pi),
                 edge=rng.uniform(0.8, 0.35 * radius),
-                contrast=sign * rng.uniform(0.18, 0.5),
+                contrast=sign * rng.uniform(*contrasts),
             )
             cos, sin = math.cos(lesion.angle), math.sin(lesion.angle)
             turn = np.array([[cos, -sin, 0], [sin, cos, 0], [0, 0, 1]])

@@ -17,6 +17,7 @@ from torch import Tensor
 
 Mode = Literal["paper", "official", "truncated"]
 Timesteps = Sequence[tuple[int, int | None]]
+USUAL_STEPS = 3  # network evaluations of the paper
 
 
 def linear_alphas_cumprod(num_train_timesteps: int = 1000) -> Tensor:
@@ -75,7 +76,7 @@ class Grid:
     """What is wished for of a timestep grid; what is None is taken from the grid that a model was calibrated for.
 
     Args:
-        steps: network evaluations S.
+        steps: network evaluations S; of another mode than the model's own, the paper's three where it is None.
         mode: ``paper``, ``official`` or ``truncated``; see `inversion_timesteps`.
         timesteps: explicit pairs (t, t_next); ``steps`` and ``mode`` are then not used.
     """
@@ -88,20 +89,24 @@ class Grid:
         """Return the pairs that are meant, for a model calibrated for the pairs ``stated``.
 
         Raises:
-            ValueError: a grid that the schedule does not have; a number of steps alone where ``stated`` is no grid.
+            ValueError: a grid that the schedule does not have; a number of steps alone where ``stated`` is no grid and
+                does not go from a lightly noised image to noise, as ``truncated`` does.
         """
         if self.timesteps is not None:
             pairs = [(t, t_next) for t, t_next in self.timesteps]
         elif self.steps is None and self.mode is None:
             pairs = list(stated)
         else:
-            mode = self.mode or grid_mode(stated, num_train_timesteps)
+            own = grid_mode(stated, num_train_timesteps)
+            mode = self.mode or own or _kind_of_walk(stated)
             if mode is None:
                 raise ValueError(
                     f"steps={self.steps} without a mode: the model's pairs {list(stated)} are none of the grids; give "
                     f"mode as well, one of {', '.join(get_args(Mode))}"
                 )
-            steps = len(stated) if self.steps is None else self.steps
+            # One step on another grid than the model's own would be none of the published ones.
+            usual = len(stated) if mode == own else USUAL_STEPS
+            steps = usual if self.steps is None else self.steps
             pairs = inversion_timesteps(steps, mode, num_train_timesteps)
         check_timesteps(pairs, num_train_timesteps)
         return pairs
@@ -116,6 +121,11 @@ def grid_mode(timesteps: Timesteps, num_train_timesteps: int = 1000) -> Mode | N
         except ValueError:  # a grid that has no such number of steps
             continue
     return None
+
+
+def _kind_of_walk(timesteps: Timesteps) -> Mode | None:
+    """Return the mode of a walk of other steps that begins lightly noised and ends in noise, None of others."""
+    return "truncated" if timesteps and timesteps[0][0] > 0 and timesteps[-1][1] is None else None
 
 
 def check_timesteps(timesteps: Timesteps, num_train_timesteps: int) -> None:

@@ -8,6 +8,7 @@ import torch
 from scipy import stats
 
 from invad_med.scoring import Calibration
+from invad_med.scoring.calibration import halfway_up
 
 GRID = [(0, 333), (333, 666), (666, 999)]
 SCALE = torch.tensor([1.0, 5.0, 0.2, 3.0]).view(1, 4, 1, 1)
@@ -64,6 +65,37 @@ def test_p_values_count_the_held_out_normals(calibration):
     for score in (0.0, reference[0], reference[50], reference[98], 99.0):
         expected = (1 + sum(r >= score for r in reference)) / 100
         assert float(calibration.p_value(torch.tensor([score]))) == pytest.approx(expected)
+
+
+def test_references_lie_halfway_to_the_next_larger_score(calibration):
+    torch.testing.assert_close(
+        halfway_up(torch.tensor([3.0, 1.0, 2.5, 1.0])), torch.tensor([1.75, 1.75, 2.75, 3.0 + 1.5e-5]).double()
+    )
+    for values in (calibration.score(normals(99, 1)), torch.tensor([-2.0, 0.0]), torch.tensor([0.0])):
+        moved = halfway_up(values).float()
+        assert (moved.diff() >= 0).all() and (moved > values.sort().values).all()
+
+
+def test_no_verdict_hangs_on_the_last_digits_of_a_score(calibration):
+    z = normals(99, 1)
+    scores, tops = calibration.score(z), calibration.map(z).flatten(1).kthvalue(35, dim=1).values
+    for moved in (1 - 1e-6, 1 + 1e-6):
+        assert torch.equal(calibration.p_value(scores * moved), calibration.p_value(scores))
+        for rate in (0.01, 0.05, 0.2, 0.5):
+            limit, of_the_map = calibration.threshold(rate), calibration.map_threshold(rate)
+            assert torch.equal(scores * moved > limit, scores > limit)
+            assert torch.equal(tops * moved > of_the_map, tops > of_the_map)
+    assert (scores <= calibration.threshold(0.01)).all()  # the largest does not exceed itself
+    assert float(calibration.p_value(scores.max()[None])) == pytest.approx(0.02)
+
+
+def test_images_that_are_there_twice_are_one_step_of_the_p_value():
+    held_out = normals(30, 1)
+    twice = Calibration(4).fit(normals(50, 0), torch.cat([held_out, held_out]), GRID)
+    scores = twice.score(held_out)
+    expected = [(1 + 2 * int((scores >= score).sum())) / 61 for score in scores]
+    for moved in (1 - 1e-6, 1, 1 + 1e-6):
+        assert twice.p_value(scores * moved).tolist() == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("rate", [0.02, 0.1, 0.3])

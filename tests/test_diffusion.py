@@ -11,6 +11,7 @@ from scipy import stats
 
 from invad_med import scoring
 from invad_med.diffusion import (
+    Grid,
     add_noise,
     inversion_timesteps,
     invert,
@@ -116,6 +117,13 @@ def test_grids_walk_towards_noise(steps, mode):
 def test_bad_grids_say_what_is_allowed(steps, mode, message):
     with pytest.raises(ValueError, match=message):
         inversion_timesteps(steps, mode)
+
+
+@pytest.mark.parametrize("mode", ["paper", "official"])
+def test_another_mode_alone_has_the_papers_three_steps(mode):
+    assert Grid(mode=mode).resolve([(200, None)]) == inversion_timesteps(3, mode)
+    assert Grid(mode=mode).resolve([(200, 300), (300, None)]) == inversion_timesteps(3, mode)
+    assert Grid(mode="truncated").resolve([(200, None)]) == [(200, None)]  # the model's own: its own steps
 
 
 @pytest.mark.parametrize("pairs", [[], [(5, 5)], [(9, 3)], [(-1, 3)], [(0, 1000)]])

@@ -17,7 +17,7 @@ from invad_med.detection.engine import ENGINES, EagerEngine
 from invad_med.detection.host import HOSTS, Architecture
 from invad_med.diffusion import linear_alphas_cumprod
 from invad_med.networks import PRESETS, Preset, Recipe, TokenMLP
-from invad_med.scoring.rules import RULES
+from invad_med.scoring.rules import RULES, Rule
 
 
 def run(config, **overrides):
@@ -71,7 +71,8 @@ def test_an_engine(whole_way, monkeypatch):
 
 
 def test_a_score(whole_way, monkeypatch):
-    monkeypatch.setitem(RULES, "largest", lambda whitened: whitened.square().mean(1).amax((1, 2))[:, None])
+    largest = Rule(lambda whitened: whitened.square().mean(1).amax((1, 2))[:, None])
+    monkeypatch.setitem(RULES, "largest", largest)
     model, _ = whole_way(NARROW | {"rule": "largest"})
     calibration = load_detector(model).calibration
     assert calibration.rule == "largest" and calibration.statistics_mean.shape == (1,)
@@ -172,4 +173,5 @@ def test_a_host(whole_way, monkeypatch):
     model, _ = whole_way({"host": {"_target_": "invad_med.PixelHost", "side": 8}})
     assert read_provenance(model).architecture == {"host": "pixels", "image_size": 256, "side": 8}
     detector = load_detector(model)
-    assert detector.host.alphas_cumprod.shape == (500,) and detector.timesteps == [(50, 100), (100, 150), (150, None)]
+    assert detector.host.alphas_cumprod.shape == (500,)
+    assert detector.timesteps in ([(100, None)], [(100, 150), (150, None)], [(150, None)])  # what is chosen from

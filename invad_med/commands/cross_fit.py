@@ -1,16 +1,17 @@
 """Train a model whose thresholds rest on all normal images of a data set, by K more trainings.
 
 Trains as train.json does, then once more for each of K parts of the images learnt from, without that part
-(whole groups). The model is the first; every normal image, scored by the network that did not learn from it, is a
-reference of its p-values and thresholds. The scores of K + 1 networks are comparable, each standardised on its own
-training images, but not exactly exchangeable. A run that was cut goes on with the same command; a training that is
-there with other keys is refused, and the differences are named.
+(whole groups) and with the rule and inversion that the first chose. The model is the first; every normal image, scored
+by the network that did not learn from it, is a reference of its p-values and thresholds. The scores of K + 1 networks
+are comparable, each standardised on its own training images, but not exactly exchangeable. A run that was cut goes on
+with the same command; a training that is there with other keys is refused, and the differences are named.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ EXAMPLES = """\
   python -m invad_med cross-fit BMAD/Brain --output_dir output/brain --folds 5
   python -m invad_med cross-fit BMAD/Brain --train "--steps 500 --cache_dir 'my cache'"
 """
+_SCORE = "calibration._extra_state"  # what a checkpoint's references are of
 
 
 def cross_fit(dataset_dir: Path, output_dir: Path, folds: int, overrides: Sequence[str]) -> int:
@@ -39,14 +41,21 @@ def cross_fit(dataset_dir: Path, output_dir: Path, folds: int, overrides: Sequen
     Returns:
         0, or the status of the training that failed.
     """
-    parts: dict[str, list[str]] = {"whole": []} | {f"fold-{k}": ["--fold", f"{k}/{folds}"] for k in range(1, folds + 1)}
-    for name, fold in parts.items():
+
+    def train(name: str, keys: Sequence[str] = ()) -> int:
         given = {"dataset_dir": dataset_dir, "output_dir": output_dir / name, "ckpt_path": output_dir / f"{name}.pt"}
-        status = run_config("train.json", {**given, "cache_dir": output_dir / "features"}, [*overrides, *fold])
+        return run_config("train.json", {**given, "cache_dir": output_dir / "features"}, [*overrides, *keys])
+
+    status = train("whole")
+    if status:
+        return status
+    whole = read_checkpoint(output_dir / "whole.pt")
+    names = [f"fold-{k}" for k in range(1, folds + 1)]
+    for k, name in enumerate(names, 1):
+        status = train(name, ["--fold", f"{k}/{folds}", *score_keys(whole)])
         if status:
             return status
-    whole, *others = (read_checkpoint(output_dir / f"{name}.pt") for name in parts)
-    model = pool_references(whole, others)
+    model = pool_references(whole, [read_checkpoint(output_dir / f"{name}.pt") for name in names])
     path = output_dir / f"{model['_extra_state']['modality']}.pt"
     with whole_file(path) as partial:
         torch.save(model, partial)
@@ -55,13 +64,32 @@ def cross_fit(dataset_dir: Path, output_dir: Path, folds: int, overrides: Sequen
     return 0
 
 
+def score_keys(state: Mapping[str, Any]) -> list[str]:
+    """Return keys of ``train.json`` that fix the score to that of a calibrated detector's state dict.
+
+    A training that chose its own rule and inversion would leave references of another score.
+    """
+    score = state[_SCORE]
+    timesteps = json.dumps(score["timesteps"]).replace("null", "None")
+    return ["--rule", score["score"], "--inferer#timesteps", timesteps, "--other_timesteps", "[]"]
+
+
 def pool_references(whole: dict[str, Any], others: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Return a calibrated detector's state dict whose references are those of several, ascending.
 
     Args:
         whole: state dict of the detector to keep.
         others: state dicts calibrated for the same score, each on other normal images.
+
+    Raises:
+        ValueError: one is calibrated for another score.
     """
+    for state in others:
+        if state[_SCORE] != whole[_SCORE]:
+            raise ValueError(
+                f"references of {state[_SCORE]} are no references of {whole[_SCORE]}: the trainings must have one rule "
+                "and one inversion"
+            )
     pooled = dict(whole)
     for name in ("calibration.reference", "calibration.map_reference"):
         pooled[name] = torch.cat([state[name] for state in (whole, *others)]).sort().values

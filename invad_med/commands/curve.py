@@ -1,7 +1,8 @@
 """Learning curve of a data set: what more steps and more images bring.
 
 Trains as train.json does, once on all training images and once on a tenth of them, and measures image AUROC on the test
-split along the way. The test split chooses nothing here.
+split along the way, each time by the inversion and rule that valid chooses for the network of that moment. The test
+split chooses nothing here.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import numpy as np
 import torch
 from ignite.engine import Engine, Events
 from monai.bundle import ConfigParser
+from torch import nn
 
 from invad_med.bundle import root
 from invad_med.commands.overrides import overrides as keys_of
@@ -26,6 +28,7 @@ from invad_med.data.bmad import datalist
 from invad_med.features.cached import cached_features
 from invad_med.files import write_atomically
 from invad_med.options import check_parser, literals, read_overrides
+from invad_med.training.candidates import Candidates
 from invad_med.training.features import CohortFeatures
 from invad_med.training.selection import CalibratedAuroc
 
@@ -83,7 +86,14 @@ def learning_curve(
             )
             for label in (0, 1)
         )
-        auroc = CalibratedAuroc(detector.host, detector.timesteps, known.train, normal, abnormal, known.calibration)
+        candidates: Candidates = parser.get_parsed_content("candidates")
+
+        def auroc(network: nn.Module) -> float:
+            network.eval()
+            choice = candidates.choose(detector.host, known, network)  # on valid, as the model would be
+            parts = (known.train, normal, abnormal, known.calibration)
+            return CalibratedAuroc(detector.host, choice.timesteps, *parts, rule=choice.rule)(network)
+
         total = parser.get_parsed_content("total_iterations")
         curve: list[dict[str, float]] = []
         measuring = np.zeros(2)

@@ -29,6 +29,8 @@ class Provenance:
         versions: of the packages it was trained with.
         seed, steps, batch_size, learning_rate: of the training; images a step, peak rate.
         validation: figures of the weights that were kept.
+        candidates: what each inversion and rule that the score was chosen from reached on ``valid``: image AUROC,
+            plus average precision of cells (both 0 to 1) where masks are known; see `invad_med.training.candidates`.
         held_out_fraction: share of the training normals that was held out.
     """
 
@@ -48,6 +50,7 @@ class Provenance:
     batch_size: int | None = None
     learning_rate: float | None = None
     validation: Mapping[str, float] = field(default_factory=dict)
+    candidates: Mapping[str, float] = field(default_factory=dict)
     held_out_fraction: float | None = None
     note: str = ""
 

@@ -24,8 +24,8 @@ _OLD_PARTS = ("features.", "denoiser.")  # of the host, in checkpoints of versio
 class AnomalyDetector(nn.Module):
     """A host, an inversion and a calibration, joined: (B, 3, H, W) in [0, 1] -> (B, 1, H, W).
 
-    The map is the calibration's (about 1 on normal images) if that was fitted for the detector's timesteps, else the
-    norm of the end point.
+    The map is that of the calibration's rule if it was fitted for the detector's timesteps, else the norm of the end
+    point.
 
     Args:
         host: the diffusion model that is inverted.

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from invad_med.diffusion import linear_alphas_cumprod
-from invad_med.networks.features import FrozenFeatures
+from invad_med.networks.features import FrozenFeatures, Merge
 from invad_med.networks.presets import create_denoiser
 
 A = TypeVar("A", bound="Architecture")
@@ -143,7 +143,7 @@ class FeatureArchitecture(Architecture):
     """What rebuilds a `FeatureHost`.
 
     Args:
-        backbone, out_indices, feature_norm, official_padding: of `invad_med.networks.FrozenFeatures`.
+        backbone, out_indices, feature_norm, official_padding, merge: of `invad_med.networks.FrozenFeatures`.
         preset: name in `invad_med.networks.presets.PRESETS`; None for a network that no preset makes.
         sizes: of the network; those of the preset where there are none.
         denoiser: class of the noise predictor, for the reader.
@@ -155,6 +155,7 @@ class FeatureArchitecture(Architecture):
     out_indices: tuple[int, ...] = (0, 1, 2, 3)
     feature_norm: Literal["channel"] | None = "channel"
     official_padding: bool = False
+    merge: Merge = "point"  # of checkpoints that do not state it
     preset: str | None = "cpu"
     sizes: Mapping[str, int | float] = dataclasses.field(default_factory=dict)
     denoiser: str = ""
@@ -198,6 +199,7 @@ class FeatureHost(Host):
             out_indices=self.features.out_indices,
             feature_norm=self.features.feature_norm,
             official_padding=self.features.official_padding,
+            merge=self.features.merge,
             preset=getattr(self.denoiser, "preset", None),
             sizes=dict(getattr(self.denoiser, "sizes", {})),
             denoiser=type(self.denoiser).__name__,
@@ -214,7 +216,13 @@ class FeatureHost(Host):
         features, denoiser = parts.get("features"), parts.get("denoiser")
         if features is None:
             features = FrozenFeatures(
-                stated.backbone, "checkpoint", None, stated.out_indices, stated.feature_norm, stated.official_padding
+                stated.backbone,
+                "checkpoint",
+                None,
+                stated.out_indices,
+                stated.feature_norm,
+                stated.official_padding,
+                stated.merge,
             )
         assert isinstance(features, FrozenFeatures)
         if denoiser is None:

@@ -61,7 +61,7 @@ class Sample:
     """A figure and what it is of every resample: (resamples,), NaN where a resample has one class only."""
 
     value: float
-    replicates: np.ndarray
+    replicates: np.ndarray = field(repr=False)
 
 
 @dataclass(frozen=True)

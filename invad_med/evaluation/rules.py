@@ -15,7 +15,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from invad_med.detection import AnomalyDetector
@@ -28,6 +27,7 @@ from invad_med.metrics.bootstrap import interval, resample_weights
 from invad_med.metrics.image import auroc
 from invad_med.scoring import Calibration, max_min, nll
 from invad_med.scoring.calibration import combined
+from invad_med.scoring.rules import longest_cell
 from invad_med.scoring.scores import top_mean
 
 Rule = Callable[[Tensor], Tensor]
@@ -41,7 +41,7 @@ PAIRS: dict[str, Rule] = {
 def statistics(z: Tensor, calibration: Calibration) -> dict[str, Tensor]:
     """Return the logarithms of statistics of end points (B, C, h, w): name -> (B,)."""
     whitened, maps = calibration.whiten(z), calibration.map(z)
-    cells = {side: F.adaptive_avg_pool2d(whitened, side).square().mean(1).sqrt().amax((1, 2)) for side in (1, 2, 4, 8)}
+    cells = {side: longest_cell(whitened, side) for side in (1, 2, 4, 8, 16)}
     taken = {
         "nll": nll(z),
         "max - min": max_min(z),

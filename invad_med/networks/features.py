@@ -6,7 +6,7 @@ import importlib.util
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +17,7 @@ from invad_med.networks.checkpoints import load_strictly, read_checkpoint
 logger = logging.getLogger(__name__)
 
 Origin = Literal["auto", "file", "package", "hub", "checkpoint"]
+Merge = Literal["point", "area"]
 
 # Weights that an installed package carries: timm name -> (package, file in it).
 PACKAGED_WEIGHTS = {
@@ -29,8 +30,8 @@ PACKAGED_WEIGHTS = {
 class FrozenFeatures(nn.Module):
     """Frozen multi-scale features of an image, merged to one map: (B, 3, H, W) in [0, 1] -> (B, C, H/16, W/16).
 
-    Every tap is resized to the coarsest tap's grid (bilinear, no antialias) and concatenated. The network is cut
-    after the last tap and stays in evaluation mode whatever `train` says.
+    Every tap is resized to the coarsest tap's grid and concatenated. The network is cut after the last tap and stays
+    in evaluation mode whatever `train` says.
 
     Args:
         backbone: `timm` model name; the paper's is ``tf_efficientnet_b4.aa_in1k`` (272 channels).
@@ -42,8 +43,12 @@ class FrozenFeatures(nn.Module):
         feature_norm: ``channel``: standardise each channel with statistics stored in the state dict
             (`fit_normalisation`); None: raw features, as in the authors' code.
         official_padding: pad ``blocks.2.0.conv_dw`` symmetrically by 2, as the authors' port of B4 does.
+        merge: how finer taps are resized. ``point``: bilinear without antialias, as in the authors' code: a cell is
+            the mean of the 2 x 2 values in its middle, whatever its size, so that fine taps are mostly noise.
+            ``area``: the mean of all values in the cell.
 
     Raises:
+        ValueError: another ``weights`` or ``merge``.
         RuntimeError: the weights cannot be had from the place asked for; never random instead.
     """
 
@@ -62,8 +67,11 @@ class FrozenFeatures(nn.Module):
         out_indices: Sequence[int] = (0, 1, 2, 3),
         feature_norm: Literal["channel"] | None = "channel",
         official_padding: bool = False,
+        merge: Merge = "point",
     ) -> None:
         super().__init__()
+        if merge not in get_args(Merge):
+            raise ValueError(f"merge={merge!r}: choose {' or '.join(get_args(Merge))}")
         import timm  # heavy: imported where it is used
 
         origin = self._choose(backbone, weights, weights_file)
@@ -81,7 +89,7 @@ class FrozenFeatures(nn.Module):
             path = Path(weights_file) if origin == "file" and weights_file else packaged_file(backbone)
             load_backbone(self.body, backbone, path)
         self.backbone, self.origin = backbone, origin
-        self.out_indices, self.official_padding = tuple(out_indices), official_padding
+        self.out_indices, self.official_padding, self.merge = tuple(out_indices), official_padding, merge
         self._cut(tuple(out_indices))
         if official_padding:
             pad_symmetrically(self.body)
@@ -147,11 +155,7 @@ class FrozenFeatures(nn.Module):
             )
         taps = self.body((image - self.image_mean) / self.image_std)
         grid = taps[-1].shape[-2:]
-        merged = [
-            t if t.shape[-2:] == grid else F.interpolate(t, size=grid, mode="bilinear", align_corners=False)
-            for t in taps
-        ]
-        return torch.cat(merged, dim=1)
+        return torch.cat([t if t.shape[-2:] == grid else resize_tap(t, grid, self.merge) for t in taps], dim=1)
 
     def normalise(self, raw: Tensor) -> Tensor:
         """Standardise raw features (B, C, h, w) per channel, on their own device; the identity without a norm."""
@@ -169,6 +173,13 @@ class FrozenFeatures(nn.Module):
         flat = raw_features.transpose(0, 1).flatten(1).double()
         self.feature_mean.copy_(flat.mean(1))
         self.feature_std.copy_(flat.std(1).clamp_min(1e-6))
+
+
+def resize_tap(tap: Tensor, grid: tuple[int, int], merge: Merge) -> Tensor:
+    """Resize a tap (B, C, H, W) to a coarser ``grid`` (h, w), see `FrozenFeatures`: (B, C, h, w)."""
+    if merge == "area":
+        return F.adaptive_avg_pool2d(tap, grid)
+    return F.interpolate(tap, size=grid, mode="bilinear", align_corners=False)
 
 
 def packaged_file(backbone: str) -> Path:

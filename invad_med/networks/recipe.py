@@ -6,7 +6,9 @@ import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
+
+from invad_med.networks.features import Merge
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,9 @@ class Recipe:
     epochs: int = 1  # passes over the training images, where steps is None
     steps: int | None = None  # optimiser steps; a number where data sets are small and unequal
     backbone: str = "tf_efficientnet_b4.aa_in1k"  # timm name of the frozen features
+    merge: Merge = "point"  # how its finer taps are resized, see FrozenFeatures
+    focus: tuple[int, int] | None = None  # timesteps [first, end) that most of training draws; None: all alike
+    focus_share: float = 0.75  # of the draws; the others fall on any timestep, so that every grid can be walked
     betas: tuple[float, float] = (0.9, 0.999)  # of AdamW
     weight_decay: float = 0.0  # of AdamW
     warmup_steps: int | None = None  # optimiser steps of linear warm-up; None: by warmup_fraction
@@ -49,6 +54,10 @@ class Recipe:
             if not number or not least <= value <= most:
                 shown = f"{'a whole number' if kind is int else 'a number'} of at least {least:g}"
                 raise ValueError(f"{name}={value!r} must be {shown}" + f" and at most {most:g}" * (most < math.inf))
+        if self.merge not in get_args(Merge):
+            raise ValueError(f"merge={self.merge!r} must be {' or '.join(get_args(Merge))}")
+        if self.focus is not None and not _is_range(self.focus):
+            raise ValueError(f"focus={self.focus!r} must be two whole numbers, 0 <= first < end")
         for name in ("activation_checkpointing", "compiled", "fully_sharded"):
             if not isinstance(getattr(self, name), bool):
                 raise ValueError(f"{name}={getattr(self, name)!r} must be true or false")
@@ -125,6 +134,7 @@ _NUMBERS: dict[str, tuple[type, float, float]] = {  # least and largest value
     "accumulation_steps": (int, 1, math.inf),
     "epochs": (int, 1, math.inf),
     "steps": (int, 1, math.inf),
+    "focus_share": (float, 0.0, 1.0),
     "weight_decay": (float, 0.0, math.inf),
     "warmup_steps": (int, 0, math.inf),
     "warmup_fraction": (float, 0.0, 1.0),
@@ -135,6 +145,11 @@ _NUMBERS: dict[str, tuple[type, float, float]] = {  # least and largest value
     "ema_renewals": (float, 0.0, math.inf),
     "ema_momentum_warmup": (float, 0.0, 1.0),
 }
+
+
+def _is_range(value: Any) -> bool:
+    pair = isinstance(value, tuple) and len(value) == 2 and all(type(number) is int for number in value)
+    return pair and 0 <= value[0] < value[1]
 
 
 def _resolved(value: int | None) -> int:

@@ -25,7 +25,7 @@ class Kind(str, Enum):
 
 _KEYS = {
     Kind.PATH: "bundle_root cache_dir ckpt_path dataset_dir models_dir output_dir",
-    Kind.NAME: "backbone device dicom_destination engine experiment_name fold modality precision preset "
+    Kind.NAME: "backbone device dicom_destination engine experiment_name fold merge modality precision preset "
     "registered_model_name rule run_name split tracking_uri",
     Kind.WORDS: "dicom_out",
     Kind.SWITCH: "activation_checkpointing anonymize augment baselines compiled deterministic_uids fully_sharded "
@@ -33,7 +33,7 @@ _KEYS = {
     Kind.NUMBER: "accumulation_steps batch_size cache_limit_gb checkpoint_interval false_positive_rate gradient_norm "
     "held_out_fraction image_size learning_rate patience resamples seed selection_fraction steps train_fraction "
     "val_interval warmup_steps",
-    Kind.PART: "denoiser denoiser_whole dtype features gpu max_epochs network part plan rank "
+    Kind.PART: "denoiser denoiser_whole dtype features focus gpu max_epochs network other_timesteps part plan rank "
     "shared_inputs total_iterations trained",
 }
 KINDS: dict[str, Kind] = {key: kind for kind, keys in _KEYS.items() for key in keys.split()}

@@ -1,16 +1,16 @@
 """What normal looks like: statistics of normal images that give one image's score a meaning of its own.
 
 The end point of a trained inversion is not exactly N(0, I) even on normal images, so each channel is first
-standardised with the mean and deviation it has over normal training images ("whitened"). The map is the root mean
-square over channels, about 1 where an image is as normal as the training set.
+standardised with the mean and deviation it has over normal training images ("whitened"). What is made of that is a
+rule's (`invad_med.scoring.rules`): statistics for the image's score, and a map. The statistics are standardised over
+the normal training images, and an image's score is the length of their deviations above normal. Disease may be diffuse
+(the whole map rises a little) or local, and local disease often shifts the features of a region in one direction,
+which the mean of their whitened vectors shows where their lengths do not; so there is more than one rule, and a
+checkpoint states its own (docs/results.md tells how they were found).
 
-Disease may be diffuse (the whole map rises a little) or local, and local disease often shifts the features of a region
-in one direction, which the mean of their whitened vectors shows where their lengths do not. So the default rule
-(`invad_med.scoring.rules`) takes two statistics: the mean of the map, and the largest length that the mean whitened
-vector has in any cell of a 4 x 4 grid. Their logarithms are standardised over the normal training images, and an
-image's score is the length of the two deviations above normal. (docs/results.md tells how this rule was chosen.) Its
-p-value is the conformal rank among held-out normal images, so that a fresh normal image falls below alpha with
-probability at most alpha, whatever the distribution of scores. The map has a threshold by the same argument: of each
+A p-value is the conformal rank among held-out normal images, so that a fresh normal image falls below alpha with
+probability at most alpha, whatever the distribution of scores. Each of these is compared halfway up to the next, so
+that no image stands or falls with the last digit of a score. The map has a threshold by the same argument: of each
 held-out map the value is kept that a twentieth of it exceeds, and a fresh normal image ranks among these.
 """
 
@@ -48,14 +48,22 @@ class Calibration(nn.Module):
 
     def __init__(self, channels: int, rule: str = DEFAULT_RULE) -> None:
         super().__init__()
-        self.rule, self._statistics = rule, find_rule(rule)
+        self.use_rule(rule)
         self.register_buffer("z_mean", torch.zeros(channels))
         self.register_buffer("z_std", torch.ones(channels))
         self.register_buffer("statistics_mean", torch.zeros(0))  # (k,) of `statistics` over normal training images
         self.register_buffer("statistics_std", torch.ones(0))
-        self.register_buffer("reference", torch.zeros(0))  # scores of the held-out normals, ascending
-        self.register_buffer("map_reference", torch.zeros(0))  # what a twentieth of each map exceeds, ascending
+        self.register_buffer("reference", torch.zeros(0))  # scores of the held-out normals, `halfway_up`
+        self.register_buffer("map_reference", torch.zeros(0))  # what a twentieth of each map exceeds, alike
         self.timesteps: list[tuple[int, int | None]] = []
+
+    def use_rule(self, name: str) -> None:
+        """Score by another rule; what is fitted is then to be fitted anew.
+
+        Raises:
+            ValueError: there is no such rule.
+        """
+        self.rule, self._rule = name, find_rule(name)
 
     def fit(self, z_train: Tensor, z_held_out: Tensor, timesteps: Timesteps) -> Calibration:
         """Fit on end points of normal images and return self.
@@ -80,10 +88,10 @@ class Calibration(nn.Module):
         statistics = self.statistics(z_train).double()
         self.statistics_mean = statistics.mean(0).to(self.z_mean)
         self.statistics_std = statistics.std(0, correction=0).clamp_min(1e-6).to(self.z_mean)
-        self.reference = self.score(z_held_out).sort().values.to(self.z_mean)
+        self.reference = halfway_up(self.score(z_held_out)).to(self.z_mean)
         maps = self.map(z_held_out).flatten(1)
         exceeded = maps.kthvalue(math.ceil((1.0 - _MAP_SHARE) * maps.shape[1]), dim=1).values
-        self.map_reference = exceeded.sort().values.to(self.z_mean)
+        self.map_reference = halfway_up(exceeded).to(self.z_mean)
         return self
 
     def why_not(self, timesteps: Timesteps) -> str | None:
@@ -103,12 +111,12 @@ class Calibration(nn.Module):
         return (z - mean) / std
 
     def map(self, z: Tensor) -> Tensor:
-        """Return the whitened map of ``z`` (B, C, h, w): (B, h, w), >= 0, about 1 on normal images."""
-        return self.whiten(z).square().mean(1).sqrt()
+        """Return the rule's map of ``z`` (B, C, h, w): (B, h, w), >= 0."""
+        return self._rule.map(self.whiten(z))
 
     def statistics(self, z: Tensor) -> Tensor:
         """Return the rule's statistics of ``z`` (B, C, h, w): (B, k)."""
-        return self._statistics(self.whiten(z))
+        return self._rule.statistics(self.whiten(z))
 
     def score(self, z: Tensor) -> Tensor:
         """Return the image score of ``z`` (B, C, h, w): (B,), in deviations from normal, negative if below."""
@@ -145,7 +153,7 @@ class Calibration(nn.Module):
         Raises:
             ValueError: they were fitted for a rule that is not known here.
         """
-        self.rule, self._statistics = state["score"], find_rule(state["score"])
+        self.use_rule(state["score"])
         self.timesteps = [(t, t_next) for t, t_next in state["timesteps"]]
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
@@ -155,6 +163,16 @@ class Calibration(nn.Module):
             if stored is not None:
                 setattr(self, name, torch.zeros_like(stored, device=self.z_mean.device))
         super()._load_from_state_dict(state_dict, prefix, *args)
+
+
+def halfway_up(values: Tensor) -> Tensor:
+    """Return ``values`` (n,) ascending, each moved halfway to the next larger one, the largest by a hair: (n,) float64.
+
+    They are no smaller than before, so that what exceeds one exceeds the value that it stands for; equal ones stay so.
+    """
+    distinct, counts = values.double().unique(return_counts=True)
+    upper = torch.cat([distinct[1:], distinct[-1:] + distinct[-1:].abs().clamp_min(1e-3) * 1e-5])
+    return ((distinct + upper) / 2).repeat_interleave(counts)
 
 
 def combined(deviations: Tensor) -> Tensor:

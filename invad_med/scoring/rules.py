@@ -1,30 +1,73 @@
-"""Which statistics of an end point make an image's score: the one table of rules.
+"""What an image's score and its map are made of: the one table of rules.
 
-A rule turns the whitened end point (B, C, h, w), each channel with mean 0 and deviation 1 on normal images, into k
-statistics (B, k). `invad_med.scoring.Calibration` standardises them over normal training images, and an image's score
-is the length of the deviations above normal.
+A rule starts from the whitened end point (B, C, h, w), each channel with mean 0 and deviation 1 on normal images. Its
+statistics (B, k) are standardised over normal training images by `invad_med.scoring.Calibration`, and an image's score
+is the length of their deviations above normal; its map (B, h, w) shows where. `invad_med.scoring.choice` chooses among
+`MENU` by images of ``valid``: the larger the cell, the more diffuse the disease that it finds.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-Rule = Callable[[Tensor], Tensor]
 DEFAULT_RULE = "whitened_mean_and_cell"
 
 
-def whitened_mean_and_cell(whitened: Tensor) -> Tensor:
-    """Return the logarithms of the map's mean and of the longest mean vector in a cell of a 4 x 4 grid: (B, 2)."""
-    cells = F.adaptive_avg_pool2d(whitened, 4).square().mean(1).sqrt()
-    statistics = torch.stack([whitened.square().mean(1).sqrt().mean((1, 2)), cells.amax((1, 2))], dim=1)
-    return statistics.clamp_min(1e-12).log()  # an untrained DiT predicts 0 everywhere
+def lengths(whitened: Tensor) -> Tensor:
+    """Return the root mean square over channels at each position of (B, C, h, w): (B, h, w), about 1 on normals."""
+    return whitened.square().mean(1).sqrt()
 
 
-RULES: dict[str, Rule] = {DEFAULT_RULE: whitened_mean_and_cell}
+def lengths_of_means(whitened: Tensor) -> Tensor:
+    """Return `lengths` of the weighted mean of each position's 3 x 3 neighbours, weights 1 2 1 either way: (B, h, w).
+
+    Noise of single positions cancels, a shift in one direction stays. What lies beyond the border counts as normal:
+    if it were left out, means at the border would be of fewer positions, and their noise would rank first.
+    """
+    for kernel in ((1, 3), (3, 1)):
+        weights = whitened.new_tensor([0.25, 0.5, 0.25]).view(1, 1, *kernel).expand(whitened.shape[1], 1, *kernel)
+        padding = (kernel[0] // 2, kernel[1] // 2)
+        whitened = F.conv2d(whitened, weights, padding=padding, groups=whitened.shape[1])
+    return lengths(whitened)
+
+
+def longest_cell(whitened: Tensor, side: int) -> Tensor:
+    """Return the largest length that the mean vector has in any cell of a ``side`` x ``side`` grid: (B,)."""
+    return lengths(F.adaptive_avg_pool2d(whitened, side)).amax((1, 2))
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What is made of a whitened end point (B, C, h, w).
+
+    Args:
+        statistics: for the score, (B, k), each larger where an image is less normal.
+        map: (B, h, w), >= 0.
+    """
+
+    statistics: Callable[[Tensor], Tensor]
+    map: Callable[[Tensor], Tensor] = lengths
+
+
+def logarithms(*statistics: Tensor) -> Tensor:
+    """Return the logarithms of statistics (B,) side by side: (B, k)."""
+    return torch.stack(statistics, dim=1).clamp_min(1e-12).log()  # an untrained DiT predicts 0 everywhere
+
+
+RULES: dict[str, Rule] = {
+    # Diffuse and regional disease: the mean of the map, and the longest mean vector in a cell of a 4 x 4 grid.
+    DEFAULT_RULE: Rule(lambda whitened: logarithms(lengths(whitened).mean((1, 2)), longest_cell(whitened, 4))),
+    # Local disease: the longest mean vector in a cell of an 8 x 8 grid.
+    "cell_of_8": Rule(lambda whitened: logarithms(longest_cell(whitened, 8)), lengths_of_means),
+    # Small and sharp disease: the same of 16 x 16.
+    "cell_of_16": Rule(lambda whitened: logarithms(longest_cell(whitened, 16))),
+}
+MENU = tuple(RULES)  # what is chosen from; rules added later are used when they are asked for
 
 
 def find_rule(name: str) -> Rule:

@@ -84,7 +84,7 @@ def parent_metrics(evaluations: Sequence[Evaluation]) -> dict[str, float]:
 
 def as_params(values: Mapping[str, Any]) -> dict[str, str]:
     """Return plain values as MLflow's parameters."""
-    return {key: str(value)[:_LONGEST] for key, value in values.items()}
+    return {printable_name(key): str(value)[:_LONGEST] for key, value in values.items()}
 
 
 def printable_name(name: str) -> str:

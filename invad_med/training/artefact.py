@@ -18,6 +18,7 @@ from invad_med.files import data_digest, whole_file
 from invad_med.networks.checkpoints import half_precision, load_strictly, round_to_half
 from invad_med.networks.recipe import Recipe
 from invad_med.parallel import processes
+from invad_med.training.candidates import Candidates, figures
 from invad_med.training.cohort import Cohort
 from invad_med.training.configuration import configuration_digest
 from invad_med.training.features import CohortFeatures
@@ -40,6 +41,7 @@ def finish_training(
     path: str | Path,
     configuration: Mapping[str, Any] | None = None,
     recipe: Recipe | None = None,
+    candidates: Candidates | None = None,
     **provenance: Any,
 ) -> Path:
     """Take up the trained denoiser, calibrate it, and write the artefact whole or not at all.
@@ -53,6 +55,7 @@ def finish_training(
         path: file to write.
         configuration: plain values that the result depends on; their digest is stated.
         recipe: of this run, resolved: steps, images a step and peak rate are stated.
+        candidates: what the detector may score by, chosen here; None: its own timesteps and rule.
         provenance: further fields of `invad_med.detection.Provenance`, such as seed.
 
     Returns:
@@ -61,6 +64,14 @@ def finish_training(
     load_strictly(detector.host.denoiser, dict(weights))
     detector.eval()
     round_to_half(detector.host.denoiser)
+    if candidates is not None:
+        choice = candidates.choose(detector.host, features)
+        provenance = {"candidates": figures(choice)} | provenance
+        for name, value in figures(choice).items():
+            logger.info("on valid, %s: %.3f", name, value)
+        logger.info("the score is %s, of timesteps %s", choice.rule, list(choice.timesteps))
+        detector.timesteps = list(choice.timesteps)
+        detector.calibration.use_rule(choice.rule)
     detector.calibration.fit(
         end_points(detector, features.train), end_points(detector, features.calibration), detector.timesteps
     )

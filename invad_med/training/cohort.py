@@ -3,9 +3,9 @@
 | part | its images | what they decide |
 |---|---|---|
 | train | normal ones of ``train``, less what is held out | the weights, and what normal looks like |
-| selection | a share of the held-out normal ones, whole groups | which of the validated weights are kept |
+| selection | a share of the held-out normal ones, whole groups | which validated weights are kept, and the rule |
 | calibration | the other held-out normal ones | p-values and thresholds |
-| abnormal | abnormal ones of ``valid`` | which of the validated weights are kept |
+| abnormal | abnormal ones of ``valid`` | which validated weights are kept, and the rule of the score |
 
 Groups (patients) are divided whole. Whoever chooses the weights on the images that calibrate them makes those look a
 little more normal than fresh ones; yet a set too small to be divided is better used twice than halved. So below
@@ -63,6 +63,7 @@ class Cohort:
         selection: normal images that choose the weights.
         calibration: normal images behind p-values and thresholds; those of ``selection`` or none of its groups.
         abnormal: abnormal images of ``valid``, for selection alone.
+        masks: of these, None where there is none.
         division: how they were divided.
     """
 
@@ -71,6 +72,7 @@ class Cohort:
     selection: tuple[Path, ...]
     calibration: tuple[Path, ...]
     abnormal: tuple[Path, ...] = ()
+    masks: tuple[Path | None, ...] = ()
     division: Division = Division()
 
     @property
@@ -147,12 +149,17 @@ def read_cohort(
         part = _fold(learnt, normal, fold)
         selection, calibration = _images(held_out, held_out), _images(normal, part)
         learnt = [name for name in learnt if name not in part]
+    abnormal = sorted(
+        ((item.image, item.mask) for item in dataset.items if item.split == "valid" and item.label),
+        key=lambda pair: pair[0],
+    )
     return Cohort(
         shown,
         _images(normal, learnt),
         selection,
         calibration,
-        tuple(sorted(item.image for item in dataset.items if item.split == "valid" and item.label)),
+        tuple(image for image, _ in abnormal),
+        tuple(mask for _, mask in abnormal),
         division,
     )
 

@@ -19,7 +19,7 @@ def describe_run(recipe: Recipe, cohort: Cohort, detector: AnomalyDetector, **pa
 
     Args:
         recipe: of this run, resolved: every field of it.
-        cohort: digests of its images, and how they were divided.
+        cohort: digests of its images and masks, and how they were divided.
         detector: architecture, digest of its encoder, settings of its noise predictor, timesteps and rule of its score.
         parts: whatever else shapes the result, by name, see `invad_med.training.description.describe`: optimiser,
             schedule, averaging, augmentation, selection, seed.
@@ -30,6 +30,7 @@ def describe_run(recipe: Recipe, cohort: Cohort, detector: AnomalyDetector, **pa
         "cohort": {
             "modality": cohort.modality.name,
             **{part: data_digest(getattr(cohort, part)) for part in ("train", "selection", "calibration", "abnormal")},
+            "masks": data_digest([path for path in cohort.masks if path is not None]),
         },
         "division": cohort.division,
         "architecture": host.architecture.to_plain(),

@@ -2,25 +2,40 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
+from invad_med.data.masks import read_mask
+from invad_med.data.transforms import mask_on_grid
 from invad_med.detection.host import Host
 from invad_med.features.cached import cached_features
 from invad_med.networks.checkpoints import round_to_half
+from invad_med.readers.sources import read_raster
 from invad_med.training.cohort import Cohort
+
+logger = logging.getLogger(__name__)
+
+_PIXELS = 8  # a side of a cell, for the share of it that is abnormal
 
 
 @dataclass(frozen=True)
 class CohortFeatures:
-    """Raw features (N, C, h, w) float16 of the parts of a `Cohort`, on the CPU."""
+    """Raw features (N, C, h, w) float16 of the parts of a `Cohort`, on the CPU.
+
+    Args:
+        train, selection, calibration, abnormal: of these parts.
+        lesions: (n, h, w) bool, the cells of the abnormal images of which half is abnormal; None if any has no mask.
+    """
 
     train: Tensor
     selection: Tensor
     calibration: Tensor
     abnormal: Tensor
+    lesions: Tensor | None = None
 
 
 def prepare_features(
@@ -43,4 +58,25 @@ def prepare_features(
     place = {path: i for i, path in enumerate(images)}
     selection, calibration, abnormal = (raw[[place[path] for path in part]] for part in parts[1:])
     host.fit_normalisation(train)
-    return CohortFeatures(train, selection, calibration, abnormal)
+    return CohortFeatures(train, selection, calibration, abnormal, lesion_cells(cohort, host.grid_size))
+
+
+def lesion_cells(cohort: Cohort, side: int) -> Tensor | None:
+    """Return which cells of a ``side`` x ``side`` grid over each abnormal image are abnormal in half of their area.
+
+    Returns:
+        (n, side, side) bool, or None if the mask of any is unknown, not readable or of another size than its image:
+        masks are a help, not a need.
+    """
+    if not cohort.masks or None in cohort.masks:
+        return None
+    cells = []
+    for image, path in zip(cohort.abnormal, cohort.masks, strict=True):
+        assert path is not None
+        try:
+            placed, _ = mask_on_grid(read_mask(path), read_raster(image), cohort.modality, side * _PIXELS)
+        except (OSError, SyntaxError, ValueError) as error:
+            logger.warning("masks of valid are not used: one cannot be read (%s)", type(error).__name__)
+            return None
+        cells.append(torch.from_numpy(placed).view(side, _PIXELS, side, _PIXELS).float().mean((1, 3)) >= 0.5)
+    return torch.stack(cells)

@@ -21,6 +21,7 @@ from invad_med.files import whole_file
 from invad_med.networks.checkpoints import read_checkpoint
 from invad_med.parallel import rank
 from invad_med.scoring import Calibration
+from invad_med.scoring.choice import EndPoints, as_walk, choose
 from invad_med.scoring.rules import DEFAULT_RULE
 from invad_med.training.features import CohortFeatures
 
@@ -141,7 +142,8 @@ class CalibratedAuroc:
         normal, abnormal: (n, C, h, w) raw features to tell apart, none of a training image.
         held_out: (n, C, h, w) raw features of normal images for the calibration; ``normal`` if None.
         limit: number of images.
-        rule: of the score.
+        rule: of the score; None: chosen anew for each network, see `invad_med.scoring.choice`.
+        lesions: (n, h, w) bool, the abnormal cells of ``abnormal``, for the choice; None if unknown.
     """
 
     def __init__(
@@ -153,9 +155,10 @@ class CalibratedAuroc:
         abnormal: Tensor,
         held_out: Tensor | None = None,
         limit: int = 64,
-        rule: str = DEFAULT_RULE,
+        rule: str | None = DEFAULT_RULE,
+        lesions: Tensor | None = None,
     ) -> None:
-        self.host, self.timesteps, self.rule = host, timesteps, rule
+        self.host, self.timesteps, self.rule, self.lesions = host, timesteps, rule, lesions
         self.settings = {"timesteps": timesteps, "rule": rule, "limit": limit}
         self.train = train[:: max(1, len(train) // limit)][:limit]
         self.normal, self.abnormal, self.held_out = normal, abnormal, held_out
@@ -165,7 +168,11 @@ class CalibratedAuroc:
         network.eval()
         z_train, z_normal, z_abnormal = (self._walk(network, x) for x in (self.train, self.normal, self.abnormal))
         z_held_out = z_normal if self.held_out is None else self._walk(network, self.held_out)
-        calibration = Calibration(z_train.shape[1], self.rule).fit(z_train, z_held_out, self.timesteps)
+        rule = self.rule
+        if rule is None:
+            walk = {as_walk(self.timesteps): EndPoints(z_train, z_normal, z_abnormal)}
+            rule = choose(walk, self.lesions).rule
+        calibration = Calibration(z_train.shape[1], rule).fit(z_train, z_held_out, self.timesteps)
         scores = torch.cat([calibration.score(z_normal), calibration.score(z_abnormal)])
         labels = [0] * len(z_normal) + [1] * len(z_abnormal)
         return float(roc_auc_score(labels, scores.numpy()))
@@ -175,7 +182,7 @@ class CalibratedAuroc:
 
 
 def validation_auroc(
-    detector: AnomalyDetector, cohort_features: CohortFeatures, enabled: bool = True
+    detector: AnomalyDetector, cohort_features: CohortFeatures, enabled: bool = True, rule: str | None = DEFAULT_RULE
 ) -> CalibratedAuroc | None:
     """Return the AUROC to select by: abnormal images of ``valid`` against the cohort's normal selection images.
 
@@ -184,5 +191,12 @@ def validation_auroc(
     if not enabled or len(cohort_features.abnormal) == 0:
         return None
     parts = cohort_features
-    rule = detector.calibration.rule
-    return CalibratedAuroc(detector.host, detector.timesteps, parts.train, parts.selection, parts.abnormal, rule=rule)
+    return CalibratedAuroc(
+        detector.host,
+        detector.timesteps,
+        parts.train,
+        parts.selection,
+        parts.abnormal,
+        rule=rule,
+        lesions=parts.lesions,
+    )

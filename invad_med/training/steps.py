@@ -47,16 +47,35 @@ class NoisyBatch:
         num_train_timesteps: T of the schedule.
         host: encodes the batch first, where it holds images instead of features.
         images: whether it does; with False ``host`` is not used.
+        focus: timesteps [first, end) that ``focus_share`` of the draws are made from; None: all are drawn alike.
+        focus_share: 0 to 1.
+
+    Raises:
+        ValueError: a focus beyond the schedule.
     """
 
     def __init__(
-        self, seed: int = 0, num_train_timesteps: int = 1000, host: Host | None = None, images: bool = True
+        self,
+        seed: int = 0,
+        num_train_timesteps: int = 1000,
+        host: Host | None = None,
+        images: bool = True,
+        focus: tuple[int, int] | None = None,
+        focus_share: float = 0.75,
     ) -> None:
+        if focus is not None and not 0 <= focus[0] < focus[1] <= num_train_timesteps:
+            raise ValueError(
+                f"focus={focus} lies beyond the schedule's {num_train_timesteps} timesteps: give --focus a part of it, "
+                f"such as [0,{num_train_timesteps}], which draws all alike"
+            )
         self.seed, self.num_train_timesteps, self.host = seed, num_train_timesteps, host if images else None
+        self.focus, self.focus_share = focus, focus_share
         self.settings = {
             "seed": seed,
             "num_train_timesteps": num_train_timesteps,
             "images": self.host is not None,
+            "focus": focus,
+            "focus_share": focus_share if focus else None,
         }
 
     def __call__(
@@ -74,10 +93,16 @@ class NoisyBatch:
         timesteps = torch.empty(len(clean), dtype=torch.long)
         for row, (step, index) in enumerate(zip(batchdata["step"].tolist(), batchdata["index"].tolist(), strict=True)):
             generator = keyed_generator(self.seed, step, index)
-            timesteps[row] = torch.randint(self.num_train_timesteps, (1,), generator=generator)
+            timesteps[row] = self._timestep(generator)
             noise[row] = torch.randn(clean.shape[1:], generator=generator)
         noise, timesteps = (x.to(device, non_blocking=non_blocking) for x in (noise, timesteps))
         return clean, noise, (), {"noise": noise, "timesteps": timesteps}
+
+    def _timestep(self, generator: torch.Generator) -> Tensor:
+        first, end = 0, self.num_train_timesteps
+        if self.focus is not None and torch.rand(1, generator=generator) < self.focus_share:
+            first, end = self.focus
+        return torch.randint(first, end, (1,), generator=generator)
 
 
 def keyed_generator(seed: int, step: int, index: int) -> torch.Generator:
@@ -115,7 +140,7 @@ def training_precision(device: str | torch.device, precision: str = "auto") -> t
     Args:
         device: to train on.
         precision: ``float32``, ``bfloat16``, or ``auto``: bfloat16 where the device multiplies matrices in it (GPUs,
-            CPUs with AMX). Other CPUs would have to emulate it, which is slower than float32.
+            CPUs with AMX or AVX-512 BF16). Other CPUs would have to emulate it, which is slower than float32.
 
     Raises:
         ValueError: another precision.
@@ -126,4 +151,5 @@ def training_precision(device: str | torch.device, precision: str = "auto") -> t
         return torch.bfloat16 if precision == "bfloat16" else None
     if torch.device(device).type == "cuda":
         return torch.bfloat16 if torch.cuda.is_bf16_supported() else None
-    return torch.bfloat16 if torch.cpu.get_capabilities().get("amx_bf16", False) else None
+    capabilities = torch.cpu.get_capabilities()
+    return torch.bfloat16 if any(capabilities.get(name, False) for name in ("amx_bf16", "avx512_bf16")) else None

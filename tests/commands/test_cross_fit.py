@@ -30,6 +30,11 @@ def test_every_normal_image_becomes_a_reference_once(noise_set, tmp_path, capfd)
     for name in ("calibration.reference", "calibration.map_reference"):
         expected = sorted(value for state in states.values() for value in state[name].tolist())
         assert pooled[name].tolist() == expected and len(expected) == count
+    score = states["whole"]["calibration._extra_state"]
+    assert all(state["calibration._extra_state"] == score for state in states.values())
+    assert [len(state["_extra_state"].get("candidates", {})) for state in states.values()].count(
+        0
+    ) == 2  # folds are told
     weights = {k: v for k, v in states["whole"].items() if k.startswith("host.denoiser")}
     assert weights and all(torch.equal(pooled[k], v) for k, v in weights.items())
     assert not torch.equal(states["whole"]["calibration.z_mean"], states["fold-1"]["calibration.z_mean"])

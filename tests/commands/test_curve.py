@@ -5,7 +5,9 @@ import json
 import pytest
 
 from invad_med.__main__ import main
+from invad_med.commands import curve
 from invad_med.detection import read_provenance
+from invad_med.networks.checkpoints import read_checkpoint
 from tests.conftest import save
 
 
@@ -35,3 +37,29 @@ def test_a_curve_of_all_and_of_half_the_images(noise_set, cache, tmp_path, capsy
     assert whole["selected"]["step"] == best["step"]
     assert read_provenance(tmp_path / "brain.pt").architecture["image_size"] == 128
     assert "| brain, step | 9 images |" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("asked", [{"rule": "cell_of_16"}, {"inferer#timesteps": [[50, None]]}, {}])
+def test_test_is_measured_by_the_score_that_valid_chooses(noise_set, tmp_path, monkeypatch, asked):
+    root = tmp_path / "brain"
+    root.mkdir()
+    for part in noise_set.iterdir():
+        (root / part.name).symlink_to(part)
+    (root / "test").symlink_to(noise_set / "valid")
+    used, real = [], curve.CalibratedAuroc
+
+    def record(host, timesteps, *parts, rule):
+        used.append((list(timesteps), rule))
+        return real(host, timesteps, *parts, rule=rule)
+
+    monkeypatch.setattr(curve, "CalibratedAuroc", record)
+    host = {"_target_": "tests.test_extension.PixelHost", "side": 8}
+    model = tmp_path / "brain.pt"
+    small = {"steps": 4, "batch_size": 4, "accumulation_steps": 1, "device": "cpu", "precision": "float32"}
+    curve.learning_curve(root, 2, None, model, host=host, **small, **asked)
+    score = read_checkpoint(model)["calibration._extra_state"]
+    assert len(used) == 4 and used[-1] == ([tuple(pair) for pair in score["timesteps"]], score["score"])
+    if "rule" in asked:
+        assert {rule for _, rule in used} == {"cell_of_16"} and all(walk == [(100, None)] for walk, _ in used)
+    if "inferer#timesteps" in asked:
+        assert all(walk == [(50, None)] for walk, _ in used)

@@ -73,7 +73,7 @@ def test_volumes_hold_the_stated_lesions():
     assert healthy.shape == abnormal.shape
     np.testing.assert_array_equal(healthy.affine, abnormal.affine)
     assert STATED["healthy_t1.nii.gz"] == []
-    assert len(STATED["lesions_t1.nii.gz"]) == 3
+    assert len(STATED["lesions_t1.nii.gz"]) == 2
     for lesion in STATED["lesions_t1.nii.gz"]:
         voxel = np.linalg.inv(abnormal.affine) @ [*lesion["centre_ras_mm"], 1.0]
         np.testing.assert_allclose(voxel[:3], lesion["centre_voxel"], atol=0.02)

@@ -81,6 +81,10 @@ def test_a_grid_of_ones_own_is_made_of_what_is_stated(tmp_path):
     assert load_detector(tmp_path / "model.pt", Grid(timesteps=[[400, None]])).timesteps == [(400, None)]
     with pytest.raises(ValueError, match=r"steps=2 without a mode: the model's pairs \[\(5, 7\)\] are none"):
         Grid(steps=2).resolve([(5, 7)])
+    for stated in ([(200, 300), (300, None)], [(300, None)]):  # no grid, but what a training may choose
+        assert Grid(steps=3).resolve(stated) == inversion_timesteps(3, "truncated")
+    with pytest.raises(ValueError, match="without a mode"):
+        Grid(steps=2).resolve([(0, None)])
     for mode in (None, "official"):
         with pytest.raises(ValueError, match="steps=0 is out of range"):
             Grid(steps=0, mode=mode).resolve(inversion_timesteps(3))

@@ -61,7 +61,7 @@ def test_the_papers_recipe_is_the_papers():
 
 def test_a_run_fills_in_what_is_open_and_keeps_what_is_given():
     run = find_recipe("cpu").resolve(images=1000)
-    assert (run.steps, run.warmup_steps, run.ema_momentum) == (1500, 200, 20 / 1500)
+    assert (run.steps, run.warmup_steps, run.ema_momentum) == (800, 107, 20 / 800)
     assert None not in dataclasses.astuple(run) and run.resolve(images=7, processes=4) == run
     assert find_recipe("cpu", steps=100_000).resolve(1000).ema_momentum == 0.001  # the paper's, from 20,000 on
     assert find_recipe("cpu", steps=10).resolve(1000).ema_momentum == 0.5
@@ -82,6 +82,14 @@ def test_values_of_a_recipe_are_replaced_or_refused_by_name():
         ({"learning_rate": "fast"}, "learning_rate='fast' must be a number of at least 0"),
         ({"warmup_fraction": 1.5}, "warmup_fraction=1.5 must be a number of at least 0 and at most 1"),
         ({"compiled": "perhaps"}, "compiled='perhaps' must be true or false"),
+        ({"merge": "max"}, "merge='max' must be point or area"),
+        ({"focus": [300, 300]}, r"focus=\(300, 300\) must be two whole numbers, 0 <= first < end"),
+        ({"focus": [-1, 5]}, r"focus=\(-1, 5\) must be two whole numbers"),
+        ({"focus": [0, 5.5]}, r"focus=\(0, 5.5\) must be two whole numbers"),
+        ({"focus": [0]}, r"focus=\(0,\) must be two whole numbers"),
+        ({"focus": 450}, "focus=450 must be two whole numbers"),
+        ({"focus": "late"}, "focus='late' must be two whole numbers"),
+        ({"focus_share": 1.5}, "focus_share=1.5 must be a number of at least 0 and at most 1"),
         ({"betas": (0.9, 1.0)}, r"betas=\(0.9, 1.0\) must be two numbers"),
     ):
         with pytest.raises(ValueError, match=message):

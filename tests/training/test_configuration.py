@@ -22,6 +22,9 @@ OTHER = {
     "epochs": 3,
     "steps": 4,
     "backbone": "tf_efficientnet_lite1",
+    "merge": "point",
+    "focus": [40, 300],
+    "focus_share": 0.5,
     "betas": [0.9, 0.99],
     "weight_decay": 0.1,
     "warmup_steps": 1,
@@ -38,7 +41,7 @@ OTHER = {
 }
 PARTS = {
     "inferer#mode": ("paper", "inferer.mode was truncated, is paper"),
-    "inferer#steps": (2, "inferer.steps was 3, is 2"),
+    "inferer#steps": (2, "inferer.steps was 1, is 2"),
     "augmentation#transforms#0#prob": (0.5, "augmentation.transforms.0.prob was 0.8, is 0.5"),
     "augmentation#transforms#0#rotate_range": (0.1, r"rotate_range was \[0.09\], is \[0.1\]"),
     "augment": (False, "augmentation was monai.transforms.compose.Compose, is None"),
@@ -56,7 +59,9 @@ PARTS = {
     "fold": ("1/2", "division.fold was None, is 1/2"),
     "val_interval": (2, "selection.interval was 1, is 2"),
     "patience": (1, "selection.patience was None, is 1"),
-    "select_by_auroc": (False, r"selection.auroc.rule was whitened_mean_and_cell, is not set"),
+    "select_by_auroc": (False, r"selection.auroc.limit was 64, is not set"),
+    "rule": ("cell_of_8", "candidates.rule was None, is cell_of_8"),
+    "other_timesteps": ([], r"candidates.walks was \[.*\], is \[\[\[100, None\]\]\]"),
 }
 
 

@@ -13,7 +13,7 @@ from invad_med.training.artefact import finish_training
 from invad_med.training.cohort import read_cohort
 from invad_med.training.features import prepare_features
 from invad_med.training.sampling import Draw
-from invad_med.training.steps import FeatureDataset, NoisePredictionInferer, NoisyBatch
+from invad_med.training.steps import FeatureDataset, NoisePredictionInferer, NoisyBatch, training_precision
 from tests.conftest import save
 
 BRAIN = find_modality("brain")
@@ -100,6 +100,16 @@ def test_the_training_inferer_noises_its_input():
     x, noise, t = torch.randn(2, 4, 3, 3), torch.randn(2, 4, 3, 3), torch.tensor([10, 900])
     seen = NoisePredictionInferer(linear_alphas_cumprod())(x, lambda x_t, t: x_t, noise=noise, timesteps=t)
     torch.testing.assert_close(seen, add_noise(x, noise, t, linear_alphas_cumprod()))
+
+
+@pytest.mark.parametrize("capable", ["amx_bf16", "avx512_bf16", None])
+def test_a_cpu_that_multiplies_in_bfloat16_trains_in_it(monkeypatch, capable):
+    found = {"amx_bf16": False, "avx512_bf16": False, "avx512_f": True} | ({capable: True} if capable else {})
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: found)
+    assert training_precision("cpu") == (torch.bfloat16 if capable else None)
+    assert training_precision("cpu", "float32") is None and training_precision("cpu", "bfloat16") == torch.bfloat16
+    monkeypatch.setattr(torch.cpu, "get_capabilities", dict)  # of another kind of processor
+    assert training_precision("cpu") is None
 
 
 def test_the_artefact_is_the_calibrated_detector(brain, tmp_path):

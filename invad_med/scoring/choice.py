@@ -1,0 +1,109 @@
+"""Which inversion and which rule a model scores by: chosen on ``valid``, where that is told from the default.
+
+A choice is good if it ranks abnormal images above normal ones and, where masks say what is abnormal, abnormal positions
+above all others: image AUROC plus average precision over the grid's cells. With a score of abnormal images the best of
+several is partly luck, so that another than the default is taken only if it is ahead by more than the standard error
+of the difference, over resamples of the images.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from sklearn.metrics import average_precision_score, roc_auc_score
+from torch import Tensor
+
+from invad_med.diffusion import Timesteps
+from invad_med.scoring.calibration import Calibration
+from invad_med.scoring.rules import MENU
+
+RESAMPLES = 100
+
+Walk = tuple[tuple[int, int | None], ...]
+
+
+def as_walk(timesteps: Timesteps) -> Walk:
+    """Return timesteps, as a configuration may give them in lists, to look up by."""
+    return tuple((t, t_next) for t, t_next in timesteps)
+
+
+@dataclass(frozen=True)
+class EndPoints:
+    """What one inversion makes of the images that choose, each (n, C, h, w).
+
+    Args:
+        train: normal images that were learnt from.
+        normal: normal images that were not.
+        abnormal: abnormal images of ``valid``.
+    """
+
+    train: Tensor
+    normal: Tensor
+    abnormal: Tensor
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What was chosen, and what each candidate reached.
+
+    Args:
+        timesteps: pairs (t, t_next) of the inversion.
+        rule: a name of `invad_med.scoring.rules.RULES`.
+        reached: by timesteps and rule, image AUROC (0 to 1), plus cell AP (0 to 1) where masks are known.
+    """
+
+    timesteps: Timesteps
+    rule: str
+    reached: dict[tuple[Walk, str], float]
+
+
+def choose(walks: Mapping[Walk, EndPoints], lesions: Tensor | None = None, menu: Sequence[str] = MENU) -> Choice:
+    """Return the inversion and the rule to score by.
+
+    Args:
+        walks: timesteps -> end points of the same images, the default inversion first.
+        lesions: (m, h, w) bool, the cells of the abnormal images that are abnormal; None where that is not known.
+        menu: rules to choose from, the default first.
+
+    Raises:
+        ValueError: no normal or no abnormal image.
+    """
+    some = next(iter(walks.values()))
+    n, m = len(some.normal), len(some.abnormal)
+    if not n or not m:
+        raise ValueError(f"{n} normal and {m} abnormal images choose no rule")
+    label = np.repeat([0, 1], [n, m])
+    cells = torch.zeros(n + m, *some.normal.shape[-2:], dtype=torch.bool)
+    if lesions is not None:
+        cells[n:] = lesions
+    abnormal_cells = cells.flatten(1).numpy()
+    scores: dict[tuple[Walk, str], np.ndarray] = {}
+    maps: dict[tuple[Walk, str], np.ndarray] = {}
+    for walk, z in walks.items():
+        both = torch.cat([z.normal, z.abnormal])
+        for rule in menu:
+            calibration = Calibration(both.shape[1], rule).fit(z.train, z.normal, walk)
+            scores[walk, rule] = calibration.score(both).numpy()
+            maps[walk, rule] = calibration.map(both).flatten(1).numpy()
+
+    def reached(key: tuple[Walk, str], rows: np.ndarray) -> float:
+        value = float(roc_auc_score(label[rows], scores[key][rows]))
+        if abnormal_cells[rows].any():
+            value += float(average_precision_score(abnormal_cells[rows].ravel(), maps[key][rows].ravel()))
+        return value
+
+    everyone = np.arange(n + m)
+    figures = {key: reached(key, everyone) for key in scores}
+    default, best = next(iter(figures)), max(figures, key=lambda key: figures[key])
+    if best != default:
+        generator = np.random.default_rng(0)
+        draws = [
+            np.concatenate([generator.integers(n, size=n), n + generator.integers(m, size=m)]) for _ in range(RESAMPLES)
+        ]
+        ahead = np.array([reached(best, rows) - reached(default, rows) for rows in draws])
+        if figures[best] - figures[default] <= ahead.std(ddof=1):
+            best = default
+    return Choice(list(best[0]), best[1], figures)
