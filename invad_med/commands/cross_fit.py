@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from invad_med.bundle import run_config
-from invad_med.commands.overrides import overrides as keys_of
+from invad_med.commands.arguments import add_output_dir, keys_of
 from invad_med.files import whole_file
 from invad_med.networks.checkpoints import read_checkpoint
 
@@ -101,13 +101,7 @@ def pool_references(whole: dict[str, Any], others: Sequence[dict[str, Any]]) -> 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Take the data set, where models go, K, and keys of the trainings."""
     parser.add_argument("dataset_dir", metavar="DATASET", type=Path, help="one data set in BMAD's layout")
-    parser.add_argument(
-        "--output_dir",
-        metavar="DIR",
-        type=Path,
-        default=Path("output/cross_fit"),
-        help="for models (%(default)s)",
-    )
+    add_output_dir(parser, "output/cross_fit", "models")
     parser.add_argument("--folds", metavar="K", type=_folds, default=5, help="trainings without a part (%(default)s)")
     parser.add_argument(
         "--train",

@@ -23,7 +23,7 @@ from monai.bundle import ConfigParser
 from torch import nn
 
 from invad_med.bundle import root
-from invad_med.commands.overrides import overrides as keys_of
+from invad_med.commands.arguments import keys_of
 from invad_med.data.bmad import datalist
 from invad_med.features.cached import cached_features
 from invad_med.files import write_atomically

@@ -28,7 +28,7 @@ import torch
 
 import invad_med
 from invad_med.bundle import root, run_config
-from invad_med.commands.overrides import overrides as keys_of
+from invad_med.commands.arguments import add_output_dir, add_root, keys_of
 from invad_med.data.bmad import BmadDataset, inspect_tree
 from invad_med.data.modalities import how_to_state
 from invad_med.data.published_sets import modality_of_folder
@@ -270,14 +270,8 @@ def _text_digest(value: object) -> str:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Take the folder, the designs, and how they are trained."""
-    parser.add_argument("dataset_dir", metavar="ROOT", type=Path, help="folder of data sets in any of BMAD's layouts")
-    parser.add_argument(
-        "--output_dir",
-        metavar="DIR",
-        type=Path,
-        default=Path("output/designs"),
-        help="for models, figures, designs.md and designs.csv (%(default)s)",
-    )
+    add_root(parser)
+    add_output_dir(parser, "output/designs", "models, figures, designs.md and designs.csv")
     parser.add_argument(
         "--design",
         dest="designs",

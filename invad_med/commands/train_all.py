@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from invad_med.bundle import run_config
-from invad_med.commands.overrides import overrides as keys_of
+from invad_med.commands.arguments import add_output_dir, add_root, keys_of
 from invad_med.data.bmad import inspect_tree
 from invad_med.data.modalities import how_to_state
 from invad_med.evaluation.run import INCOMPLETE
@@ -80,14 +80,8 @@ def train_and_evaluate(dataset_dir: Path, output_dir: Path, overrides: Sequence[
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Take the folder, where results go, and keys of both configurations."""
-    parser.add_argument("dataset_dir", metavar="ROOT", type=Path, help="folder of data sets in any of BMAD's layouts")
-    parser.add_argument(
-        "--output_dir",
-        metavar="DIR",
-        type=Path,
-        default=Path("output/all"),
-        help="for models and report (%(default)s)",
-    )
+    add_root(parser)
+    add_output_dir(parser, "output/all", "models and report")
     parser.add_argument(
         "--train",
         type=keys_of("train.json", "dataset_dir", "output_dir", "ckpt_path"),

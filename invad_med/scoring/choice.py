@@ -3,7 +3,8 @@
 A choice is good if it ranks abnormal images above normal ones and, where masks say what is abnormal, abnormal positions
 above all others: image AUROC plus average precision over the grid's cells. With a score of abnormal images the best of
 several is partly luck, so that another than the default is taken only if it is ahead by more than the standard error
-of the difference, over resamples of the images.
+of the difference, over resamples of the images. (Slices of one patient are alike, so that over patients that error
+would be larger: what is taken may still be luck, and ``test`` is for the reader to see.)
 """
 
 from __future__ import annotations

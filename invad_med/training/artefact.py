@@ -18,7 +18,7 @@ from invad_med.files import data_digest, whole_file
 from invad_med.networks.checkpoints import half_precision, load_strictly, round_to_half
 from invad_med.networks.recipe import Recipe
 from invad_med.parallel import processes
-from invad_med.training.candidates import Candidates, figures
+from invad_med.training.candidates import Candidates, candidate_figures
 from invad_med.training.cohort import Cohort
 from invad_med.training.configuration import configuration_digest
 from invad_med.training.features import CohortFeatures
@@ -66,8 +66,9 @@ def finish_training(
     round_to_half(detector.host.denoiser)
     if candidates is not None:
         choice = candidates.choose(detector.host, features)
-        provenance = {"candidates": figures(choice)} | provenance
-        for name, value in figures(choice).items():
+        reached = candidate_figures(choice)
+        provenance = {"candidates": reached} | provenance
+        for name, value in reached.items():
             logger.info("on valid, %s: %.3f", name, value)
         logger.info("the score is %s, of timesteps %s", choice.rule, list(choice.timesteps))
         detector.timesteps = list(choice.timesteps)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -14,8 +13,6 @@ from invad_med.features.endpoints import walk_to_noise
 from invad_med.scoring.choice import Choice, EndPoints, Walk, as_walk, choose
 from invad_med.scoring.rules import DEFAULT_RULE, MENU, find_rule
 from invad_med.training.features import CohortFeatures
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -83,7 +80,7 @@ def usual_walks(schedule: int) -> tuple[Walk, ...]:
     return as_walk(own), ((own[0][0], later), (later, None)), ((later, None),)
 
 
-def figures(choice: Choice) -> dict[str, float]:
+def candidate_figures(choice: Choice) -> dict[str, float]:
     """Return what each candidate reached, by names such as ``cell_of_8 at 200 300``: evaluated there, then noise."""
     return {f"{rule} at {_title(walk)}": round(value, 4) for (walk, rule), value in choice.reached.items()}
 

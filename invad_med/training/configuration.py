@@ -20,7 +20,8 @@ def describe_run(recipe: Recipe, cohort: Cohort, detector: AnomalyDetector, **pa
     Args:
         recipe: of this run, resolved: every field of it.
         cohort: digests of its images and masks, and how they were divided.
-        detector: architecture, digest of its encoder, settings of its noise predictor, timesteps and rule of its score.
+        detector: architecture, digest of its encoder, settings of its noise predictor, timesteps. Its rule is chosen
+            at the end, from what ``parts`` state.
         parts: whatever else shapes the result, by name, see `invad_med.training.description.describe`: optimiser,
             schedule, averaging, augmentation, selection, seed.
     """
@@ -37,7 +38,6 @@ def describe_run(recipe: Recipe, cohort: Cohort, detector: AnomalyDetector, **pa
         "encoder": host.encoder_digest()[:16],
         "denoiser": network_settings(host.denoiser),
         "timesteps": detector.timesteps,
-        "rule": detector.calibration.rule,
     }
     return {key: value for name, part in {**known, **parts}.items() for key, value in describe(name, part).items()}
 

@@ -76,7 +76,10 @@ def lesion_cells(cohort: Cohort, side: int) -> Tensor | None:
         try:
             placed, _ = mask_on_grid(read_mask(path), read_raster(image), cohort.modality, side * _PIXELS)
         except (OSError, SyntaxError, ValueError) as error:
-            logger.warning("masks of valid are not used: one cannot be read (%s)", type(error).__name__)
+            logger.warning(
+                "masks of valid are not used: one cannot be read, or has another size than its image (%s)",
+                type(error).__name__,
+            )
             return None
         cells.append(torch.from_numpy(placed).view(side, _PIXELS, side, _PIXELS).float().mean((1, 3)) >= 0.5)
     return torch.stack(cells)

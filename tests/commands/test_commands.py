@@ -28,7 +28,7 @@ def test_every_command_explains_itself(command, capsys):
 
 
 def test_every_module_of_commands_is_listed():
-    modules = {path.stem for path in (REPOSITORY / "invad_med" / "commands").glob("*.py")} - {"__init__", "overrides"}
+    modules = {path.stem for path in (REPOSITORY / "invad_med" / "commands").glob("*.py")} - {"__init__", "arguments"}
     assert {name.replace("-", "_") for name in COMMANDS} == modules
 
 

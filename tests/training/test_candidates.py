@@ -13,7 +13,7 @@ from invad_med.networks.checkpoints import read_checkpoint
 from invad_med.options import read_overrides
 from invad_med.scoring.choice import Choice
 from invad_med.scoring.rules import DEFAULT_RULE, MENU
-from invad_med.training.candidates import Candidates, figures, find_candidates, usual_walks
+from invad_med.training.candidates import Candidates, candidate_figures, find_candidates, usual_walks
 from invad_med.training.features import CohortFeatures
 
 USUAL = (((200, None),), ((200, 300), (300, None)), ((300, None),))
@@ -84,7 +84,10 @@ def test_where_there_is_nothing_to_choose_by_the_first_is_taken(host):
 
 def test_figures_are_named_by_rule_and_where_the_network_was_asked():
     reached = {(USUAL[1], "cell_of_8"): 1.23456, (((0, 333), (333, 999)), "cell_of_16"): 0.5}
-    assert figures(Choice([], "", reached)) == {"cell_of_8 at 200 300": 1.2346, "cell_of_16 at 0 333 to 999": 0.5}
+    assert candidate_figures(Choice([], "", reached)) == {
+        "cell_of_8 at 200 300": 1.2346,
+        "cell_of_16 at 0 333 to 999": 0.5,
+    }
 
 
 def test_a_checkpoint_states_what_was_chosen_from(train_here, tmp_path):

@@ -1,16 +1,36 @@
-"""Keys of a configuration given in one word, such as ``--train "--steps 500 --cache_dir 'my folder'"``."""
+"""Arguments that several commands take."""
 
 from __future__ import annotations
 
 import argparse
 import shlex
 from collections.abc import Callable
+from pathlib import Path
 
 from invad_med.options import OptionError, read_overrides
 
 
-def overrides(config: str, *taken: str) -> Callable[[str], list[str]]:
+def add_root(parser: argparse.ArgumentParser) -> None:
+    """Take a folder of data sets."""
+    parser.add_argument("dataset_dir", metavar="ROOT", type=Path, help="folder of data sets in any of BMAD's layouts")
+
+
+def add_output_dir(parser: argparse.ArgumentParser, default: str, holds: str) -> None:
+    """Take where results go.
+
+    Args:
+        default: folder, from where the command is run.
+        holds: what will lie there, for the reader.
+    """
+    parser.add_argument(
+        "--output_dir", metavar="DIR", type=Path, default=Path(default), help=f"for {holds} (%(default)s)"
+    )
+
+
+def keys_of(config: str, *taken: str) -> Callable[[str], list[str]]:
     """Return a type for `argparse`: one word -> the words of a command line of ``config``, checked.
+
+    Such a word is ``--train "--steps 500 --cache_dir 'my folder'"``.
 
     Args:
         config: name of the bundle's file, such as ``train.json``.
