@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,8 @@ Figures = dict[str, float]
 class Selection:
     """Ignite handler: validate at intervals and at the last step, keep the best averaged weights, end the run.
 
-    Better is a higher ``val_auroc``, where there is one, and at equal ``val_auroc`` a lower ``val_loss``.
+    Better is a lower ``val_loss``, among the validations whose ``val_auroc``, where there is one, lies within a
+    standard error of the highest so far: a few abnormal images tell weights apart that differ much, and no others.
 
     Args:
         evaluator: validates ``network``; its metrics hold ``val_loss``.
@@ -52,7 +54,7 @@ class Selection:
         path: str | Path,
         interval: int | None,
         total_steps: int,
-        auroc: Callable[[nn.Module], float] | None = None,
+        auroc: CalibratedAuroc | None = None,
         patience: int | None = None,
     ) -> None:
         interval = max(1, total_steps // 5) if interval is None else interval
@@ -79,7 +81,8 @@ class Selection:
         self.evaluator.run(max(1, engine.state.epoch))
         figures: Figures = {"val_loss": float(self.evaluator.state.metrics["val_loss"])}
         if self.auroc is not None:
-            figures["val_auroc"] = self.auroc(self.network)
+            value = figures["val_auroc"] = self.auroc(self.network)
+            figures["val_auroc_error"] = auroc_standard_error(value, len(self.auroc.normal), len(self.auroc.abnormal))
         self.history.append({"step": step, **figures})
         improved = self.best["step"] == step
         shown = ", ".join(f"{name} {value:.4f}" for name, value in figures.items())
@@ -100,7 +103,7 @@ class Selection:
     @property
     def best(self) -> dict[str, float]:
         """Step and figures of the best validation so far, the earliest of equals."""
-        return max(self.history, key=lambda row: (row.get("val_auroc", 0.0), -row["val_loss"]))
+        return best_validation(self.history)
 
     @property
     def exhausted(self) -> bool:
@@ -128,6 +131,29 @@ class Selection:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take up the validations of a run that was cut."""
         self.history = [dict(row) for row in state["history"]]
+
+
+def best_validation(history: Sequence[Figures]) -> Figures:
+    """Return the best of validations in the order they were made; what is not better than one before is never returned.
+
+    Args:
+        history: figures ``val_loss``, and ``val_auroc`` (0 to 1) with its ``val_auroc_error`` where known.
+    """
+    best, least = history[0], -math.inf
+    for row in history:
+        if "val_auroc" in row:
+            least = max(least, row["val_auroc"] - row["val_auroc_error"])
+        near, kept = row.get("val_auroc", 0.0) >= least, best.get("val_auroc", 0.0) >= least
+        if near and (not kept or row["val_loss"] < best["val_loss"]):
+            best = row
+    return best
+
+
+def auroc_standard_error(auroc: float, normal: int, abnormal: int) -> float:
+    """Return the standard error of an AUROC (0 to 1) of so many images (Hanley and McNeil, Radiology 1982;143:29)."""
+    one, other = auroc / (2 - auroc), 2 * auroc**2 / (1 + auroc)
+    variance = auroc * (1 - auroc) + (abnormal - 1) * (one - auroc**2) + (normal - 1) * (other - auroc**2)
+    return math.sqrt(max(0.0, variance) / (normal * abnormal))
 
 
 class CalibratedAuroc:

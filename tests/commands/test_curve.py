@@ -8,6 +8,7 @@ from invad_med.__main__ import main
 from invad_med.commands import curve
 from invad_med.detection import read_provenance
 from invad_med.networks.checkpoints import read_checkpoint
+from invad_med.training.selection import best_validation
 from tests.conftest import save
 
 
@@ -33,8 +34,7 @@ def test_a_curve_of_all_and_of_half_the_images(noise_set, cache, tmp_path, capsy
     assert [point["step"] for point in whole["curve"]] == [0, 2, 4, 6, 8, 10]
     along = {point["step"]: point["test_auroc"] for point in whole["curve"]}
     assert along[whole["selected"]["step"]] == whole["selected"]["test_auroc"]
-    best = max(whole["validation"], key=lambda row: (row["val_auroc"], -row["val_loss"]))
-    assert whole["selected"]["step"] == best["step"]
+    assert whole["selected"]["step"] == best_validation(whole["validation"])["step"]
     assert read_provenance(tmp_path / "brain.pt").architecture["image_size"] == 128
     assert "| brain, step | 9 images |" in capsys.readouterr().out
 

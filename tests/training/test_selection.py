@@ -2,6 +2,7 @@
 
 import shutil
 
+import numpy as np
 import pytest
 import torch
 from monai.engines import SupervisedTrainer
@@ -10,7 +11,7 @@ from torch import nn
 from invad_med.detection import AnomalyDetector, FeatureHost
 from invad_med.networks import FrozenFeatures
 from invad_med.training.features import CohortFeatures
-from invad_med.training.selection import Selection, validation_auroc
+from invad_med.training.selection import Selection, auroc_standard_error, best_validation, validation_auroc
 from tests.conftest import save
 
 
@@ -24,13 +25,24 @@ class Validated:
         self.state.metrics["val_loss"] = next(self.losses)
 
 
+class Ranked:
+    """An AUROC of ten normal and ten abnormal images."""
+
+    normal = abnormal = [0] * 10
+
+    def __init__(self, aurocs):
+        self.aurocs = iter(aurocs)
+
+    def __call__(self, network):
+        return next(self.aurocs)
+
+
 def select(tmp_path, losses, aurocs=None, **options):
     """Run ten steps that add one to a weight; return the selection."""
     network = nn.Linear(1, 1, bias=False)
     network.weight.data.zero_()
-    found = iter(aurocs or [])
     selection = Selection(
-        Validated(losses), network, tmp_path / "best.pt", 2, 10, (lambda n: next(found)) if aurocs else None, **options
+        Validated(losses), network, tmp_path / "best.pt", 2, 10, Ranked(aurocs) if aurocs else None, **options
     )
 
     def step(engine, batch):
@@ -55,9 +67,44 @@ def test_the_lowest_loss_is_kept(tmp_path):
 
 
 def test_abnormal_images_decide_where_there_are_any(tmp_path):
-    selection = select(tmp_path, [5, 4, 3, 2, 1], [0.5, 0.9, 0.9, 0.7, 0.8])
-    assert kept(selection) == 6  # highest AUROC, and of those the lower loss
-    assert selection.best == {"step": 6, "val_loss": 3.0, "val_auroc": 0.9}
+    selection = select(tmp_path, [5, 4, 3, 2, 1], [0.5, 0.95, 0.9, 0.7, 0.8])
+    assert kept(selection) == 6  # within a standard error (0.05) of the highest, and of those the lower loss
+    assert selection.best == {
+        "step": 6,
+        "val_loss": 3.0,
+        "val_auroc": 0.9,
+        "val_auroc_error": pytest.approx(0.074, abs=5e-4),
+    }
+
+
+def test_weights_whose_difference_is_noise_are_told_by_the_loss(tmp_path):
+    selection = select(tmp_path, [5, 4, 3, 2, 1], [0.80, 0.78, 0.76, 0.74, 0.72])
+    assert kept(selection) == 10
+    collapsed = select(tmp_path, [5, 4, 3, 2, 1], [0.99, 0.5, 0.5, 0.5, 0.5])
+    assert kept(collapsed) == 2
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_what_is_best_is_what_was_kept(seed):
+    """The file holds the weights of the moment, so that the best so far is either the newest or the best before."""
+    generator = np.random.default_rng(seed)
+    history = []
+    for step in range(30):
+        loss, auroc, error = generator.random(3)
+        before = best_validation(history) if history else None
+        history.append({"step": step, "val_loss": loss, "val_auroc": auroc, "val_auroc_error": error / 5})
+        assert best_validation(history) in (before, history[-1])
+
+
+def test_the_standard_error_is_that_of_resamples():
+    generator = np.random.default_rng(0)
+    normal, abnormal = 30, 20
+    draws = [
+        (generator.normal(1, 1, abnormal)[:, None] > generator.normal(0, 1, normal)[None]).mean() for _ in range(4000)
+    ]
+    assert auroc_standard_error(np.mean(draws), normal, abnormal) == pytest.approx(
+        np.std(draws), rel=0.08
+    )  # of exponential scores, for normal ones
 
 
 def test_a_stale_run_stops(tmp_path):
