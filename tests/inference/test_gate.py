@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 
+import monai.bundle
 import numpy as np
 import pandas as pd
 import pytest
@@ -10,6 +11,7 @@ import torch
 from PIL import Image
 
 from invad_med.__main__ import main
+from invad_med.bundle import root
 from invad_med.data.modalities import require_modality
 from invad_med.data.prediction import Status
 from invad_med.data.provenance import Provenance
@@ -19,7 +21,6 @@ from invad_med.files import data_digest
 from invad_med.inference.predictor import load
 from invad_med.networks import FrozenFeatures, create_denoiser
 from invad_med.training.cohort import read_cohort
-from tests.test_extension import run
 
 TITLES = {"brain": "Brain MRI", "chest": "Chest X-ray", "liver": "Abdominal CT"}
 
@@ -47,11 +48,11 @@ def save(path, picture):
 @pytest.fixture(scope="module")
 def sets(tmp_path_factory):
     """Data sets of discs and of stripes, 70 normal images each."""
-    root = tmp_path_factory.mktemp("sets")
+    folder = tmp_path_factory.mktemp("sets")
     for kind in ("brain", "chest"):
         for i in range(70):
-            save(root / kind / "train" / "good" / f"{i:02d}.png", draw(kind, i))
-    return root
+            save(folder / kind / "train" / "good" / f"{i:02d}.png", draw(kind, i))
+    return folder
 
 
 @pytest.fixture(scope="module")
@@ -102,11 +103,9 @@ def pictures(tmp_path_factory):
 
 
 def scored(models, pictures, output, **keys):
-    run(
-        "inference", dataset_dir=str(pictures), output_dir=str(output), ckpt_path=str(models / "brain.pt"),
-        models={"_target_": "invad_med.detection.model_files", "ckpt_path": "@ckpt_path", "models_dir": str(models)},
-        **keys,
-    )  # fmt: skip
+    shipped = {"_target_": "invad_med.detection.model_files", "ckpt_path": "@ckpt_path", "models_dir": str(models)}
+    common = {"config_file": f"{root()}/configs/inference.json", "device": "cpu", "ckpt_path": str(models / "brain.pt")}
+    monai.bundle.run(**common, models=shipped, dataset_dir=str(pictures), output_dir=str(output), **keys)
     table = pd.read_csv(output / "scores.csv")
     return table.set_index(table.input + table.slice.astype(str))
 
