@@ -13,11 +13,13 @@ from torch import Tensor, nn
 
 from invad_med.data.prediction import Detection
 from invad_med.data.provenance import Provenance
+from invad_med.data.study import Verdict
 from invad_med.detection.engine import Engine, FromRaw, make_engine
 from invad_med.detection.host import Host, rebuild_host
 from invad_med.diffusion import Grid, Timesteps, check_timesteps, inversion_timesteps
 from invad_med.networks.checkpoints import load_strictly, read_checkpoint
 from invad_med.scoring import Calibration, Familiarity, anomaly_map, paper_score, resize_map
+from invad_med.scoring.studies import StudyCalibration
 
 _OLD_PARTS = ("features.", "denoiser.")  # of the host, in checkpoints of version 0.1
 
@@ -49,11 +51,12 @@ class AnomalyDetector(nn.Module):
         self.host = host
         self.calibration = calibration or Calibration(host.channels)
         self.familiarity = Familiarity()
+        self.studies = StudyCalibration()
         self.provenance = Provenance(architecture=host.architecture.to_plain())
         self.engine_name = engine
         paper = inversion_timesteps(3, "paper", len(host.alphas_cumprod))
         self.timesteps = paper if timesteps is None else timesteps
-        self.register_load_state_dict_pre_hook(_take_up_old_names)
+        self.register_load_state_dict_pre_hook(_take_up_old_states)
 
     @property
     def timesteps(self) -> list[tuple[int, int | None]]:
@@ -150,6 +153,28 @@ class AnomalyDetector(nn.Module):
             )
         ]
 
+    def judge_study(
+        self, scores: Sequence[float], positions: Sequence[float] | None = None, false_positive_rate: float = 0.05
+    ) -> Verdict:
+        """Return the verdict of a study.
+
+        Args:
+            scores: of its slices, as `detect` gives them, at least one.
+            positions: of each slice along the stack, 0 to 1; None if unknown.
+            false_positive_rate: of the threshold, 0 < rate < 1, among normal patients.
+        """
+        if not len(self.studies.scores):
+            return Verdict(withheld="the model is not calibrated for studies")
+        placed = None if positions is None else torch.tensor(positions, dtype=torch.float64)
+        found = self.studies.judge(torch.tensor(scores, dtype=torch.float64), placed, false_positive_rate)
+        withheld = None
+        if found.threshold is None:
+            withheld = (
+                f"{found.patients} held-out normal patients support no threshold at a rate of {false_positive_rate:g}: "
+                f"{1 / (found.patients + 1):.2g} is the smallest"
+            )
+        return Verdict(score=found.score, p_value=found.p_value, threshold=found.threshold, withheld=withheld)
+
     def get_extra_state(self) -> dict[str, Any]:
         """Return the provenance, which travels in the state dict: plain values only."""
         return self.provenance.to_state()
@@ -159,8 +184,9 @@ class AnomalyDetector(nn.Module):
         self.provenance = Provenance.from_state(state)
 
 
-def _take_up_old_names(module: nn.Module, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-    """Rename in place what version 0.1 stored beside the calibration and the host holds now; add what it lacks."""
+def _take_up_old_states(module: nn.Module, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+    """Rename in place what version 0.1 stored beside the calibration, and add what earlier versions do not hold."""
+    state_dict.setdefault(f"{prefix}studies._extra_state", StudyCalibration().get_extra_state())
     for name in [name for name in state_dict if name.startswith(tuple(prefix + part for part in _OLD_PARTS))]:
         state_dict[f"{prefix}host.{name.removeprefix(prefix)}"] = state_dict.pop(name)
     for name, unfitted in Familiarity().state_dict().items():  # of checkpoints up to version 0.2
@@ -191,7 +217,7 @@ def load_detector(
     stated = Provenance.from_state(tensors.get("_extra_state", {}))
     host = rebuild_host(stated.architecture, **parts)
     detector = AnomalyDetector(host, engine=engine)
-    _take_up_old_names(detector, tensors, "")  # its names are compared before it is loaded
+    _take_up_old_states(detector, tensors, "")  # its names are compared before it is loaded
     load_strictly(detector, tensors)
     statistics = [*detector.calibration.buffers(), *detector.familiarity.buffers()]
     if not all(torch.isfinite(tensor).all() for tensor in statistics):

@@ -134,14 +134,14 @@ class Calibration(nn.Module):
 
         None means the rate is out of reach: n held-out normals support no rate below 1 / (n + 1).
         """
-        return _upper_limit(self.reference, false_positive_rate)
+        return upper_limit(self.reference, false_positive_rate)
 
     def map_threshold(self, false_positive_rate: float = 0.05) -> float | None:
         """Return the map value that more than a twentieth of a fresh normal map exceeds with at most this probability.
 
         None means the rate is out of reach.
         """
-        return _upper_limit(self.map_reference, false_positive_rate)
+        return upper_limit(self.map_reference, false_positive_rate)
 
     def get_extra_state(self) -> dict[str, Any]:
         """Return what the statistics were fitted for, so that it travels in the state dict."""
@@ -180,7 +180,7 @@ def combined(deviations: Tensor) -> Tensor:
     return deviations.clamp_min(0.0).norm(dim=1) + deviations.amax(1).clamp_max(0.0)
 
 
-def _upper_limit(ascending: Tensor, rate: float) -> float | None:
+def upper_limit(ascending: Tensor, rate: float) -> float | None:
     """Return the order statistic that a fresh, exchangeable value exceeds with probability at most ``rate``."""
     if not 0.0 < rate < 1.0:
         raise ValueError(f"false_positive_rate={rate} must lie between 0 and 1")

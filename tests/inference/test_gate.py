@@ -197,4 +197,10 @@ def test_the_command_changes_nothing_else(old_models, models):
     old, new = (torch.load(folder / "brain.pt", weights_only=True) for folder in (old_models, models))
     added = {name for name in new if name not in old}
     assert all(name.startswith("familiarity.") for name in added) and len(added) == 7
-    assert all(torch.equal(new[n], v) if isinstance(v, torch.Tensor) else new[n] == v for n, v in old.items())
+    torch.testing.assert_close(
+        {name: v for name, v in new.items() if isinstance(v, torch.Tensor) and name in old},
+        {name: v for name, v in old.items() if isinstance(v, torch.Tensor)},
+        rtol=0,
+        atol=0,
+    )
+    assert all(repr(new[name]) == repr(v) for name, v in old.items() if not isinstance(v, torch.Tensor))

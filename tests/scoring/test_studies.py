@@ -1,0 +1,94 @@
+"""A study is judged by patients, whatever the number of its slices."""
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+
+from invad_med.scoring.studies import StudyCalibration, expected_highest
+
+
+@pytest.mark.parametrize("m", [1, 2, 3, 5, 9])
+def test_the_expected_highest_is_the_mean_over_all_draws(m):
+    scores = torch.tensor([3.0, -1.0, 2.0, 5.0, 4.0])
+    draws = itertools.combinations(scores.tolist(), min(m, 5))
+    assert expected_highest(scores, m) == pytest.approx(np.mean([max(draw) for draw in draws]))
+
+
+def test_a_long_stack_is_no_problem():
+    scores = torch.arange(3000.0)
+    assert expected_highest(scores, 1) == pytest.approx(1499.5)
+    assert expected_highest(scores, 3000) == pytest.approx(2999)
+
+
+def patient(generator, slices):
+    """Scores of a normal patient: of its own level, higher at the top of the stack."""
+    positions = (np.arange(slices) + 0.5) / slices
+    scores = generator.normal(scale=0.5) + 3 * (positions > 0.85) + generator.normal(size=slices)
+    return torch.tensor(scores), torch.tensor(positions)
+
+
+def fitted(generator, m, count=60, slices=12, placed=True):
+    stacks = [patient(generator, slices) for _ in range(count)]
+    scores, positions = (torch.cat(part) for part in zip(*stacks, strict=True))
+    ids = torch.arange(count).repeat_interleave(slices)
+    return StudyCalibration(m).fit(scores, ids, positions if placed else None)
+
+
+@pytest.mark.parametrize(("m", "slices"), [(1, 5), (4, 5), (4, 30), (8, 155), (16, 30)])
+def test_fresh_normal_patients_lie_above_as_rarely_as_promised_whatever_the_stack(m, slices):
+    generator = np.random.default_rng(m + slices)
+    studies = fitted(generator, m)
+    found = [studies.judge(*patient(generator, slices)) for _ in range(100)]
+    above = sum(study.score > study.threshold for study in found)
+    assert above <= 10  # 5 % and two deviations of it, of the patients and of the threshold
+    assert all((study.score > study.threshold) == (study.p_value <= 0.05) for study in found)
+    assert 0.3 < np.mean([study.p_value for study in found]) < 0.7
+
+
+def test_a_few_abnormal_slices_are_found_in_a_long_stack_and_the_mean_does_not_see_them():
+    generator = np.random.default_rng(0)
+    stacks = [patient(generator, 60) for _ in range(20)]
+    for scores, _ in stacks:
+        scores[20:30] += 4
+    found = {
+        m: sum(s.p_value <= 0.05 for s in (fitted(generator, m).judge(*stack) for stack in stacks)) for m in (1, 8)
+    }
+    assert found[8] >= 15 > found[1]
+
+
+def test_a_slice_is_compared_with_those_of_like_place():
+    generator = np.random.default_rng(1)
+    studies = fitted(generator, 1)
+    top, bottom = torch.tensor([0.95, 0.97]), torch.tensor([0.2, 0.3])
+    scores = torch.tensor([3.0, 3.0])
+    assert studies.judge(scores, top).p_value > 0.2 and studies.judge(scores, bottom).p_value < 0.05
+    unplaced = fitted(generator, 1, placed=False)
+    assert unplaced.judge(scores, top) == unplaced.judge(scores, bottom) == unplaced.judge(scores)
+
+
+def test_few_patients_support_no_small_rate():
+    study = fitted(np.random.default_rng(2), 4, count=10).judge(torch.full((5,), 100.0))
+    assert study.threshold is None and study.p_value == pytest.approx(1 / 11) and study.patients == 10
+    assert (
+        StudyCalibration().fit(torch.tensor([1.0, 2.0]), torch.tensor([0, 0])).judge(torch.tensor([9.0])).patients == 1
+    )
+
+
+def test_it_travels_in_a_state_dict():
+    studies = fitted(np.random.default_rng(3), 2)
+    other = StudyCalibration()
+    other.load_state_dict(studies.state_dict())
+    assert other.judge(torch.tensor([2.0, 1.0])) == studies.judge(torch.tensor([2.0, 1.0]))
+
+
+def test_what_cannot_be_used_is_refused():
+    with pytest.raises(ValueError, match="highest_of=0 must be at least 1"):
+        StudyCalibration(0)
+    with pytest.raises(ValueError, match="finite"):
+        StudyCalibration().fit(torch.tensor([float("nan")]), torch.tensor([0]))
+    with pytest.raises(ValueError, match=r"\[2, 1\] scores, patients and positions"):
+        StudyCalibration().fit(torch.zeros(2), torch.zeros(1))
+    with pytest.raises(ValueError, match="0 to compare them with"):
+        StudyCalibration().judge(torch.zeros(1))
