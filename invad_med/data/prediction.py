@@ -17,6 +17,7 @@ class Status(str, Enum):
     SCORED = "scored"
     NO_MODEL = "no model"  # none, shipped or given, is for it
     NO_CONTRAST = "no contrast"  # nothing is to be seen in it
+    UNFAMILIAR = "unfamiliar"  # unlike what its model was trained on, so that a score would mean nothing
     UNREADABLE = "unreadable"
 
     __str__ = str.__str__
@@ -65,10 +66,18 @@ class Detection(Scores):
     Args:
         map: (H, W) float32 anomaly map of the image given, >= 0, on the detector's device.
         withheld: why score or threshold are None, or None where nothing is withheld.
+        distance: from the images that the model was trained on, >= 0; above 1 the image is unlike them, and no number
+            but this one is given. None: the model has no limit, or is not to ask.
     """
 
     map: Tensor
     withheld: str | None = None
+    distance: float | None = None
+
+    @property
+    def unfamiliar(self) -> bool:
+        """Whether the image is unlike those that the model was trained on."""
+        return self.distance is not None and self.distance > 1.0
 
 
 @dataclass(frozen=True)

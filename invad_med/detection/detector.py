@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,11 @@ from torch import Tensor, nn
 from invad_med.data.prediction import Detection
 from invad_med.data.provenance import Provenance
 from invad_med.data.study import Verdict
-from invad_med.detection.engine import Engine, make_engine
+from invad_med.detection.engine import Engine, FromRaw, make_engine
 from invad_med.detection.host import Host, rebuild_host
 from invad_med.diffusion import Grid, Timesteps, check_timesteps, inversion_timesteps
 from invad_med.networks.checkpoints import load_strictly, read_checkpoint
-from invad_med.scoring import Calibration, anomaly_map, paper_score, resize_map
+from invad_med.scoring import Calibration, Familiarity, anomaly_map, paper_score, resize_map
 from invad_med.scoring.studies import StudyCalibration
 
 _OLD_PARTS = ("features.", "denoiser.")  # of the host, in checkpoints of version 0.1
@@ -49,6 +50,7 @@ class AnomalyDetector(nn.Module):
         super().__init__()
         self.host = host
         self.calibration = calibration or Calibration(host.channels)
+        self.familiarity = Familiarity()
         self.studies = StudyCalibration()
         self.provenance = Provenance(architecture=host.architecture.to_plain())
         self.engine_name = engine
@@ -74,12 +76,16 @@ class AnomalyDetector(nn.Module):
 
     def end_point(self, image: Tensor) -> Tensor:
         """Return z_T of ``image`` (B, 3, H, W) in [0, 1], resized (bilinear) if need be: (B, C, h, w)."""
+        return self.engine(self.resized(image))
+
+    def resized(self, image: Tensor) -> Tensor:
+        """Return ``image`` (B, 3, H, W) as the host takes it: (B, 3, image_size, image_size)."""
         if image.ndim != 4 or image.shape[1] != 3:
             raise ValueError(f"the detector expects images (B, 3, H, W) in [0, 1], not {tuple(image.shape)}")
         size = (self.host.image_size, self.host.image_size)
-        if image.shape[-2:] != size:
-            image = F.interpolate(image, size=size, mode="bilinear", align_corners=False, antialias=True)
-        return self.engine(image)
+        if image.shape[-2:] == size:
+            return image
+        return F.interpolate(image, size=size, mode="bilinear", align_corners=False, antialias=True)
 
     def map(self, z: Tensor, size: Sequence[int]) -> Tensor:
         """Return the anomaly map of end points ``z`` (B, C, h, w): (B, H, W) for ``size`` (H, W), >= 0."""
@@ -90,15 +96,33 @@ class AnomalyDetector(nn.Module):
         return self.map(self.end_point(image), image.shape[-2:])[:, None]
 
     @torch.no_grad()
-    def detect(self, image: Tensor, false_positive_rate: float = 0.05) -> list[Detection]:
+    def detect(self, image: Tensor, false_positive_rate: float = 0.05, gate: bool = True) -> list[Detection]:
         """Return map and scores of each image of ``image`` (B, 3, H, W) in [0, 1].
 
         Args:
             image: on the detector's device.
             false_positive_rate: of the thresholds, 0 < rate < 1.
+            gate: withhold the numbers of images unlike those that the model was trained on, where it has a limit.
         """
-        z = self.end_point(image)
-        maps, paper = self.map(z, image.shape[-2:]), paper_score(z).tolist()
+        if not (gate and self.familiarity.fitted):
+            return self._scored(self.end_point(image), image.shape[-2:], false_positive_rate)
+        resized = self.resized(image)
+        raw = self.host.raw(resized)
+        z = self.engine.from_raw(raw) if isinstance(self.engine, FromRaw) else self.engine(resized)
+        detections = self._scored(z, image.shape[-2:], false_positive_rate)
+        distances = self.familiarity.distance(raw).tolist()
+        return [self._judged(*pair) for pair in zip(detections, distances, strict=True)]
+
+    def _judged(self, detection: Detection, distance: float) -> Detection:
+        judged = replace(detection, distance=distance)
+        if not judged.unfamiliar:
+            return judged
+        title = f"the model for {self.provenance.title}" if self.provenance.title else "the model"
+        reason = f"unlike the images that {title} was trained on (distance {distance:.2f} of a limit of 1)"
+        return Detection(map=judged.map, map_threshold=judged.map_threshold, distance=distance, withheld=reason)
+
+    def _scored(self, z: Tensor, size: Sequence[int], false_positive_rate: float) -> list[Detection]:
+        maps, paper = self.map(z, size), paper_score(z).tolist()
         calibration, withheld = self.calibration, self.withheld
         if withheld is not None:
             limit = self.host.channels**0.5  # the norm expected under the prior
@@ -165,6 +189,8 @@ def _take_up_old_states(module: nn.Module, state_dict: dict[str, Any], prefix: s
     state_dict.setdefault(f"{prefix}studies._extra_state", StudyCalibration().get_extra_state())
     for name in [name for name in state_dict if name.startswith(tuple(prefix + part for part in _OLD_PARTS))]:
         state_dict[f"{prefix}host.{name.removeprefix(prefix)}"] = state_dict.pop(name)
+    for name, unfitted in Familiarity().state_dict().items():  # of checkpoints up to version 0.2
+        state_dict.setdefault(f"{prefix}familiarity.{name}", unfitted)
 
 
 def load_detector(
@@ -193,7 +219,8 @@ def load_detector(
     detector = AnomalyDetector(host, engine=engine)
     _take_up_old_states(detector, tensors, "")  # its names are compared before it is loaded
     load_strictly(detector, tensors)
-    if not all(torch.isfinite(tensor).all() for tensor in detector.calibration.buffers()):
+    statistics = [*detector.calibration.buffers(), *detector.familiarity.buffers()]
+    if not all(torch.isfinite(tensor).all() for tensor in statistics):
         raise ValueError(f"checkpoint {path} is calibrated with NaN or infinite values: its training diverged")
     calibrated = detector.calibration.timesteps or detector.timesteps
     detector.timesteps = (grid or Grid()).resolve(calibrated, len(host.alphas_cumprod))

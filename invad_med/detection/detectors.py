@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -28,6 +29,8 @@ class Detectors(nn.Module):
         engine: what computes end points.
         device: where detectors are put.
         false_positive_rate: for the thresholds, 0 < rate < 1.
+        gate: withhold the scores of images unlike those that their model was trained on, and say which other model's
+            they are like.
 
     Raises:
         ValueError: no default, or a rate outside its range.
@@ -41,6 +44,7 @@ class Detectors(nn.Module):
         engine: str = "eager",
         device: torch.device | str = "cpu",
         false_positive_rate: float = 0.05,
+        gate: bool = True,
     ) -> None:
         super().__init__()
         if files.default is None:
@@ -48,8 +52,9 @@ class Detectors(nn.Module):
         if not 0.0 < false_positive_rate < 1.0:
             raise ValueError(f"false_positive_rate={false_positive_rate} must lie between 0 and 1")
         self.files, self.default, self.rate = files, files.default, false_positive_rate
-        self.grid, self.engine, self.device = grid, engine, device
+        self.grid, self.engine, self.device, self.gate = grid, engine, device, gate
         self._lock = threading.Lock()
+        self._encoders: dict[str, str] = {}  # digest of each model's encoder, where it was needed
         self.detectors = nn.ModuleDict({self.default: detector.to(device).eval()} if detector is not None else {})
 
     @property
@@ -98,8 +103,44 @@ class Detectors(nn.Module):
         detections: dict[int, Detection] = {}
         for name in dict.fromkeys(names):
             chosen = [i for i, other in enumerate(names) if other == name]
-            detections |= zip(chosen, self.detector(name).detect(image[chosen], self.rate), strict=True)
-        return [detections[i] for i in range(len(names))]
+            detections |= zip(chosen, self.detector(name).detect(image[chosen], self.rate, self.gate), strict=True)
+        return [
+            self._compared(detections[i], image[i : i + 1], name) if detections[i].unfamiliar else detections[i]
+            for i, name in enumerate(names)
+        ]
+
+    def _compared(self, detection: Detection, image: Tensor, name: str) -> Detection:
+        """Return the detection of an image (1, 3, H, W) unlike those of its model with what it resembles."""
+        distances = self._distances(image, [other for other in self.names if other != name])
+        if not distances:
+            return detection
+        nearest = min(distances, key=lambda other: distances[other])
+        title = self.provenance(nearest).title or nearest
+        like = f"it resembles {title}" if distances[nearest] <= 1.0 else "it resembles those of no other model"
+        return replace(detection, withheld=f"{detection.withheld}; {like}")
+
+    @torch.no_grad()
+    def _distances(self, image: Tensor, names: Iterable[str]) -> dict[str, float]:
+        """Return how unlike ``image`` (1, 3, H, W) is what each model was trained on, of those that have a limit.
+
+        The image is the one that was prepared for another model. Models of the same encoder share its encoding.
+        """
+        distances: dict[str, float] = {}
+        encodings: dict[str, Tensor] = {}
+        for name in names:
+            try:
+                detector = self.detector(name)
+            except (OSError, ValueError):  # told when an image of its own comes
+                logger.debug("the model for %s is not compared with", name, exc_info=True)
+                continue
+            if detector.familiarity.fitted:
+                if name not in self._encoders:
+                    self._encoders[name] = detector.host.encoder_digest()
+                digest = self._encoders[name]
+                if digest not in encodings:
+                    encodings[digest] = detector.host.raw(detector.resized(image))
+                distances[name] = float(detector.familiarity.distance(encodings[digest]))
+        return distances
 
     def forward(self, image: Tensor, modalities: Sequence[str] | None = None) -> list[Detection]:
         """Return `detect` of the same arguments, as MONAI's evaluator calls a network."""

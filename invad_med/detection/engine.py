@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from torch import Tensor
 
@@ -19,6 +19,14 @@ class Engine(Protocol):
 
     def __call__(self, image: Tensor) -> Tensor:
         """Return z_T (B, C, h, w) float32 of ``image`` (B, 3, image_size, image_size) in [0, 1], on its device."""
+
+
+@runtime_checkable
+class FromRaw(Protocol):
+    """An engine that can go on from an encoding, which is then computed once for all that need it."""
+
+    def from_raw(self, raw: Tensor) -> Tensor:
+        """Return z_T (B, C, h, w) float32 of what `invad_med.detection.host.Host.raw` made of images, (B, C, h, w)."""
 
 
 class EagerEngine:
@@ -34,7 +42,11 @@ class EagerEngine:
 
     def __call__(self, image: Tensor) -> Tensor:
         """Return z_T of ``image``."""
-        return invert(self.host.eps, self.host.encode(image), self.timesteps, self.host.alphas_cumprod)
+        return self.from_raw(self.host.raw(image))
+
+    def from_raw(self, raw: Tensor) -> Tensor:
+        """Return z_T of the images that ``raw`` was made of."""
+        return invert(self.host.eps, self.host.normalise(raw), self.timesteps, self.host.alphas_cumprod)
 
 
 ENGINES: dict[str, Callable[[Host, Timesteps], Engine]] = {"eager": EagerEngine}

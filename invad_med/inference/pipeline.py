@@ -47,20 +47,23 @@ def map_back(item: Input, piece: Slice, anomaly: Tensor) -> Tensor:
 
 
 def scored(item: Input, detection: Detection, anomaly: Tensor) -> Prediction:
-    """Return the prediction for one slice.
+    """Return the prediction for one slice; it has neither numbers nor map where the image is unfamiliar.
 
     Args:
         item: the slice.
         detection: what the detector says of it.
         anomaly: (H, W), its map on the slice's own grid.
     """
-    numbers = {field.name: getattr(detection, field.name) for field in dataclasses.fields(Scores)}
     reasons = [*([detection.withheld] if detection.withheld else []), *item.source.notes]
+    reason = "; ".join(reasons) or None
+    if detection.unfamiliar:
+        return Prediction(item.source, item.index, Status.UNFAMILIAR, reason, item.modality.name, item.chosen_by)
+    numbers = {field.name: getattr(detection, field.name) for field in dataclasses.fields(Scores)}
     return Prediction(
         item.source,
         item.index,
         Status.SCORED,
-        "; ".join(reasons) or None,
+        reason,
         item.modality.name,
         item.chosen_by,
         map=np.asarray(anomaly.cpu(), dtype=np.float32),

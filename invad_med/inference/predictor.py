@@ -27,6 +27,7 @@ def load(
     grid: Grid | None = None,
     engine: str = "eager",
     bundle_root: str | Path | None = None,
+    gate: bool = True,
 ) -> Predictor:
     """Load the shipped models, or a checkpoint of your own, as ``configs/inference.json`` does.
 
@@ -38,6 +39,7 @@ def load(
         grid: timesteps instead of those that the models are calibrated for; scores are then withheld.
         engine: what computes end points, see `invad_med.detection.engine.ENGINES`.
         bundle_root: folder of the bundle; the installed one if None.
+        gate: withhold the scores of images unlike those that their model was trained on: status ``unfamiliar``.
 
     Raises:
         FileNotFoundError, ValueError: the checkpoint is missing or does not fit.
@@ -45,7 +47,7 @@ def load(
     models = Path(bundle_root or root()) / "models"
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     files = model_files(ckpt_path or models / "model.pt", models, modality)
-    return Predictor(Detectors(files, None, grid, engine, device, false_positive_rate), modality)
+    return Predictor(Detectors(files, None, grid, engine, device, false_positive_rate, gate), modality)
 
 
 class Predictor:

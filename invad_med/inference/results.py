@@ -156,11 +156,13 @@ class SourceWriter:
         faults = f"{sum(self.faults.values())} file(s) not written, " if self.faults else ""
         blank = sum(p.status is Status.NO_CONTRAST for p in predictions)
         nothing = f"{blank} without contrast, " if blank else ""
+        unlike = sum(p.status is Status.UNFAMILIAR for p in predictions)
+        other = f"{unlike} unlike what their model was trained on, " if unlike else ""
         besides = f"Passed over: {self.inputs.passed_over}.\n" if self.inputs.passed_over else ""
         taken = f"{len(earlier)} of them were scored by an earlier run and are unchanged.\n" if earlier else ""
         return (
             f"{len(done)} slices scored, {above} above threshold; {len(self.inputs.unscored)} without a model; "
-            f"{nothing}{faults}{self.unreadable} not read (reasons in scores.csv).\n{taken}{besides}"
+            f"{other}{nothing}{faults}{self.unreadable} not read (reasons in scores.csv).\n{taken}{besides}"
             f"Results in {self.output_dir.resolve()}: overview.png, scores.csv, heatmaps, maps{objects}. "
             "Research use only."
         )

@@ -76,6 +76,7 @@ def finish_training(
     detector.calibration.fit(
         end_points(detector, features.train), end_points(detector, features.calibration), detector.timesteps
     )
+    detector.familiarity.fit(features.train, torch.cat([features.selection, features.calibration]))
     if recipe is not None:
         images_a_step = recipe.batch_size * recipe.accumulation(processes()) * processes()
         stated = {"steps": recipe.steps, "batch_size": images_a_step, "learning_rate": recipe.learning_rate}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -23,6 +24,7 @@ _THUMB, _FRAME, _MARGIN, _SIZE, _LINE = 224, 4, 16, 12, 16
 _TILE = _THUMB + 2 * _FRAME
 _TEXT = 58  # height below a thumbnail: name, bar, numbers
 _LEGEND = 90  # width of the colour bar with its words
+_DISTANCE = re.compile(r" \(distance [^)]*\)")  # an image's own, which would keep like reasons apart
 _REASONS = 6  # lines of reasons at most, of each kind
 
 
@@ -100,7 +102,7 @@ def draw_overview(
 
     Every tile has the slice with its map, a frame (red: score above the threshold, green: not above, grey: no
     calibrated score), the name, a bar from 0 to twice the threshold, and the numbers. Below stand the inputs without
-    a model and the unreadable files, counted by reason; the table names them.
+    a model, the unfamiliar slices and the unreadable files, counted by reason; the table names them.
 
     Args:
         tiles: slices in the order to be shown, with pictures of at most 224 pixels, as `Overview.tiles`.
@@ -203,10 +205,13 @@ def _notes(predictions: list[Prediction], problems: list[Problem]) -> list[str]:
     unmodelled = {(p.source.name, p.reason or "no reason given") for p in predictions if p.status is Status.NO_MODEL}
     broken = [p.reason or "no reason given" for p in predictions if p.status is Status.UNREADABLE]
     blank = [p.reason or "no reason given" for p in predictions if p.status is Status.NO_CONTRAST]
+    unlike = [_DISTANCE.sub("", p.reason or "") for p in predictions if p.status is Status.UNFAMILIAR]
     reasons = [reason for _, reason in sorted(unmodelled)]
     lines = _tally(f"No model for {_count(len({n for n, _ in unmodelled}), 'input')}", reasons) if unmodelled else []
     if problems:
         lines += _tally(f"{_count(len(problems), 'file')} not read", [p.reason for p in problems])
+    if unlike:
+        lines += _tally(f"{_count(len(unlike), 'slice')} unfamiliar", unlike)
     if blank:
         lines += _tally(f"{_count(len(blank), 'slice')} without contrast", blank)
     if broken:

@@ -132,6 +132,20 @@ def test_what_is_said(tmp_path, words):
     assert not any("DOE" in w or "JANE" in w or "secret" in w for w in words)
 
 
+def test_unfamiliar_slices_are_counted_by_what_they_resemble(tmp_path, words):
+    said = "unlike the images that the model was trained on (distance {} of a limit of 1); it resembles {}"
+    seen = [("1.20", "Chest X-ray"), ("3.00", "Chest X-ray"), ("2.00", "those of no other model")]
+    predictions = [
+        Prediction(scored(f"s{i}").source, 0, Status.UNFAMILIAR, said.format(*seen[i])) for i in range(len(seen))
+    ]
+    draw_overview([], predictions, [], tmp_path / "o.png")
+    assert words[2:] == [
+        "3 slices unfamiliar:",
+        "    2 ×  unlike the images that the model was trained on; it resembles Chest X-ray",
+        "    1 ×  unlike the images that the model was trained on; it resembles those of no other model",
+    ]
+
+
 def test_tiles_left_out_are_counted(tmp_path, words):
     gathered = Overview(max_tiles=2)
     predictions = [scored(f"s{i}") for i in range(5)]
