@@ -130,7 +130,7 @@ def share_inputs(inputs: Inputs, rank: int, processes: int, by: str | None = Non
     """
     studies = list(dict.fromkeys(study_of(item.source, by) for item in inputs.items))
     if len(studies) < processes:
-        raise ValueError(f"{len(studies)} study(ies) cannot be shared among {processes} processes: start fewer")
+        raise ValueError(f"{len(studies)} studies cannot be shared among {processes} processes: start fewer")
     mine = set(studies[rank::processes])
     items = tuple(item for item in inputs.items if study_of(item.source, by) in mine)
     first = rank == 0

@@ -6,8 +6,8 @@
 | ``slice N``, the highest score first | its score, threshold and p-value; its image |
 | ``region of highest anomaly`` | an outline in pixel coordinates of the image that it lies on |
 
-Numbers are dimensionless. A p-value is the share of held-out normal patients, or images, that score as high. Where a
-verdict is withheld, the parameters of the study's algorithm say why.
+Numbers are dimensionless. A p-value is the share of held-out normal patients, or images, that score as high. A comment
+says the verdict in words, or why it is withheld.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from pydicom.sr.codedict import codes
 
 import invad_med
 from invad_med.data.prediction import Prediction
+from invad_med.data.study import Study
 from invad_med.readers.dicom.own import MANUFACTURER, RESEARCH
 from invad_med.writers.dicom.common import Author, Series, save
 from invad_med.writers.dicom.contours import contours
@@ -56,9 +57,15 @@ def write_report(author: Author, folder: Path) -> list[Path]:
     Raises:
         OSError: it cannot be written.
     """
-    algorithm = _algorithm(author)
+    algorithm = hd.sr.AlgorithmIdentification(
+        name=author.result.model,
+        version=invad_med.__version__,
+        manufacturer=MANUFACTURER,
+        family=codes.DCM.ArtificialIntelligence,
+        parameters=[RESEARCH, *author.versions[1:], f"training data {author.serial}"],
+    )
     ranked = sorted(enumerate(author.result.predictions), key=lambda pair: _rank(pair[1]))
-    groups = [_study(author), *(_slice(author, i, p, algorithm) for i, p in ranked)]
+    groups = [_study(author, algorithm), *(_slice(author, i, p, algorithm) for i, p in ranked)]
     region = _highest(author, algorithm)
     device = hd.sr.DeviceObserverIdentifyingAttributes(
         uid=author.uid("device"), name=author.result.model, manufacturer_name=MANUFACTURER,
@@ -91,23 +98,13 @@ def write_report(author: Author, folder: Path) -> list[Path]:
     return [save(ds, author, folder / "report.dcm", check)]
 
 
-def _algorithm(author: Author, *more: str) -> hd.sr.AlgorithmIdentification:
-    return hd.sr.AlgorithmIdentification(
-        name=author.result.model,
-        version=invad_med.__version__,
-        manufacturer=MANUFACTURER,
-        family=codes.DCM.ArtificialIntelligence,
-        parameters=[RESEARCH, *author.versions[1:], f"training data {author.serial}", *more],
-    )
-
-
 def _rank(prediction: Prediction) -> tuple[float, int]:
     score = prediction.paper_score if prediction.score is None else prediction.score
     return -score if score is not None else math.inf, prediction.index
 
 
-def _study(author: Author) -> hd.sr.MeasurementsAndQualitativeEvaluations:
-    study, images = author.result.study, dict[str, tuple[str, list[int]]]()
+def _study(author: Author, algorithm: hd.sr.AlgorithmIdentification) -> hd.sr.MeasurementsAndQualitativeEvaluations:
+    study, images = author.result.study, dict[str, tuple[str, list[int]]]()  # class and frames by instance
     for i in range(len(author.result.predictions)):
         image, frame = author.evidence.image_of(i)
         _, frames = images.setdefault(image.SOPInstanceUID, (image.SOPClassUID, []))
@@ -121,16 +118,38 @@ def _study(author: Author) -> hd.sr.MeasurementsAndQualitativeEvaluations:
         (SLICES_ABOVE, study.above),
         (SLICES_EXPECTED, study.expected_above),
     ]
-    return hd.sr.MeasurementsAndQualitativeEvaluations(
+    group = hd.sr.MeasurementsAndQualitativeEvaluations(
         tracking_identifier=hd.sr.TrackingIdentifier(uid=author.uid("report", "study"), identifier="study"),
         source_images=[
             hd.sr.SourceImageForMeasurementGroup(kind, uid, sorted(frames) or None)
             for uid, (kind, frames) in images.items()
         ],
-        algorithm_id=_algorithm(author, *([f"study: {study.withheld}"] if study.withheld else [])),
+        algorithm_id=algorithm,
         measurements=[_number(name, value) for name, value in values if value is not None],
         qualitative_evaluations=_verdict(STUDY_ABOVE, study.abnormal),
     )
+    content = group[0].ContentSequence  # TID 1501 may be extended
+    first = next(i for i, item in enumerate(content) if item.ValueType == "NUM")
+    content.insert(
+        first, hd.sr.TextContentItem(codes.DCM.Comment, _words(study), hd.sr.RelationshipTypeValues.CONTAINS)
+    )
+    return group
+
+
+def _words(study: Study) -> str:
+    """Return the verdict in words, as some viewers show numbers without their names."""
+    score = "" if study.score is None else f"score {study.score:.3g}, "
+    p_value = "" if study.p_value is None else f", p = {study.p_value:.2g} among normal patients"
+    if study.threshold is None:
+        said = f"Study without verdict: {score}{study.withheld}{p_value}."
+    else:
+        said = f"Study {'above' if study.abnormal else 'not above'} threshold: {score}"
+        said += f"threshold {study.threshold:.3g}{p_value}."
+        said += f" The threshold is exceeded by at most {study.false_positive_rate:g} of normal patients."
+    if study.above is not None:
+        said += f" {study.above} of {study.scored} slices above theirs"
+        said += f", {study.expected_above:.3g} expected by chance." if study.expected_above is not None else "."
+    return said
 
 
 def _verdict(name: CodedConcept, abnormal: bool | None) -> list[hd.sr.QualitativeEvaluation]:
