@@ -179,8 +179,9 @@ class SourceWriter:
     def _of_studies(self) -> str:
         judged = [study.abnormal for study in self.studies if study.abnormal is not None]
         rest = len(self.studies) - len(judged)
-        without = f"; {rest} without a verdict (reasons in studies.csv)" if rest else ""
-        return f"{sum(judged)} of {len(judged)} studies above threshold{without}.\n"
+        said = [f"{sum(judged)} of {len(judged)} studies above threshold"] if judged else []
+        said += [f"studies without a verdict: {rest} (reasons in studies.csv)"] if rest else []
+        return f"{'; '.join(said)}.\n" if said else ""
 
     @property
     def _known(self) -> list[Prediction]:
