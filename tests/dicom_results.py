@@ -12,6 +12,7 @@ from pydicom.uid import DigitalXRayImageStorageForPresentation, generate_uid
 
 from invad_med.data.prediction import ChosenBy, Prediction, Status
 from invad_med.data.provenance import Provenance
+from invad_med.data.study import Study
 from invad_med.readers.sources import scan, whole_source
 from invad_med.writers.dicom.common import Result
 
@@ -88,7 +89,12 @@ def result_of(source, maps=None, modality="brain", title="Brain MRI"):
             )
         )
     provenance = Provenance(title=title, data_digest="cd15", versions={"monai": "1"})
-    return Result(source, tuple(predictions), tuple(pieces), provenance)
+    n = len(pieces)
+    study = Study(
+        name=source.name, sources=(source,), modality=modality, slices=n, scored=n, above=n, expected_above=0.05 * n,
+        false_positive_rate=0.05, first_slice=(source, n - 1), score=3.1, threshold=2.2, p_value=0.02,
+    )  # fmt: skip
+    return Result(source, tuple(predictions), tuple(pieces), provenance, study)
 
 
 def make_series(folder, volume, spacing=(0.7, 1.3), step=3.0, shear=0.9, gap_after=2, syntax=None):

@@ -41,6 +41,7 @@ class Study(Verdict):
         scored: see above.
         above: how many of those lie above the threshold of a slice; None where there is no such threshold.
         expected_above: how many of as many normal slices would lie above it by chance: ``scored`` times the rate.
+        false_positive_rate: that rate: what the thresholds promise of normal slices, and of normal patients.
         first_slice: where to look first, source and index of the slice with the highest score; None if none is scored.
     """
 
@@ -51,4 +52,10 @@ class Study(Verdict):
     scored: int = 0
     above: int | None = None
     expected_above: float | None = None
+    false_positive_rate: float | None = None
     first_slice: tuple[Source, int] | None = None
+
+    @property
+    def is_source(self) -> bool:
+        """Whether it is one source, and not the images of a folder."""
+        return [source.name for source in self.sources] == [self.name]

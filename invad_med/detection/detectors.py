@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from invad_med.data.prediction import Detection
 from invad_med.data.provenance import Provenance
+from invad_med.data.study import Verdict
 from invad_med.detection.detector import AnomalyDetector, load_detector
 from invad_med.detection.models import ModelFiles
 from invad_med.diffusion import Grid
@@ -141,6 +142,15 @@ class Detectors(nn.Module):
                     encodings[digest] = detector.host.raw(detector.resized(image))
                 distances[name] = float(detector.familiarity.distance(encodings[digest]))
         return distances
+
+    def judge_study(self, modality: str, scores: Sequence[float], positions: Sequence[float] | None = None) -> Verdict:
+        """Return the verdict of a modality's model on a study.
+
+        Args:
+            modality: name.
+            scores, positions: of its slices, as `AnomalyDetector.judge_study` takes them.
+        """
+        return self.detector(modality).judge_study(scores, positions, self.rate)
 
     def forward(self, image: Tensor, modalities: Sequence[str] | None = None) -> list[Detection]:
         """Return `detect` of the same arguments, as MONAI's evaluator calls a network."""

@@ -12,6 +12,7 @@ from invad_med.data.modalities import Modality
 from invad_med.data.prediction import ChosenBy, Prediction, Status
 from invad_med.data.slices import Problem, Source
 from invad_med.inference.choose import choose_modality
+from invad_med.inference.studies import study_of
 from invad_med.readers.sources import scan
 
 logger = logging.getLogger(__name__)
@@ -113,8 +114,8 @@ def list_inputs(
     return Inputs(folder, tuple(items), tuple(unscored), tuple(found.problems), found.passed_over, keep)
 
 
-def share_inputs(inputs: Inputs, rank: int, processes: int) -> Inputs:
-    """Return the part of ``inputs`` that one of several processes scores: every source whole, in exactly one part.
+def share_inputs(inputs: Inputs, rank: int, processes: int, by: str | None = None) -> Inputs:
+    """Return the part of ``inputs`` that one of several processes scores: every study whole, in exactly one part.
 
     What has no model or could not be read is in the first part.
 
@@ -122,15 +123,16 @@ def share_inputs(inputs: Inputs, rank: int, processes: int) -> Inputs:
         inputs: everything found.
         rank: number of the process, from 0.
         processes: how many there are.
+        by: what a study is, see `invad_med.inference.studies`.
 
     Raises:
-        ValueError: fewer sources than processes.
+        ValueError: fewer studies than processes.
     """
-    sources = list(dict.fromkeys(item.source for item in inputs.items))
-    if len(sources) < processes:
-        raise ValueError(f"{len(sources)} image source(s) cannot be shared among {processes} processes: start fewer")
-    mine = set(sources[rank::processes])
-    items = tuple(item for item in inputs.items if item.source in mine)
+    studies = list(dict.fromkeys(study_of(item.source, by) for item in inputs.items))
+    if len(studies) < processes:
+        raise ValueError(f"{len(studies)} studies cannot be shared among {processes} processes: start fewer")
+    mine = set(studies[rank::processes])
+    items = tuple(item for item in inputs.items if study_of(item.source, by) in mine)
     first = rank == 0
     return replace(
         inputs, items=items, unscored=inputs.unscored if first else (), problems=inputs.problems if first else ()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,11 +12,13 @@ from invad_med.bundle import root
 from invad_med.data.prediction import Prediction
 from invad_med.data.provenance import Provenance
 from invad_med.data.slices import Slice, Source
+from invad_med.data.study import Study
 from invad_med.detection import Detectors, model_files
 from invad_med.diffusion import Grid
 from invad_med.inference.choose import choose_modality
-from invad_med.inference.inputs import Input, list_inputs
+from invad_med.inference.inputs import Input, Inputs, list_inputs
 from invad_med.inference.pipeline import score_inputs, score_source
+from invad_med.inference.studies import StudyJudge
 from invad_med.readers.decoding import value_range
 
 
@@ -85,9 +88,30 @@ class Predictor:
         if isinstance(image, np.ndarray):
             item, piece = self._from_array(image)
             return [prediction for prediction, _ in score_source(self.detectors, [item], [piece])]
-        inputs = list_inputs(image, self.detectors.names, self.detectors.default, self.modality)
+        inputs = self._list(image)
         results = [prediction for prediction, _ in score_inputs(self.detectors, inputs, batch_size)]
         return [*results, *inputs.unscored]
+
+    def study(self, path: str | Path, by: str | None = None, batch_size: int = 4) -> list[Study]:
+        """Score a file, or every image below a folder, and judge each volume, series or image as a whole.
+
+        Args:
+            path: of it.
+            by: ``folder`` makes one study of the images of a folder, see `invad_med.inference.studies`.
+            batch_size: slices of a source that are scored at once.
+
+        Returns:
+            One `Study` each, the most abnormal first; those without a verdict come last, with the reason.
+
+        Raises:
+            FileNotFoundError, ValueError: as a call; or ``by`` is another word.
+        """
+        judge, inputs = StudyJudge(self.detectors, by), self._list(path)
+        scored = [replace(p, map=None) for p, _ in score_inputs(self.detectors, inputs, batch_size)]
+        return judge([*scored, *inputs.unscored])
+
+    def _list(self, path: str | Path) -> Inputs:
+        return list_inputs(path, self.detectors.names, self.detectors.default, self.modality)
 
     def _from_array(self, image: np.ndarray) -> tuple[Input, Slice]:
         colour = image.ndim == 3 and image.shape[2] == 3 and image.dtype == np.uint8

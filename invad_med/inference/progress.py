@@ -41,7 +41,7 @@ logger = logging.getLogger(__name__)
 
 RECORD = "progress.jsonl"
 _FOLDERS = ("heatmaps", "maps", "dicom")
-_TABLES = ("scores.csv", "scores.json", "overview.png")
+_TABLES = ("scores.csv", "scores.json", "studies.csv", "studies.json", "overview.png")
 _ELSEWHERE = "give another --output_dir"
 _ADVICE = f"{_ELSEWHERE}, or --overwrite true to remove them"
 

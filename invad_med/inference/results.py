@@ -16,13 +16,16 @@ from invad_med.data.modalities import find_modality
 from invad_med.data.prediction import Prediction, Status
 from invad_med.data.provenance import Provenance
 from invad_med.data.slices import ReadError, Slice, Source
+from invad_med.data.study import Study
 from invad_med.data.transforms import to_unit
 from invad_med.inference.progress import Progress, content_of
+from invad_med.inference.studies import StudyJudge
 from invad_med.writers.dicom.common import Result
 from invad_med.writers.dicom.export import DicomWriter
-from invad_med.writers.heatmap import draw_heatmap, save_heatmap
+from invad_med.writers.heatmap import save_heatmap
 from invad_med.writers.maps import write_map
-from invad_med.writers.overview import Overview
+from invad_med.writers.overview import draw_overview
+from invad_med.writers.study_table import write_studies
 from invad_med.writers.table import GrowingTable, relative_name, write_table
 
 logger = logging.getLogger(__name__)
@@ -55,6 +58,7 @@ class SourceWriter:
         dicom: writes each source's DICOM objects; None writes none.
         provenance: what the model of a modality states of itself, for the DICOM objects.
         destination: where the DICOM objects are stored as well, or None.
+        judge: makes studies of predictions; None withholds their verdicts.
     """
 
     def __init__(
@@ -63,16 +67,18 @@ class SourceWriter:
         dicom: DicomWriter | None = None,
         provenance: Callable[[str], Provenance] | None = None,
         destination: Store | None = None,
+        judge: StudyJudge | None = None,
     ) -> None:
         self.progress, self.output_dir, self.dicom = progress, progress.output_dir, dicom
         self.provenance = provenance or (lambda modality: Provenance(modality=modality))
         self.destination = destination
+        self.judge = judge or StudyJudge()
         self.inputs = progress.todo
         self.predictions: list[Prediction] = []  # without their maps: a long run does not hold them all
         self.objects = 0
         self.refused: Counter[tuple[str, str]] = Counter()  # DICOM objects that cannot be made of a source
         self.faults: Counter[str] = Counter()  # files that could not be written
-        self.overview = Overview()
+        self.studies: list[Study] = []  # of the whole run, once it is closed
         self._table: GrowingTable | None = None
         self._source: Source | None = None
         self._first = 0  # place in ``predictions`` of the first of the source in hand
@@ -122,7 +128,7 @@ class SourceWriter:
             self._finish_source()
 
     def close(self) -> None:
-        """Write what is left, the table in order and the overview, and say aloud what went wrong.
+        """Write what is left, the table in order, that of studies and the overview, and say aloud what went wrong.
 
         Raises:
             OSError: the table cannot be written.
@@ -130,7 +136,11 @@ class SourceWriter:
         self._finish_source()
         everything = [*self.predictions, *self._known]
         write_table(everything, self.inputs.problems, self.output_dir, self.inputs.base)
-        self._attempt("overview", lambda: self._draw_overview(everything))
+        self.studies = self.judge(everything)
+        self._attempt("table of studies", lambda: write_studies(self.studies, self.output_dir))
+        self._attempt(
+            "overview", lambda: draw_overview(self.studies, everything, self.inputs.problems, self.output_dir)
+        )
         self._warn()
         self.progress.close()
 
@@ -162,28 +172,29 @@ class SourceWriter:
         taken = f"{len(earlier)} of them were scored by an earlier run and are unchanged.\n" if earlier else ""
         return (
             f"{len(done)} slices scored, {above} above threshold; {len(self.inputs.unscored)} without a model; "
-            f"{other}{nothing}{faults}{self.unreadable} not read (reasons in scores.csv).\n{taken}{besides}"
-            f"Results in {self.output_dir.resolve()}: overview.png, scores.csv, heatmaps, maps{objects}. "
+            f"{other}{nothing}{faults}{self.unreadable} not read (reasons in scores.csv).\n"
+            f"{self._of_studies}{taken}{besides}"
+            f"Results in {self.output_dir.resolve()}: overview.png, studies.csv, scores.csv, heatmaps, maps{objects}. "
             "Research use only."
         )
+
+    @property
+    def _of_studies(self) -> str:
+        judged = [study.abnormal for study in self.studies if study.abnormal is not None]
+        rest = len(self.studies) - len(judged)
+        said = [f"{sum(judged)} of {len(judged)} studies above threshold"] if judged else []
+        said += [f"studies without a verdict: {rest} (reasons in studies.csv)"] if rest else []
+        return f"{'; '.join(said)}.\n" if said else ""
 
     @property
     def _known(self) -> list[Prediction]:
         """What the table holds besides the predictions that were taken."""
         return [*self.inputs.unscored, *(p for done in self.progress.earlier.values() for p in done.predictions)]
 
-    def _draw_overview(self, everything: Sequence[Prediction]) -> None:
-        for done in self.progress.earlier.values():
-            self.overview.add_drawn(done.predictions, self.output_dir)
-        self.overview.save(self.output_dir / "overview.png", everything, self.inputs.problems)
-
     def _draw(self, prediction: Prediction, piece: Slice) -> None:
         modality = find_modality(prediction.modality or "")
         assert modality is not None  # it was scored by the model of one
-        unit = to_unit(piece, modality)
-        picture = draw_heatmap(prediction, unit)
-        self.overview.add(prediction, picture)
-        self._files.append(save_heatmap(prediction, unit, self.output_dir, picture))
+        self._files.append(save_heatmap(prediction, to_unit(piece, modality), self.output_dir))
 
     def _finish_source(self) -> None:
         """Write what is written of the source in hand as a whole, note that it is done if it is, and let go of it."""
@@ -205,7 +216,8 @@ class SourceWriter:
         faults = [fault] if fault else []
         slices = tuple(piece for i in indices if isinstance(piece := pieces[i], Slice))
         predictions = tuple(scored[i] for i in indices)
-        result = Result(source, predictions, slices, self.provenance(predictions[0].modality or ""))
+        study = self.judge.study(source.name, self.predictions[self._first :])
+        result = Result(source, predictions, slices, self.provenance(predictions[0].modality or ""), study)
         if self.dicom is not None and self.dicom.wanted(result):
             outcome = self.dicom(result)
             self._files += outcome.written

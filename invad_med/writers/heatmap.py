@@ -77,9 +77,7 @@ def draw_heatmap(prediction: Prediction, unit_image: np.ndarray, reduce: bool = 
     return picture
 
 
-def save_heatmap(
-    prediction: Prediction, unit_image: np.ndarray, output_dir: str | Path, picture: Image.Image | None = None
-) -> Path:
+def save_heatmap(prediction: Prediction, unit_image: np.ndarray, output_dir: str | Path) -> Path:
     """Write the heatmap as ``<output_dir>/heatmaps/<source.name>[_sNNN].png`` and return its path.
 
     NNN is the 0-based slice, there only if the source has more than one. The file appears whole or not at all.
@@ -87,13 +85,12 @@ def save_heatmap(
     Args:
         prediction, unit_image: as `draw_heatmap`.
         output_dir: made if need be.
-        picture: what `draw_heatmap` returned for them, if it is at hand.
 
     Raises:
         ValueError: as `draw_heatmap`.
         OSError: the file cannot be written.
     """
-    picture = draw_heatmap(prediction, unit_image) if picture is None else picture
+    picture = draw_heatmap(prediction, unit_image)
     path = slice_path(Path(output_dir) / "heatmaps", prediction.source, prediction.index, ".png")
     content = io.BytesIO()
     marks = png_mark()

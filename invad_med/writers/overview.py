@@ -1,4 +1,4 @@
-"""One picture of a whole run: its most conspicuous slices side by side, and what was not scored."""
+"""One picture of a whole run: its most conspicuous studies side by side, and what was not scored."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from PIL import Image, ImageDraw
@@ -15,6 +15,7 @@ from PIL import Image, ImageDraw
 from invad_med.data.own_results import png_mark
 from invad_med.data.prediction import Prediction, Status
 from invad_med.data.slices import Problem
+from invad_med.data.study import Study
 from invad_med.files import write_atomically
 from invad_med.writers import canvas
 from invad_med.writers.heatmap import open_heatmap
@@ -22,102 +23,47 @@ from invad_med.writers.naming import printable, slice_label, slice_path
 
 _THUMB, _FRAME, _MARGIN, _SIZE, _LINE = 224, 4, 16, 12, 16
 _TILE = _THUMB + 2 * _FRAME
-_TEXT = 58  # height below a thumbnail: name, bar, numbers
+_TEXT = 74  # height below a thumbnail: name, bar, numbers, counts
 _LEGEND = 90  # width of the colour bar with its words
 _DISTANCE = re.compile(r" \(distance [^)]*\)")  # an image's own, which would keep like reasons apart
 _REASONS = 6  # lines of reasons at most, of each kind
 
 
-class Overview:
-    """Gathers thumbnails while a run goes on: of every source its most abnormal slice, and a bounded number in all.
-
-    Args:
-        max_tiles: the most abnormal sources that are kept, at least 1.
-    """
-
-    def __init__(self, max_tiles: int = 24) -> None:
-        if max_tiles < 1:
-            raise ValueError(f"max_tiles={max_tiles} must be at least 1")
-        self.max_tiles = max_tiles
-        self._tiles: dict[str, tuple[Prediction, Image.Image]] = {}
-
-    @property
-    def tiles(self) -> list[tuple[Prediction, Image.Image]]:
-        """What is kept, the most abnormal first; predictions without their maps."""
-        return sorted(self._tiles.values(), key=lambda tile: _rank(tile[0]))
-
-    def add(self, prediction: Prediction, heatmap_image: Image.Image) -> None:
-        """Take up one scored slice.
-
-        Args:
-            prediction: of the slice.
-            heatmap_image: as from `draw_heatmap`; the slice is cut out of it by ``info["panel"]``, where that is set.
-        """
-        if not self._has_room(prediction):
-            return
-        name = prediction.source.name
-        if name not in self._tiles and len(self._tiles) >= self.max_tiles:
-            del self._tiles[max(self._tiles, key=lambda n: _rank(self._tiles[n][0]))]
-        panel = heatmap_image.info.get("panel")
-        thumb = (heatmap_image.crop(panel) if panel else heatmap_image).convert("RGB")
-        factor = _THUMB / max(thumb.size)
-        size = (max(1, round(thumb.width * factor)), max(1, round(thumb.height * factor)))
-        self._tiles[name] = replace(prediction, map=None), thumb.resize(size, Image.Resampling.BICUBIC)
-
-    def add_drawn(self, predictions: Iterable[Prediction], output_dir: str | Path) -> None:
-        """Take up the slices of one source that an earlier run drew.
-
-        Args:
-            predictions: of the source.
-            output_dir: of that run.
-
-        Raises:
-            OSError, ValueError: a heatmap is not there, or no such file.
-        """
-        scored = [p for p in predictions if p.status is Status.SCORED]
-        top = min(scored, key=_rank, default=None)
-        if top is not None and self._has_room(top):
-            self.add(top, open_heatmap(slice_path(Path(output_dir) / "heatmaps", top.source, top.index, ".png")))
-
-    def _has_room(self, prediction: Prediction) -> bool:
-        """Return whether a slice would be shown: a picture for it need not be made, or read, otherwise."""
-        known = self._tiles.get(prediction.source.name)
-        if known is None and len(self._tiles) < self.max_tiles:
-            return True
-        rival = known[0] if known is not None else max((tile[0] for tile in self._tiles.values()), key=_rank)
-        return _rank(prediction) < _rank(rival)
-
-    def save(self, path: str | Path, predictions: Iterable[Prediction], problems: Iterable[Problem]) -> Path:
-        """Draw the overview with the tiles gathered; arguments and result as `draw_overview`."""
-        return draw_overview(self.tiles, predictions, problems, path)
-
-
 def draw_overview(
-    tiles: Sequence[tuple[Prediction, Image.Image]],
+    studies: Iterable[Study],
     predictions: Iterable[Prediction],
     problems: Iterable[Problem],
-    path: str | Path,
+    output_dir: str | Path,
+    max_tiles: int = 24,
 ) -> Path:
-    """Write one picture of a run, and return its path.
+    """Write ``<output_dir>/overview.png``, one picture of a run, and return its path.
 
-    Every tile has the slice with its map, a frame (red: score above the threshold, green: not above, grey: no
-    calibrated score), the name, a bar from 0 to twice the threshold, and the numbers. Below stand the inputs without
-    a model, the unfamiliar slices and the unreadable files, counted by reason; the table names them.
+    Every tile is a study, and shows the slice of it with the highest score as its heatmap in ``output_dir`` does (black
+    if there is none); a frame (red: score above the threshold, green: not above, grey: no threshold), the name, a bar
+    from 0 to twice the threshold, and the numbers: of the study, or of that slice where the study has no score. First
+    come studies with a p-value, in the order given; then the others by p-value, multiple of the threshold and paper
+    score of that slice. Below stand the inputs without a model, the unfamiliar slices and the unreadable
+    files, counted by reason; the tables name them.
 
     Args:
-        tiles: slices in the order to be shown, with pictures of at most 224 pixels, as `Overview.tiles`.
+        studies: the most abnormal first.
         predictions: of all slices of the run.
         problems: files that were not read.
-        path: ends in ``.png``; its folder is made if need be. The file appears whole or not at all.
+        output_dir: folder of the run, made if need be. The file appears whole or not at all.
+        max_tiles: studies that are shown, at least 1.
 
     Raises:
+        ValueError: no tile.
         OSError: the file cannot be written.
     """
-    predictions, problems = list(predictions), list(problems)
+    if max_tiles < 1:
+        raise ValueError(f"max_tiles={max_tiles} must be at least 1")
+    studies, predictions, problems = list(studies), list(predictions), list(problems)
+    everything = _tiles(studies, predictions)
+    tiles = everything[:max_tiles]
     columns = min(6, max(3, math.ceil(math.sqrt(1.5 * len(tiles)))))
     rows = math.ceil(len(tiles) / columns)
     width = _MARGIN + columns * (_TILE + _MARGIN) + _LEGEND
-    heading, subheading = _headings(tiles, predictions)
     notes = _notes(predictions, problems)
     top = _MARGIN + 26 + 20 + 8
     grid = rows * (_TILE + _TEXT + _MARGIN)
@@ -126,13 +72,13 @@ def draw_overview(
     picture = Image.new("RGB", (width, height), canvas.BACKGROUND)
     draw = ImageDraw.Draw(picture)
     usable = width - 2 * _MARGIN
+    heading, subheading = _headings(studies, predictions, len(tiles), len(everything))
     canvas.write(draw, (_MARGIN, _MARGIN), canvas.shorten(heading, 18, usable), 18)
     canvas.write(draw, (_MARGIN, _MARGIN + 28), canvas.shorten(subheading, _SIZE, usable), _SIZE, canvas.FAINT)
-    for number, (prediction, thumb) in enumerate(tiles):
+    for number, tile in enumerate(tiles):
         row, column = divmod(number, columns)
-        _draw_tile(
-            picture, _MARGIN + column * (_TILE + _MARGIN), top + row * (_TILE + _TEXT + _MARGIN), prediction, thumb
-        )
+        left, upper = _MARGIN + column * (_TILE + _MARGIN), top + row * (_TILE + _TEXT + _MARGIN)
+        _draw_tile(picture, left, upper, tile, _thumbnail(tile.first, Path(output_dir)))
     if tiles:
         left = _MARGIN + columns * (_TILE + _MARGIN)
         bar = canvas.colour_bar(_TILE, 16)
@@ -144,40 +90,86 @@ def draw_overview(
 
     content = io.BytesIO()
     picture.save(content, format="PNG", pnginfo=png_mark())
-    write_atomically(Path(path), content.getvalue())
-    return Path(path)
+    path = Path(output_dir) / "overview.png"
+    write_atomically(path, content.getvalue())
+    return path
 
 
-def _rank(prediction: Prediction) -> tuple[float, float, float, str, int]:
-    """Return a key that sorts the most abnormal first: p-value, score by threshold, paper score.
+@dataclass(frozen=True)
+class _Tile:
+    """A study and the slice that stands for it."""
 
-    p-values and multiples of the threshold compare across data sets; scores do not. Without calibration comes last.
-    """
-    score, threshold = prediction.score, prediction.threshold
-    return (
-        prediction.p_value if prediction.p_value is not None else 2.0,
-        -score / (threshold or 1.0) if score is not None else math.inf,
-        -prediction.paper_score if prediction.paper_score is not None else math.inf,
-        prediction.source.name,
-        prediction.index,
-    )
+    study: Study
+    first: Prediction
+
+    @property
+    def judged(self) -> Study | Prediction:
+        """Whose numbers are shown."""
+        return self.first if self.study.score is None else self.study
+
+    @property
+    def rank(self) -> tuple[bool, float, float, float]:
+        """What the tiles are sorted by, studies with a p-value all alike, as these are in order.
+
+        p-values and multiples of the threshold compare across data sets; scores do not. Without calibration comes last.
+        """
+        if self.study.p_value is not None:
+            return False, 0.0, 0.0, 0.0
+        p, score, paper = self.first.p_value, self.first.score, self.first.paper_score
+        return (
+            True,
+            p if p is not None else 2.0,
+            -score / (self.first.threshold or 1.0) if score is not None else math.inf,
+            -paper if paper is not None else math.inf,
+        )
+
+    @property
+    def words(self) -> list[str]:
+        """Two lines: the numbers, and slices above their threshold against those that would be by chance."""
+        study, judged = self.study, self.judged
+        of = "study " if judged is study else ""
+        if judged.score is None:
+            numbers = "calibrated score withheld"
+        elif judged.threshold is None:
+            numbers = f"{of}score {judged.score:.3g}, no threshold"
+        else:
+            numbers = f"{of}{'above' if judged.abnormal else 'below'}: {judged.score:.3g} / {judged.threshold:.3g}"
+        if judged.p_value is not None:
+            numbers += f"   p = {judged.p_value:.2g}"
+        if study.above is None or study.slices == 1:
+            return [numbers]
+        chance = f", {study.expected_above:.3g} expected" if study.expected_above is not None else ""
+        return [numbers, f"{study.above} of {study.scored} slices above{chance}"]
 
 
-def _draw_tile(picture: Image.Image, left: int, top: int, prediction: Prediction, thumb: Image.Image) -> None:
+def _tiles(studies: Iterable[Study], predictions: Iterable[Prediction]) -> list[_Tile]:
+    """Return a tile for every study of which anything was scored, in the order in which they are shown."""
+    known = {(p.source.name, p.index): p for p in predictions}
+    firsts = [(study, study.first_slice) for study in studies]
+    tiles = [_Tile(study, known[first[0].name, first[1]]) for study, first in firsts if first is not None]
+    return sorted(tiles, key=lambda tile: tile.rank)
+
+
+def _thumbnail(prediction: Prediction, output_dir: Path) -> Image.Image:
+    """Return the slice as its heatmap shows it, at most 224 pixels; black if there is none."""
+    try:
+        drawn = open_heatmap(slice_path(output_dir / "heatmaps", prediction.source, prediction.index, ".png"))
+    except (OSError, ValueError):
+        return Image.new("RGB", (_THUMB, _THUMB))
+    thumb = drawn.crop(drawn.info["panel"]).convert("RGB")
+    factor = _THUMB / max(thumb.size)
+    size = (max(1, round(thumb.width * factor)), max(1, round(thumb.height * factor)))
+    return thumb.resize(size, Image.Resampling.BICUBIC)
+
+
+def _draw_tile(picture: Image.Image, left: int, top: int, tile: _Tile, thumb: Image.Image) -> None:
     draw = ImageDraw.Draw(picture)
-    score, threshold = prediction.score, prediction.threshold
-    if score is None or threshold is None:
-        colour = canvas.UNKNOWN
-        numbers = f"score {score:.3g}, no threshold" if score is not None else "calibrated score withheld"
-    else:
-        colour = canvas.ABOVE if score > threshold else canvas.BELOW
-        numbers = f"{'above' if score > threshold else 'below'}: {score:.3g} / {threshold:.3g}"
-    if prediction.p_value is not None:
-        numbers += f"   p = {prediction.p_value:.2g}"
+    score, threshold, abnormal = tile.judged.score, tile.judged.threshold, tile.judged.abnormal
+    colour = canvas.UNKNOWN if abnormal is None else canvas.ABOVE if abnormal else canvas.BELOW
     draw.rectangle((left, top, left + _TILE - 1, top + _TILE - 1), fill=(0, 0, 0), outline=colour, width=_FRAME)
     picture.paste(thumb, (left + (_TILE - thumb.width) // 2, top + (_TILE - thumb.height) // 2))
 
-    name = canvas.shorten(slice_label(prediction.source, prediction.index), _SIZE, _TILE)
+    name = canvas.shorten(slice_label(tile.first.source, tile.first.index), _SIZE, _TILE)
     canvas.write(draw, (left, top + _TILE + 4), name, _SIZE)
     y = top + _TILE + 24
     draw.rectangle((left, y, left + _TILE - 1, y + 7), fill=(50, 50, 54))
@@ -186,18 +178,22 @@ def _draw_tile(picture: Image.Image, left: int, top: int, prediction: Prediction
         draw.rectangle((left, y, left + filled, y + 7), fill=colour)
         middle = left + _TILE // 2
         draw.rectangle((middle - 1, y - 2, middle, y + 9), fill=canvas.TEXT)
-    canvas.write(draw, (left, y + 12), numbers, _SIZE - 1, canvas.FAINT)
+    for number, line in enumerate(tile.words):
+        canvas.write(draw, (left, y + 12 + _LINE * number), line, _SIZE - 1, canvas.FAINT)
 
 
-def _headings(tiles: Sequence[tuple[Prediction, Image.Image]], predictions: list[Prediction]) -> tuple[str, str]:
+def _headings(studies: Sequence[Study], predictions: Sequence[Prediction], tiles: int, kept: int) -> tuple[str, str]:
+    """Return two lines: verdicts on studies and then slices; without any verdict, slices alone."""
     scored = [p for p in predictions if p.status is Status.SCORED]
-    judged = [p.score > p.threshold for p in scored if p.score is not None and p.threshold is not None]
-    heading = f"invad-med: {_count(len(scored), 'slice')} scored, {sum(judged)} above threshold"
+    judged = [p.abnormal for p in scored if p.abnormal is not None]
+    slices = f"{_count(len(scored), 'slice')} scored, {sum(judged)} above threshold"
     if len(judged) < len(scored):
-        heading += f", {len(scored) - len(judged)} without threshold"
-    sources = len({p.source.name for p in scored})
-    shown = f"{len(tiles)} of {_count(sources, 'input')} shown" if len(tiles) < sources else _count(sources, "input")
-    return f"{heading}, research use only", f"{shown}, most abnormal first; of each the most abnormal slice"
+        slices += f", {len(scored) - len(judged)} without threshold"
+    verdicts = [study.abnormal for study in studies if study.abnormal is not None]
+    heading = f"{sum(verdicts)} of {_count(len(verdicts), 'study')} above threshold" if verdicts else slices
+    shown = f"{tiles} of {_count(kept, 'study')} shown" if tiles < kept else _count(kept, "study")
+    shown += ", most abnormal first; of each the slice with the highest score"
+    return f"invad-med: {heading}, research use only", f"{slices}; {shown}" if verdicts else shown
 
 
 def _notes(predictions: list[Prediction], problems: list[Problem]) -> list[str]:
@@ -227,4 +223,5 @@ def _tally(heading: str, reasons: list[str]) -> list[str]:
 
 
 def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"
+    several = f"{noun.removesuffix('y')}ies" if noun.endswith("y") else f"{noun}s"
+    return f"{number} {noun if number == 1 else several}"

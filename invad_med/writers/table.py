@@ -6,7 +6,7 @@ import dataclasses
 import json
 import math
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,8 +47,8 @@ def write_table(
     rows = [_row(p) for p in predictions] + [_problem_row(p, base) for p in problems]
     rows.sort(key=lambda row: (row["input"], -1 if row["slice"] is None else row["slice"]))
     path = Path(output_dir) / "scores.csv"
-    write_atomically(path, _csv(rows))
-    write_atomically(path.with_suffix(".json"), _json(rows))
+    write_atomically(path, as_csv(rows, COLUMNS))
+    write_atomically(path.with_suffix(".json"), as_json(rows))
     return path
 
 
@@ -80,20 +80,21 @@ class GrowingTable:
         """
         row = _row(prediction)
         with self.path.open("r+b", buffering=0) as file:
-            append_whole(file, _csv([row], header=False))
+            append_whole(file, as_csv([row], COLUMNS, header=False))
         with self.path.with_suffix(".json").open("r+b", buffering=0) as file:
-            append_whole(file, (b"" if self._empty else b",") + _json([row])[1:], over=_END)
+            append_whole(file, (b"" if self._empty else b",") + as_json([row])[1:], over=_END)
         self._empty = False
 
 
-def _csv(rows: list[dict[str, Any]], header: bool = True) -> bytes:
-    text = pd.DataFrame(rows, columns=list(COLUMNS), dtype=object).to_csv(
+def as_csv(rows: list[dict[str, Any]], columns: Sequence[str], header: bool = True) -> bytes:
+    """Return rows as CSV in UTF-8; what is None is empty."""
+    text = pd.DataFrame(rows, columns=list(columns), dtype=object).to_csv(
         index=False, header=header, lineterminator="\n"
     )
     return _encoded(text)
 
 
-def _json(rows: list[dict[str, Any]]) -> bytes:
+def as_json(rows: list[dict[str, Any]]) -> bytes:
     """Return a list of rows with commas between them, whose last bytes, `_END` of them, close it."""
     lines = json.dumps(rows, indent=1, ensure_ascii=False, allow_nan=False)
     return _encoded(f"{lines}\n" if rows else "[\n]\n")
@@ -112,7 +113,7 @@ def relative_name(path: Path, base: str | Path) -> str:
 
 
 def _row(p: Prediction) -> dict[str, Any]:
-    numbers = {name: _number(getattr(p, name)) for name in _NUMBERS}
+    numbers = {name: rounded(getattr(p, name)) for name in _NUMBERS}
     known = {
         "input": p.source.name,
         "slice": int(p.index),
@@ -131,6 +132,6 @@ def _problem_row(problem: Problem, base: str | Path) -> dict[str, Any]:
     return dict.fromkeys(COLUMNS) | known
 
 
-def _number(value: float | None) -> float | None:
+def rounded(value: float | None) -> float | None:
     """Return a number with 6 significant digits, or None if there is none."""
     return float(f"{float(value):.6g}") if value is not None and math.isfinite(value) else None

@@ -76,7 +76,7 @@ def test_all_of_a_folder_is_written(folder, tmp_path):
     ]  # fmt: skip
     written = {p.relative_to(tmp_path / "out").as_posix() for p in (tmp_path / "out").rglob("*") if p.is_file()}
     assert written == {
-        "progress.jsonl", "scores.csv", "scores.json", "overview.png", "maps/pages.tif",
+        "progress.jsonl", "scores.csv", "scores.json", "studies.csv", "studies.json", "overview.png", "maps/pages.tif",
         *(f"maps/{i}.tif" for i in "023"),
         *(f"heatmaps/{i}.png" for i in "023"), *(f"heatmaps/pages_s00{i}.png" for i in range(3)),
     }  # fmt: skip

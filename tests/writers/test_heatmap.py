@@ -166,7 +166,7 @@ def test_files_are_named_by_source_and_slice(tmp_path):
         assert path == tmp_path / "heatmaps" / name
         assert Image.open(path).mode == "RGB"
     drawn = draw_heatmap(prediction(image), image)
-    written = Image.open(save_heatmap(prediction(image), image, tmp_path / "2", drawn))
+    written = Image.open(save_heatmap(prediction(image), image, tmp_path / "2"))
     np.testing.assert_array_equal(np.asarray(written), np.asarray(drawn))
 
 

@@ -1,4 +1,4 @@
-"""The overview: which slices it keeps, in which order and frame, and what it says of the rest."""
+"""The overview: which studies it shows, in which order and frame, and what it says of the rest."""
 
 import os
 from dataclasses import replace
@@ -10,9 +10,10 @@ from PIL import Image
 
 from invad_med.data.prediction import ChosenBy, Prediction, Status
 from invad_med.data.slices import Problem, Source
+from invad_med.data.study import Study
 from invad_med.writers import canvas, overview
-from invad_med.writers.heatmap import draw_heatmap
-from invad_med.writers.overview import Overview, draw_overview
+from invad_med.writers.heatmap import save_heatmap
+from invad_med.writers.overview import draw_overview
 
 
 def scored(name="a", index=0, slices=1, score=1.0, p=0.5, threshold=1.25, **others):
@@ -27,7 +28,14 @@ def withheld(name, paper):
     return replace(scored(name, paper=paper), score=None, p_value=None, threshold=None, reason="other timesteps")
 
 
-PICTURE = Image.new("RGB", (400, 300), (200, 10, 10))
+def study(first, **numbers):
+    """Return the study that a slice stands for; without a verdict unless numbers give one."""
+    known = {
+        "slices": first.source.n_slices,
+        "scored": first.source.n_slices,
+        "first_slice": (first.source, first.index),
+    }
+    return Study(name=first.source.name, sources=(first.source,), **(known | numbers))
 
 
 @pytest.fixture
@@ -44,88 +52,87 @@ def words(monkeypatch):
     return lines
 
 
-def names(gathered):
-    return [p.source.name for p, _ in gathered.tiles]
+def names(words, count):
+    """Return the names below the tiles, which stand behind two lines of heading."""
+    shown = iter(words[2:])
+    return [next(word for word in shown if word.startswith("s:")) for _ in range(count)]
 
 
-def test_the_best_slice_of_each_source_is_kept_small_and_without_its_map():
-    gathered = Overview()
-    for i, (p, score) in enumerate([(0.5, 1.0), (0.1, 1.4), (0.1, 1.5), (0.4, 1.1)]):
-        gathered.add(scored(index=i, slices=4, score=score, p=p), PICTURE)
-    ((kept, thumb),) = gathered.tiles
-    assert (kept.index, kept.map) == (2, None)
-    assert thumb.size == (224, 168)
+def test_studies_with_a_p_value_come_first_and_in_order_the_others_as_their_slice_ranks(tmp_path, words):
+    firsts = [
+        scored("s:normal", p=0.9), withheld("s:low", 0.1), scored("s:high", score=9.0, p=0.01),
+        withheld("s:high paper", 0.4), scored("s:steeper", score=1.0, threshold=0.1, p=0.01), scored("s:middle", p=0.2),
+    ]  # fmt: skip
+    judged = [scored("s:one", p=1.0), scored("s:two", p=0.001)]
+    studies = [study(p, score=2.0 - i, p_value=0.3 + i / 10) for i, p in enumerate(judged)]
+    draw_overview([*studies, *map(study, firsts)], [*firsts, *judged], [], tmp_path)
+    assert names(words, 8) == [
+        "s:one", "s:two", "s:steeper", "s:high", "s:middle", "s:normal", "s:high paper", "s:low",
+    ]  # fmt: skip
 
 
-def test_the_most_abnormal_come_first_and_those_without_calibration_last():
-    gathered = Overview()
-    for prediction in (
-        scored("normal", p=0.9), withheld("low", 0.1), scored("high", score=9.0, p=0.01), withheld("high paper", 0.4),
-        scored("steeper", score=1.0, threshold=0.1, p=0.01), scored("middle", p=0.2),
-    ):  # fmt: skip
-        gathered.add(prediction, PICTURE)
-    assert names(gathered) == ["steeper", "high", "middle", "normal", "high paper", "low"]
-
-
-def test_the_number_of_tiles_is_bounded():
-    gathered = Overview(max_tiles=3)
-    rng = np.random.default_rng(0)
-    values = rng.permutation(100)
-    for value in values:
-        gathered.add(scored(f"s{value:02d}", p=(value + 1) / 101), PICTURE)
-        assert len(gathered.tiles) <= 3
-    assert names(gathered) == ["s00", "s01", "s02"]
-    gathered.add(scored("s77", p=0.001), PICTURE)  # dropped before, and back with a better slice
-    assert names(gathered) == ["s77", "s00", "s01"]
+def test_the_number_of_tiles_is_bounded(tmp_path, words):
+    firsts = [scored(f"s:{i:02d}", p=(i + 1) / 101) for i in np.random.default_rng(0).permutation(100)]
+    draw_overview(map(study, firsts), firsts, [], tmp_path, max_tiles=3)
+    assert names(words, 3) == ["s:00", "s:01", "s:02"]
+    assert words[0] == "invad-med: 100 slices scored, 0 above threshold, research use only"
+    assert words[1] == "3 of 100 studies shown, most abnormal first; of each the slice with the highest score"
     with pytest.raises(ValueError, match="max_tiles=0 must be at least 1"):
-        Overview(0)
+        draw_overview([], [], [], tmp_path, max_tiles=0)
 
 
-def test_the_slice_is_cut_out_of_its_heatmap():
-    map_ = np.zeros((64, 64), np.float32)
-    prediction = replace(scored(), map=map_)
-    gathered = Overview()
-    gathered.add(prediction, draw_heatmap(prediction, np.full((64, 64), 0.5, np.float32)))
-    thumb = np.asarray(gathered.tiles[0][1])
-    assert thumb.shape == (224, 224, 3) and (abs(thumb.astype(int) - 128) <= 1).all()
-
-
-def test_frames_tell_the_finding(tmp_path):
-    tiles = [
-        (scored("x", score=1.5, p=0.01), PICTURE.resize((224, 168))),
-        (scored("y", score=1.0), PICTURE.resize((224, 168))),
-        (withheld("z", 0.1), PICTURE.resize((224, 168))),
-    ]
-    path = draw_overview(tiles, [p for p, _ in tiles], [], tmp_path / "new" / "overview.png")
-    assert path == tmp_path / "new" / "overview.png"
-    drawn = np.asarray(Image.open(path))
-    where = overview._MARGIN + (overview._TILE + overview._MARGIN) * np.arange(3)
-    for left, colour in zip(where, (canvas.ABOVE, canvas.BELOW, canvas.UNKNOWN), strict=True):
-        assert tuple(drawn[150, left + 1]) == colour
-        assert tuple(drawn[150, left + overview._TILE // 2]) == (200, 10, 10)
+@pytest.mark.parametrize(
+    ("study_says", "slice_says", "colour"),
+    [
+        ({"score": 3.0, "threshold": 2.0, "p_value": 0.02}, {"score": 1.0}, canvas.ABOVE),
+        ({"score": 1.0, "threshold": 2.0, "p_value": 0.4}, {"score": 1.5}, canvas.BELOW),
+        ({"score": 3.0, "p_value": 0.02}, {"score": 1.5}, canvas.UNKNOWN),
+        ({}, {"score": 1.5}, canvas.ABOVE),
+        ({}, {"score": 1.0}, canvas.BELOW),
+        ({}, {"score": None}, canvas.UNKNOWN),
+    ],
+)
+def test_the_frame_is_the_study_s_and_the_picture_its_highest_slice(tmp_path, study_says, slice_says, colour):
+    first = replace(scored(index=1, slices=3, **slice_says), map=np.zeros((64, 48), np.float32))
+    for index, grey in enumerate((0.1, 0.5, 0.9)):
+        save_heatmap(replace(first, index=index), np.full((64, 48), grey, np.float32), tmp_path)
+    drawn = np.asarray(Image.open(draw_overview([study(first, **study_says)], [first], [], tmp_path)))
+    assert tuple(drawn[150, overview._MARGIN + 1]) == colour
+    middle = drawn[180, overview._MARGIN + overview._TILE // 2]
+    assert (abs(middle.astype(int) - 128) <= 1).all()
+    assert tuple(drawn[180, overview._MARGIN + 10]) == (0, 0, 0)  # narrower than high: black beside it
 
 
 def test_what_is_said(tmp_path, words):
-    gathered, predictions = Overview(), []
-    for prediction in (scored("a/x", 3, 9, score=1.5, p=0.012), scored("y"), withheld("z", 0.1)):
-        gathered.add(prediction, PICTURE)
-        predictions.append(replace(prediction, map=None))
+    firsts = [scored("a/x", 3, 9, score=1.5, p=0.012), scored("y"), withheld("z", 0.1), scored("v", 2, 155)]
+    counted = {"scored": 155, "above": 8, "expected_above": 7.75}
+    studies = [
+        study(firsts[3], score=3.1, threshold=2.2, p_value=0.02, **counted),
+        study(firsts[0], score=1.0, p_value=0.2, above=2),
+        *map(study, firsts[1:3]),
+    ]
     film = Source("dicom", (Path("/secret/DOE.dcm"),), "us", 2)
-    predictions += [Prediction(film, i, Status.NO_MODEL, "no model for DICOM modality US") for i in range(2)]
+    predictions = [*firsts, *(Prediction(film, i, Status.NO_MODEL, "no model for DICOM modality US") for i in range(2))]
     predictions += [Prediction(scored("y", slices=3).source, 1, Status.UNREADABLE, "file is cut off or damaged")]
+    studies.append(Study(name="us", sources=(film,), slices=2, withheld="no model for DICOM modality US"))
     problems = [Problem(Path("/secret/DOE.png"), "empty file") for _ in range(2)]
     problems += [Problem(Path("/secret/JANE.png"), f"odd {i}") for i in range(8)]
-    gathered.save(tmp_path / "o.png", predictions, problems)
-    assert words[0] == "invad-med: 3 slices scored, 1 above threshold, 1 without threshold, research use only"
-    assert words[1] == "3 inputs, most abnormal first; of each the most abnormal slice"
-    assert words[2:8] == [
-        "a/x#3", "above: 1.5 / 1.25   p = 0.012", "y", "below: 1 / 1.25   p = 0.5", "z", "calibrated score withheld",
+    draw_overview(studies, predictions, problems, tmp_path)
+    assert words[0] == "invad-med: 1 of 1 study above threshold, research use only"
+    assert words[1] == (
+        "4 slices scored, 1 above threshold, 1 without threshold; 4 studies, most abnormal first; of each the slice "
+        "with the highest score"
+    )
+    assert words[2:13] == [
+        "v#2", "study above: 3.1 / 2.2   p = 0.02", "8 of 155 slices above, 7.75 expected",
+        "a/x#3", "study score 1, no threshold   p = 0.2", "2 of 9 slices above",
+        "y", "below: 1 / 1.25   p = 0.5", "z", "calibrated score withheld", "2 ×",
     ]  # fmt: skip
-    assert words[8:11] == ["2 ×", "threshold", "0"]
-    assert words[11:15] == [
+    assert words[13:15] == ["threshold", "0"]
+    assert words[15:19] == [
         "No model for 1 input:", "    1 ×  no model for DICOM modality US", "10 files not read:", "    2 ×  empty file",
     ]  # fmt: skip
-    assert words[15:] == [
+    assert words[19:] == [
         *(f"    1 ×  odd {i}" for i in range(5)), "    3 more, for other reasons",
         "1 slice not read:", "    1 ×  file is cut off or damaged",
     ]  # fmt: skip
@@ -138,7 +145,7 @@ def test_unfamiliar_slices_are_counted_by_what_they_resemble(tmp_path, words):
     predictions = [
         Prediction(scored(f"s{i}").source, 0, Status.UNFAMILIAR, said.format(*seen[i])) for i in range(len(seen))
     ]
-    draw_overview([], predictions, [], tmp_path / "o.png")
+    draw_overview([], predictions, [], tmp_path)
     assert words[2:] == [
         "3 slices unfamiliar:",
         "    2 ×  unlike the images that the model was trained on; it resembles Chest X-ray",
@@ -146,21 +153,10 @@ def test_unfamiliar_slices_are_counted_by_what_they_resemble(tmp_path, words):
     ]
 
 
-def test_tiles_left_out_are_counted(tmp_path, words):
-    gathered = Overview(max_tiles=2)
-    predictions = [scored(f"s{i}") for i in range(5)]
-    for prediction in predictions:
-        gathered.add(prediction, PICTURE)
-    gathered.save(tmp_path / "o.png", predictions, [])
-    assert words[1].startswith("2 of 5 inputs shown")
-
-
 @pytest.mark.parametrize("count", [0, 1, 7, 24])
 def test_any_number_of_tiles_fits(tmp_path, count):
-    gathered = Overview()
-    for i in range(count):
-        gathered.add(scored(f"long/name/{'x' * 80}{i}\udce4", p=(i + 1) / 30), PICTURE)
-    drawn = Image.open(gathered.save(tmp_path / "o.png", [], []))
+    firsts = [scored(f"long/name/{'x' * 80}{i}\udce4", p=(i + 1) / 30) for i in range(count)]
+    drawn = Image.open(draw_overview(map(study, firsts), firsts, [], tmp_path / "new"))
     assert 800 < drawn.width < 1700 and drawn.height < 1500
 
 
@@ -170,5 +166,5 @@ def test_a_failing_write_leaves_nothing(tmp_path, monkeypatch):
 
     monkeypatch.setattr(os, "replace", full)
     with pytest.raises(OSError, match="No space"):
-        Overview().save(tmp_path / "o.png", [], [])
+        draw_overview([], [], [], tmp_path)
     assert not list(tmp_path.iterdir())

@@ -11,10 +11,10 @@ from pydicom.uid import generate_uid
 
 from invad_med.readers.sources import read_slice, read_source, scan
 from invad_med.writers.dicom.export import KINDS, DicomWriter
-from invad_med.writers.heatmap import draw_heatmap, save_heatmap
+from invad_med.writers.heatmap import save_heatmap
 from invad_med.writers.maps import write_map
 from invad_med.writers.nifti import write_nifti_map
-from invad_med.writers.overview import Overview
+from invad_med.writers.overview import draw_overview
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # pydicom's files break small rules of the standard
 
@@ -23,13 +23,10 @@ def picture_results(folder, path):
     """Write all that a run writes of a PNG or NIfTI."""
     source = scan(path).sources[0]
     result = result_of(source)
-    overview = Overview()
     for prediction in result.predictions:
-        unit = np.zeros(prediction.map.shape, np.float32)
-        save_heatmap(prediction, unit, folder)
-        overview.add(prediction, draw_heatmap(prediction, unit))
+        save_heatmap(prediction, np.zeros(prediction.map.shape, np.float32), folder)
     write_map(source, read_source(source), np.stack([p.map for p in result.predictions]), folder)
-    overview.save(folder / "overview.png", result.predictions, [])
+    draw_overview([result.study], result.predictions, [], folder)
 
 
 def test_pictures_and_maps_are_counted_as_results(tmp_path):

@@ -38,11 +38,13 @@ import invad_med
 from invad_med.data.prediction import Prediction, Scores
 from invad_med.data.provenance import Provenance
 from invad_med.data.slices import Slice, Source
+from invad_med.data.study import Study
 from invad_med.files import write_atomically
 from invad_med.readers.dicom.own import MANUFACTURER, RESEARCH
 from invad_med.writers.dicom.digest import content_digest, tell
 from invad_med.writers.dicom.evidence import Evidence, Refused
 
+_NAMES = ("name", "sources", "first_slice")  # of a study: what it is called on this machine, not what was found
 _SOURCE_IMAGE = CodedConcept("121322", "DCM", "Source image for image processing operation")
 
 
@@ -72,12 +74,14 @@ class Result:
         predictions: of its scored slices, with their maps, by ascending index.
         pieces: those slices.
         provenance: of the model, as its checkpoint states.
+        study: what its slices come to.
     """
 
     source: Source
     predictions: tuple[Prediction, ...]
     pieces: tuple[Slice, ...]
     provenance: Provenance
+    study: Study
 
     @cached_property
     def maps(self) -> np.ndarray:
@@ -136,6 +140,8 @@ class Author:
             said = (prediction.index, prediction.modality, numbers, piece.unit, pixels.shape, pixels.dtype.str)
             digest.update(repr(said).encode() + pixels.tobytes())
         digest.update(repr(self.result.maps.shape).encode() + self.result.maps.tobytes())
+        study = {f.name: getattr(self.result.study, f.name) for f in fields(Study) if f.name not in _NAMES}
+        digest.update(repr(study).encode())
         model = json.dumps(self.result.provenance.to_state(), sort_keys=True, default=str)
         digest.update(repr((model, self.result.model, self.versions)).encode())
         return digest.hexdigest()

@@ -1,11 +1,18 @@
-"""A structured report (TID 1500 Measurement Report): scores of every slice and the region of highest anomaly.
+"""A structured report (TID 1500 Measurement Report): the study's verdict, its slices, the region of highest anomaly.
 
-Scores are dimensionless; a p-value is the share of held-out normal images that score as high. The region is an outline
-in pixel coordinates of the source image it lies on.
+| measurement group | holds |
+|---|---|
+| ``study`` | its score, threshold, p-value and promised rate; slices scored, above theirs, expected there; all images |
+| ``slice N``, the highest score first | its score, threshold and p-value; its image |
+| ``region of highest anomaly`` | an outline in pixel coordinates of the image that it lies on |
+
+Numbers are dimensionless. A p-value is the share of held-out normal patients, or images, that score as high. A comment
+says the verdict in words, or why it is withheld.
 """
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import highdicom as hd
@@ -17,6 +24,7 @@ from pydicom.sr.codedict import codes
 
 import invad_med
 from invad_med.data.prediction import Prediction
+from invad_med.data.study import Study
 from invad_med.readers.dicom.own import MANUFACTURER, RESEARCH
 from invad_med.writers.dicom.common import Author, Series, save
 from invad_med.writers.dicom.contours import contours
@@ -29,6 +37,15 @@ THRESHOLD = CodedConcept("threshold", "99INVAD", "Threshold of the anomaly score
 P_VALUE = CodedConcept("p-value", "99INVAD", "Conformal p-value among normal images")
 HIGHEST = CodedConcept("highest", "99INVAD", "Highest value of the anomaly map")
 MAP_THRESHOLD = CodedConcept("map-threshold", "99INVAD", "Threshold of the anomaly map")
+ABOVE = CodedConcept("above", "99INVAD", "Anomaly score above threshold")
+STUDY_SCORE = CodedConcept("study-score", "99INVAD", "Anomaly score of the study")
+STUDY_THRESHOLD = CodedConcept("study-threshold", "99INVAD", "Threshold of the anomaly score of the study")
+STUDY_P_VALUE = CodedConcept("study-p-value", "99INVAD", "Conformal p-value among normal patients")
+STUDY_ABOVE = CodedConcept("study-above", "99INVAD", "Anomaly score of the study above threshold")
+RATE = CodedConcept("false-positive-rate", "99INVAD", "False-positive rate promised by the thresholds")
+SLICES = CodedConcept("slices", "99INVAD", "Slices scored")
+SLICES_ABOVE = CodedConcept("slices-above", "99INVAD", "Slices above the threshold of a slice")
+SLICES_EXPECTED = CodedConcept("slices-expected", "99INVAD", "Slices above it by chance if all are normal")
 _SCHEME = CodingSchemeIdentificationItem("99INVAD", "invad-med anomaly detection", invad_med.__version__)
 
 SERIES = Series("report", 8, "Anomaly report")
@@ -47,7 +64,8 @@ def write_report(author: Author, folder: Path) -> list[Path]:
         family=codes.DCM.ArtificialIntelligence,
         parameters=[RESEARCH, *author.versions[1:], f"training data {author.serial}"],
     )
-    groups = [_slice(author, i, p, algorithm) for i, p in enumerate(author.result.predictions)]
+    ranked = sorted(enumerate(author.result.predictions), key=lambda pair: _rank(pair[1]))
+    groups = [_study(author, algorithm), *(_slice(author, i, p, algorithm) for i, p in ranked)]
     region = _highest(author, algorithm)
     device = hd.sr.DeviceObserverIdentifyingAttributes(
         uid=author.uid("device"), name=author.result.model, manufacturer_name=MANUFACTURER,
@@ -80,6 +98,66 @@ def write_report(author: Author, folder: Path) -> list[Path]:
     return [save(ds, author, folder / "report.dcm", check)]
 
 
+def _rank(prediction: Prediction) -> tuple[float, int]:
+    score = prediction.paper_score if prediction.score is None else prediction.score
+    return -score if score is not None else math.inf, prediction.index
+
+
+def _study(author: Author, algorithm: hd.sr.AlgorithmIdentification) -> hd.sr.MeasurementsAndQualitativeEvaluations:
+    study, images = author.result.study, dict[str, tuple[str, list[int]]]()  # class and frames by instance
+    for i in range(len(author.result.predictions)):
+        image, frame = author.evidence.image_of(i)
+        _, frames = images.setdefault(image.SOPInstanceUID, (image.SOPClassUID, []))
+        frames += [frame] if frame is not None else []
+    values = [
+        (STUDY_SCORE, study.score),
+        (STUDY_THRESHOLD, study.threshold),
+        (STUDY_P_VALUE, study.p_value),
+        (RATE, study.false_positive_rate),
+        (SLICES, study.scored),
+        (SLICES_ABOVE, study.above),
+        (SLICES_EXPECTED, study.expected_above),
+    ]
+    group = hd.sr.MeasurementsAndQualitativeEvaluations(
+        tracking_identifier=hd.sr.TrackingIdentifier(uid=author.uid("report", "study"), identifier="study"),
+        source_images=[
+            hd.sr.SourceImageForMeasurementGroup(kind, uid, sorted(frames) or None)
+            for uid, (kind, frames) in images.items()
+        ],
+        algorithm_id=algorithm,
+        measurements=[_number(name, value) for name, value in values if value is not None],
+        qualitative_evaluations=_verdict(STUDY_ABOVE, study.abnormal),
+    )
+    content = group[0].ContentSequence  # TID 1501 may be extended
+    first = next(i for i, item in enumerate(content) if item.ValueType == "NUM")
+    content.insert(
+        first, hd.sr.TextContentItem(codes.DCM.Comment, _words(study), hd.sr.RelationshipTypeValues.CONTAINS)
+    )
+    return group
+
+
+def _words(study: Study) -> str:
+    """Return the verdict in words, as some viewers show numbers without their names."""
+    score = "" if study.score is None else f"score {study.score:.3g}, "
+    p_value = "" if study.p_value is None else f", p = {study.p_value:.2g} among normal patients"
+    if study.threshold is None:
+        said = f"Study without verdict: {score}{study.withheld}{p_value}."
+    else:
+        said = f"Study {'above' if study.abnormal else 'not above'} threshold: {score}"
+        said += f"threshold {study.threshold:.3g}{p_value}."
+        said += f" The threshold is exceeded by at most {study.false_positive_rate:g} of normal patients."
+    if study.above is not None:
+        said += f" {study.above} of {study.scored} slices above theirs"
+        said += f", {study.expected_above:.3g} expected by chance." if study.expected_above is not None else "."
+    return said
+
+
+def _verdict(name: CodedConcept, abnormal: bool | None) -> list[hd.sr.QualitativeEvaluation]:
+    if abnormal is None:
+        return []
+    return [hd.sr.QualitativeEvaluation(name=name, value=codes.SCT.Yes if abnormal else codes.SCT.No)]
+
+
 def _slice(
     author: Author, position: int, prediction: Prediction, algorithm: hd.sr.AlgorithmIdentification
 ) -> hd.sr.MeasurementsAndQualitativeEvaluations:
@@ -93,15 +171,6 @@ def _slice(
         (HIGHEST, float(author.result.maps[position].max())),
         (MAP_THRESHOLD, prediction.map_threshold),
     ]
-    evaluations = []
-    if prediction.score is not None and prediction.threshold is not None:
-        above = prediction.score > prediction.threshold
-        evaluations = [
-            hd.sr.QualitativeEvaluation(
-                name=CodedConcept("above", "99INVAD", "Anomaly score above threshold"),
-                value=codes.SCT.Yes if above else codes.SCT.No,
-            )
-        ]
     return hd.sr.MeasurementsAndQualitativeEvaluations(
         tracking_identifier=hd.sr.TrackingIdentifier(
             uid=author.uid("report", "slice", str(prediction.index)), identifier=f"slice {prediction.index}"
@@ -109,7 +178,7 @@ def _slice(
         source_images=[hd.sr.SourceImageForMeasurementGroup(image.SOPClassUID, image.SOPInstanceUID, frames)],
         algorithm_id=algorithm,
         measurements=[_number(name, value) for name, value in values if value is not None],
-        qualitative_evaluations=evaluations,
+        qualitative_evaluations=_verdict(ABOVE, prediction.abnormal),
     )
 
 
