@@ -17,6 +17,7 @@ from invad_med.inference.pipeline import scored, unreadable
 from invad_med.inference.progress import Progress
 from invad_med.inference.results import INCOMPLETE, SourceWriter
 from invad_med.writers.dicom.export import DicomWriter
+from invad_med.writers.report.writer import ReportWriter
 
 
 class WriteResults:
@@ -29,6 +30,7 @@ class WriteResults:
         progress: what the evaluator goes through, ``progress.todo``, and where results lie.
         dicom, provenance: see `SourceWriter`.
         destination: DICOMweb root of a server that the DICOM objects are stored on as well, or None.
+        report: see `SourceWriter`.
 
     Raises:
         ValueError, ConnectionError, ImportError: the destination cannot be used; see
@@ -41,6 +43,7 @@ class WriteResults:
         dicom: DicomWriter | None = None,
         provenance: Callable[[str], Provenance] | None = None,
         destination: str | None = None,
+        report: ReportWriter | None = None,
     ) -> None:
         store = None
         if destination:
@@ -48,7 +51,7 @@ class WriteResults:
 
             store = Destination(destination)
         self.progress = progress
-        self._begin = functools.partial(SourceWriter, progress, dicom, provenance, store)
+        self._begin = functools.partial(SourceWriter, progress, dicom, provenance, store, report)
         self.writer = self._begin()
 
     def run(self, evaluator: Evaluator) -> None:

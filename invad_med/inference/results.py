@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -16,6 +16,7 @@ from invad_med.data.modalities import find_modality
 from invad_med.data.prediction import Prediction, Status
 from invad_med.data.provenance import Provenance
 from invad_med.data.slices import ReadError, Slice, Source
+from invad_med.data.study import Study
 from invad_med.data.transforms import to_unit
 from invad_med.inference.progress import Progress, content_of
 from invad_med.writers.dicom.common import Result
@@ -23,6 +24,8 @@ from invad_med.writers.dicom.export import DicomWriter
 from invad_med.writers.heatmap import draw_heatmap, save_heatmap
 from invad_med.writers.maps import write_map
 from invad_med.writers.overview import Overview
+from invad_med.writers.report.page import rank_of_slice
+from invad_med.writers.report.writer import PAGE, ReportWriter, remove_page
 from invad_med.writers.table import GrowingTable, relative_name, write_table
 
 logger = logging.getLogger(__name__)
@@ -42,7 +45,7 @@ class Store(Protocol):
 
 
 class SourceWriter:
-    """Write heatmaps of slices, maps and DICOM objects of sources, a table and an overview into an output folder.
+    """Write heatmaps of slices, maps and DICOM objects of sources, a table, an overview and a page into a folder.
 
     Give it every prediction with its slice, those of one source one after the other, and close it; nothing of a source
     is held once its last slice was taken. The table is whole after every slice, also if the process is killed. What
@@ -55,6 +58,7 @@ class SourceWriter:
         dicom: writes each source's DICOM objects; None writes none.
         provenance: what the model of a modality states of itself, for the DICOM objects.
         destination: where the DICOM objects are stored as well, or None.
+        report: writes the page; None writes none.
     """
 
     def __init__(
@@ -63,10 +67,11 @@ class SourceWriter:
         dicom: DicomWriter | None = None,
         provenance: Callable[[str], Provenance] | None = None,
         destination: Store | None = None,
+        report: ReportWriter | None = None,
     ) -> None:
         self.progress, self.output_dir, self.dicom = progress, progress.output_dir, dicom
         self.provenance = provenance or (lambda modality: Provenance(modality=modality))
-        self.destination = destination
+        self.destination, self.report = destination, report
         self.inputs = progress.todo
         self.predictions: list[Prediction] = []  # without their maps: a long run does not hold them all
         self.objects = 0
@@ -122,7 +127,7 @@ class SourceWriter:
             self._finish_source()
 
     def close(self) -> None:
-        """Write what is left, the table in order and the overview, and say aloud what went wrong.
+        """Write what is left, the table in order, the overview and the page, and say aloud what went wrong.
 
         Raises:
             OSError: the table cannot be written.
@@ -131,6 +136,12 @@ class SourceWriter:
         everything = [*self.predictions, *self._known]
         write_table(everything, self.inputs.problems, self.output_dir, self.inputs.base)
         self._attempt("overview", lambda: self._draw_overview(everything))
+        if self.report is None:
+            remove_page(self.output_dir)
+        else:
+            write, inputs = self.report.write, self.inputs
+            studies = _study_of_each_source(everything)
+            self._attempt(PAGE, lambda: write(self.output_dir, studies, everything, inputs.problems, inputs.base))
         self._warn()
         self.progress.close()
 
@@ -157,11 +168,12 @@ class SourceWriter:
         blank = sum(p.status is Status.NO_CONTRAST for p in predictions)
         nothing = f"{blank} without contrast, " if blank else ""
         besides = f"Passed over: {self.inputs.passed_over}.\n" if self.inputs.passed_over else ""
+        page = f"{PAGE}, " if self.report and not any(f.startswith(PAGE) for f in self.faults) else ""
         taken = f"{len(earlier)} of them were scored by an earlier run and are unchanged.\n" if earlier else ""
         return (
             f"{len(done)} slices scored, {above} above threshold; {len(self.inputs.unscored)} without a model; "
             f"{nothing}{faults}{self.unreadable} not read (reasons in scores.csv).\n{taken}{besides}"
-            f"Results in {self.output_dir.resolve()}: overview.png, scores.csv, heatmaps, maps{objects}. "
+            f"Results in {self.output_dir.resolve()}: {page}overview.png, scores.csv, heatmaps, maps{objects}. "
             "Research use only."
         )
 
@@ -189,6 +201,8 @@ class SourceWriter:
         if source is None:
             return
         rest: dict[str, Any] = self._write_whole(source) if self._scored else {}
+        if self.report is not None and (fault := self._attempt("report pictures", lambda: self._add_part(source))):
+            self._say([fault], self._pieces)
         content = content_of([pieces[i].digest for i in sorted(pieces)])
         if content and len(pieces) == source.n_slices and self._failures() == self._failed_before:
             done = tuple(self.predictions[self._first :])
@@ -215,11 +229,22 @@ class SourceWriter:
                 self.destination.store(outcome.written)
         self.objects += objects
         self.refused.update(refused)
-        if faults:
-            for i in range(self._first, len(self.predictions)):
-                if self.predictions[i].index in scored:
-                    self.predictions[i] = _with_reason(self.predictions[i], faults)
+        self._say(faults, scored)
         return {"objects": objects, "refused": tuple(refused)}
+
+    def _add_part(self, source: Source) -> None:
+        """Write what the page shows of the source in hand."""
+        assert self.report is not None
+        predictions = [self._scored.get(p.index, p) for p in self.predictions[self._first :]]
+        provenance = self.provenance(predictions[0].modality or "")
+        path = self.report.add(self.output_dir, source, predictions, self._pieces, provenance)
+        self._files += [path] if path else []
+
+    def _say(self, faults: Sequence[str], indices: Container[int]) -> None:
+        """Add what could not be written to the reasons of slices of the source in hand."""
+        for i in range(self._first, len(self.predictions)):
+            if faults and self.predictions[i].index in indices:
+                self.predictions[i] = _with_reason(self.predictions[i], faults)
 
     def _failures(self) -> int:
         """Return how often anything could not be written or stored."""
@@ -270,3 +295,28 @@ class SourceWriter:
 def _with_reason(prediction: Prediction, faults: Sequence[str]) -> Prediction:
     """Return the prediction with what could not be written of it added to its reason."""
     return replace(prediction, reason="; ".join([*([prediction.reason] if prediction.reason else []), *faults]) or None)
+
+
+def _study_of_each_source(predictions: Sequence[Prediction]) -> list[Study]:
+    """Return every source as a study, without a verdict: what is said of it is what is said of its slices."""
+    slices: dict[Source, list[Prediction]] = {}
+    for prediction in predictions:
+        slices.setdefault(prediction.source, []).append(prediction)
+    studies = []
+    for source, of_source in slices.items():
+        scored = [p for p in of_source if p.status is Status.SCORED]
+        first = min(scored, key=rank_of_slice, default=None)
+        judged = [p.abnormal for p in scored if p.abnormal is not None]
+        studies.append(
+            Study(
+                name=source.name,
+                sources=(source,),
+                withheld="no model here is calibrated on whole patients",
+                modality=first.modality if first else None,
+                slices=source.n_slices,
+                scored=len(scored),
+                above=sum(judged) if judged else None,
+                first_slice=(source, first.index) if first else None,
+            )
+        )
+    return studies

@@ -146,10 +146,10 @@ def _files(output: Path, rows: list[dict[str, str]]) -> list[str]:
     for row in rows:
         if row["slice"]:
             slices.setdefault(row["input"], []).append(int(row["slice"]))
-    expected = {"progress.jsonl", "scores.csv", "scores.json", "overview.png"}
+    expected = {"progress.jsonl", "scores.csv", "scores.json", "overview.png", "report.html"}
     for name, index in scored:
         ending = f"_s{index:03d}" if len(slices[name]) > 1 else ""
-        expected.add(f"heatmaps/{name}{ending}.png")
+        expected |= {f"heatmaps/{name}{ending}.png", f"report/parts/{name}.json"}
     mapped, written = set(), set()
     inputs = {name for name, _ in scored}
     for path in output.rglob("*"):
