@@ -56,7 +56,7 @@ class SourceWriter:
         progress: the folder, what is known of its inputs, and what an earlier run did of them, which table, overview
             and counts take up.
         dicom: writes each source's DICOM objects; None writes none.
-        provenance: what the model of a modality states of itself, for the DICOM objects.
+        provenance: what the model of a modality states of itself, for the DICOM objects and the page.
         destination: where the DICOM objects are stored as well, or None.
         report: writes the page; None writes none.
     """
@@ -201,8 +201,9 @@ class SourceWriter:
         if source is None:
             return
         rest: dict[str, Any] = self._write_whole(source) if self._scored else {}
-        if self.report is not None and (fault := self._attempt("report pictures", lambda: self._add_part(source))):
-            self._say([fault], self._pieces)
+        if any(isinstance(piece, Slice) for piece in pieces.values()):
+            fault = self._attempt("report pictures", lambda: self._add_part(source))
+            self._say([fault] if fault else [], pieces)
         content = content_of([pieces[i].digest for i in sorted(pieces)])
         if content and len(pieces) == source.n_slices and self._failures() == self._failed_before:
             done = tuple(self.predictions[self._first :])
@@ -234,7 +235,8 @@ class SourceWriter:
 
     def _add_part(self, source: Source) -> None:
         """Write what the page shows of the source in hand."""
-        assert self.report is not None
+        if self.report is None:
+            return
         predictions = [self._scored.get(p.index, p) for p in self.predictions[self._first :]]
         provenance = self.provenance(predictions[0].modality or "")
         path = self.report.add(self.output_dir, source, predictions, self._pieces, provenance)
@@ -299,11 +301,12 @@ def _with_reason(prediction: Prediction, faults: Sequence[str]) -> Prediction:
 
 def _study_of_each_source(predictions: Sequence[Prediction]) -> list[Study]:
     """Return every source as a study, without a verdict: what is said of it is what is said of its slices."""
-    slices: dict[Source, list[Prediction]] = {}
+    slices: dict[str, list[Prediction]] = {}
     for prediction in predictions:
-        slices.setdefault(prediction.source, []).append(prediction)
+        slices.setdefault(prediction.source.name, []).append(prediction)
     studies = []
-    for source, of_source in slices.items():
+    for of_source in slices.values():
+        source = of_source[0].source
         scored = [p for p in of_source if p.status is Status.SCORED]
         first = min(scored, key=rank_of_slice, default=None)
         judged = [p.abnormal for p in scored if p.abnormal is not None]

@@ -155,7 +155,7 @@ def test_inputs_that_are_new_or_changed_are_scored_and_nothing_of_before_is_left
     assert [p.name[-8:] for p in sorted((tmp_path / "out" / "heatmaps" / "series").iterdir())] == [
         f"s00{i}.png" for i in range(3)
     ]
-    assert "15 file(s) of inputs that an earlier run did not finish, or scored otherwise, removed" in caplog.text
+    assert "17 file(s) of inputs that an earlier run did not finish, or scored otherwise, removed" in caplog.text
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -10,7 +10,9 @@ from html.parser import HTMLParser
 
 import nibabel as nib
 import numpy as np
+import pydicom
 import pytest
+from dicom_results import make_dx
 from PIL import Image
 
 from invad_med.data.contrast import judged
@@ -132,7 +134,8 @@ def test_the_numbers_are_those_of_the_table(folder, tmp_path):
         for r in scored
     )
     above = sum(r["abnormal"] == "True" for r in scored)
-    assert f"4 studies, {len(scored)} slices scored, {above} above threshold" in page.text
+    word = "slice" if above == 1 else "slices"
+    assert f"4 studies, {len(scored)} slices scored; {above} {word} above the threshold of a slice" in page.text
     assert "2 slices not scored, 1 file not read" in page.text
     for row in rows:
         if row["status"] != "scored":
@@ -223,6 +226,24 @@ def test_without_identity_sources_and_files_are_numbered(folder, tmp_path):
         assert name not in text
     assert set(page.named()) == {f"study {i}" for i in range(1, 5)}  # the fifth has no model
     assert "source 5 1 no model" in page.text and "file 1 unreadable" in page.text
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(("stated", "anonymize", "pictures"), [("YES", True, 0), ("YES", False, 1), ("NO", True, 1)])
+def test_without_identity_a_picture_that_declares_text_is_left_out(tmp_path, stated, anonymize, pictures):
+    path = make_dx(tmp_path / "in.dcm")
+    ds = pydicom.dcmread(path)
+    ds.BurnedInAnnotation, ds.PatientName = stated, "Doe^Jane"
+    ds.save_as(path)
+    (source,) = scan(path).sources
+    (piece,) = read_source(source)
+    done = Prediction(source, 0, Status.SCORED, None, "chest", score=1.0)
+    study, writer = Study(name="in", sources=(source,), slices=1, scored=1), ReportWriter(anonymize)
+    writer.add(tmp_path, source, [done], {0: piece}, Provenance())
+    writer.write(tmp_path, [study], [done], (), tmp_path)
+    page = opened(tmp_path)
+    (shown,) = (s for viewer in page.studies.values() for s in viewer["slices"])
+    assert ("picture" in shown) == bool(pictures) and "Doe" not in (tmp_path / "report.html").read_text()
 
 
 def test_map_and_picture_are_those_of_the_slice():

@@ -27,7 +27,7 @@
 
   const canvas = $("image"), context = canvas.getContext("2d"), over = document.createElement("canvas");
   const numberOf = (entry) => entry.hash.slice("#study-".length);
-  let study, at, picture, ring, wanted = 0;
+  let study, at, picture, ring, wanted = 0, byKey = false;
 
   const short = (value) => String(Number(value.toPrecision(3)));
   const isOver = (s) => s.score !== null && s.threshold !== null && s.score > s.threshold;
@@ -193,6 +193,8 @@
     at = study.first;
     curve();
     turn(at);
+    if (byKey) canvas.focus({ preventScroll: true });
+    byKey = false;
   };
 
   const sliders = () => {
@@ -251,9 +253,9 @@
   });
   list.forEach((entry) => entry.addEventListener("click", (event) => {
     event.preventDefault();
+    byKey = event.detail === 0;
     if (location.hash === entry.hash) show();
     else location.hash = entry.hash;
-    if (event.detail === 0) canvas.focus({ preventScroll: true }); // by Enter
   }));
   window.addEventListener("hashchange", show);
   new ResizeObserver(curve).observe($("curve"));

@@ -102,7 +102,8 @@ def entry_of(number: int, name: str, study: Study, slices: Sequence[Prediction])
     """Return the line of a study in the list; where its verdict is withheld, with its most abnormal slice."""
     state = {True: "above", False: "below", None: "unknown"}[study.abnormal]
     if study.score is not None:
-        verdict = _numbers(study.score, study.threshold, study.p_value)
+        word = {True: "above: ", False: "not above: ", None: ""}[study.abnormal]
+        verdict = word + _numbers(study.score, study.threshold, study.p_value)
     elif (first := min(slices, key=rank_of_slice, default=None)) is not None and first.score is not None:
         verdict = f"no study verdict; most abnormal slice: {_numbers(first.score, first.threshold, first.p_value)}"
     else:

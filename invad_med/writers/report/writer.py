@@ -22,6 +22,7 @@ from invad_med.data.provenance import Provenance
 from invad_med.data.slices import Problem, ReadError, Slice, Source
 from invad_med.data.study import Study
 from invad_med.files import write_atomically
+from invad_med.readers.dicom.stored import StoredImage, has_burned_in_text
 from invad_med.writers.naming import part_path, printable
 from invad_med.writers.report import page
 from invad_med.writers.report.parts import Frame, Part, make_part, read_part, write_part
@@ -38,7 +39,8 @@ class ReportWriter:
     """Write the page of a run.
 
     Args:
-        anonymize: number sources, studies and files instead of naming them.
+        anonymize: number sources, studies and files instead of naming them, and show no picture that declares burned-in
+            text.
     """
 
     def __init__(self, anonymize: bool = False) -> None:
@@ -62,6 +64,8 @@ class ReportWriter:
         Raises:
             OSError: it cannot be written.
         """
+        if self.anonymize:
+            pieces = {index: piece for index, piece in pieces.items() if not _declares_text(piece)}
         part = make_part(predictions, pieces, provenance)
         return write_part(part, output_dir, source) if part.frames else None
 
@@ -171,6 +175,10 @@ class _Run:
         return sum(_size(part_path(self.output_dir, source)) for source in study.sources)
 
 
+def _declares_text(piece: Slice | ReadError) -> bool:
+    return isinstance(piece.origin, StoredImage) and has_burned_in_text(piece.origin.header)
+
+
 def _groups(run: _Run) -> Iterator[list[Study]]:
     """Yield the studies of each page."""
     group, size = list[Study](), 0
@@ -216,20 +224,17 @@ def _chosen(run: _Run, study: Study, slices: Sequence[Prediction]) -> set[tuple[
 
 
 def _summary(studies: Sequence[Study], predictions: Sequence[Prediction], unread: int, rows: int) -> list[str]:
+    """Return sentences on the run: what was scored, what lies above, what was not scored."""
     scored = [p for p in predictions if p.status is Status.SCORED]
-    above, count = sum(bool(p.abnormal) for p in scored), page.count
-    words = [
-        f"{count(len(studies), 'study', 'studies')}, {count(len(scored), 'slice')} scored, {above} above threshold"
-    ]
-    if any(study.abnormal is not None for study in studies):
-        words.append(
-            f"{count(sum(bool(s.abnormal) for s in studies), 'study', 'studies')} above the threshold of a study"
-        )
+    judged = [study.abnormal for study in studies if study.abnormal is not None]
+    words = [f"{page.count(len(studies), 'study', 'studies')}, {page.count(len(scored), 'slice')} scored"]
+    if judged:
+        words.append(f"{page.count(sum(judged), 'study', 'studies')} above the threshold of a study")
+    words.append(f"{page.count(sum(bool(p.abnormal) for p in scored), 'slice')} above the threshold of a slice")
     if rows:
-        missed = f"{count(len(predictions) - len(scored), 'slice')} not scored, {count(unread, 'file')} not read"
-        words.append(
-            f"{missed}: see the end" + (f", of which {_ROWS} of {rows} rows are shown" if rows > _ROWS else "")
-        )
+        left = page.count(len(predictions) - len(scored), "slice")
+        cut = f", of which {_ROWS} of {rows} rows are shown" if rows > _ROWS else ""
+        words.append(f"{left} not scored, {page.count(unread, 'file')} not read: see the end{cut}")
     return words
 
 
