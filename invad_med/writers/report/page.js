@@ -26,7 +26,7 @@
   if (!Object.keys(studies).length) return;
 
   const canvas = $("image"), context = canvas.getContext("2d"), over = document.createElement("canvas");
-  const numberOf = (entry) => entry.hash.slice("#study-".length);
+  const numberOf = (link) => link.hash.slice("#study-".length);
   let study, at, picture, ring, wanted = 0, byKey = false;
 
   const short = (value) => String(Number(value.toPrecision(3)));
@@ -177,7 +177,7 @@
   };
 
   const show = () => {
-    const number = location.hash.slice("#study-".length) in studies ? location.hash.slice("#study-".length) : numberOf(list[0]);
+    const asked = numberOf(location), number = Object.hasOwn(studies, asked) ? asked : numberOf(list[0]);
     document.querySelectorAll("article").forEach((article) => (article.hidden = article.id !== `study-${number}`));
     list.forEach((entry) => {
       const chosen = numberOf(entry) === number;

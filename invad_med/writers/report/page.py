@@ -193,9 +193,10 @@ def viewer(
         }
         for p in slices
     ]
-    first = next(
-        (i for i, p in enumerate(slices) if study.first_slice and (p.source, p.index) == study.first_slice),
-        max(range(len(shown)), key=lambda i: shown[i]["score"] or -math.inf, default=0),
+    places = {(p.source.name, p.index): place for place, p in enumerate(slices)}
+    start = (study.first_slice[0].name, study.first_slice[1]) if study.first_slice else None
+    first = (
+        places[start] if start in places else min(places.values(), key=lambda i: rank_of_slice(slices[i]), default=0)
     )
     return {"quantity": "paper score" if paper else "score", "first": first, "slices": shown}
 

@@ -131,7 +131,7 @@ class ReportWriter:
             page.numbered("source", names) if self.anonymize else dict(zip(names, names, strict=True)),
             page.numbered("study", titles) if self.anonymize else dict(zip(titles, titles, strict=True)),
         )
-        shown = [study for study in studies if study.scored or run.size_of(study)]
+        shown = [study for study in studies if run.slices_of(study) and (study.scored or run.size_of(study))]
         return replace(run, studies=sorted(shown, key=lambda s: (page.rank(s, run.slices_of(s)), s.name)))
 
     def _unread(self, problems: Sequence[Problem], base: Path) -> list[page.Unscored]:
