@@ -18,6 +18,7 @@ from invad_med.inference.progress import Progress
 from invad_med.inference.results import INCOMPLETE, SourceWriter
 from invad_med.inference.studies import StudyJudge
 from invad_med.writers.dicom.export import DicomWriter
+from invad_med.writers.report.writer import ReportWriter
 
 
 class WriteResults:
@@ -31,6 +32,7 @@ class WriteResults:
         dicom, provenance: see `SourceWriter`.
         destination: DICOMweb root of a server that the DICOM objects are stored on as well, or None.
         judge: see `SourceWriter`.
+        report: see `SourceWriter`.
 
     Raises:
         ValueError, ConnectionError, ImportError: the destination cannot be used; see
@@ -44,6 +46,7 @@ class WriteResults:
         provenance: Callable[[str], Provenance] | None = None,
         destination: str | None = None,
         judge: StudyJudge | None = None,
+        report: ReportWriter | None = None,
     ) -> None:
         store = None
         if destination:
@@ -51,7 +54,7 @@ class WriteResults:
 
             store = Destination(destination)
         self.progress = progress
-        self._begin = functools.partial(SourceWriter, progress, dicom, provenance, store, judge)
+        self._begin = functools.partial(SourceWriter, progress, dicom, provenance, store, judge, report)
         self.writer = self._begin()
 
     def run(self, evaluator: Evaluator) -> None:

@@ -30,17 +30,19 @@ from typing import Any
 from tqdm import tqdm
 
 from invad_med import __version__
+from invad_med.data.own_results import is_marked_text
 from invad_med.data.prediction import Prediction, Scores, Status
 from invad_med.data.slices import Source
 from invad_med.files import append_whole, digest_of, held, remove_partials
 from invad_med.inference.inputs import Input, Inputs
 from invad_med.readers.sources import is_result
 from invad_med.writers.naming import results_of
+from invad_med.writers.report.writer import PAGE
 
 logger = logging.getLogger(__name__)
 
 RECORD = "progress.jsonl"
-_FOLDERS = ("heatmaps", "maps", "dicom")
+_FOLDERS = ("heatmaps", "maps", "dicom", "report")
 _TABLES = ("scores.csv", "scores.json", "studies.csv", "studies.json", "overview.png")
 _ELSEWHERE = "give another --output_dir"
 _ADVICE = f"{_ELSEWHERE}, or --overwrite true to remove them"
@@ -325,9 +327,10 @@ def _folders(output_dir: Path) -> Iterator[Path]:
 
 
 def _results(output_dir: Path) -> Iterator[Path]:
-    """Yield the pictures, maps and objects in an output folder that a run wrote, whatever else lies there."""
-    for folder in _folders(output_dir):
-        yield from (path for path in sorted(folder.iterdir()) if path.is_file() and is_result(path))
+    """Yield the pictures, maps, objects and pages in an output folder that a run wrote, whatever else lies there."""
+    for path in (path for folder in _folders(output_dir) for path in sorted(folder.iterdir())):
+        if path.is_file() and (is_marked_text(path) if path.suffix in (".html", ".json") else is_result(path)):
+            yield path
 
 
 def _holds_unknown(output_dir: Path) -> bool:
@@ -343,7 +346,8 @@ def _holds_unknown(output_dir: Path) -> bool:
 
 def _remove_results(output_dir: Path) -> None:
     """Remove what runs wrote into a folder, and folders that are empty then."""
-    for path in [*_results(output_dir), *(output_dir / name for name in _TABLES)]:
+    page = output_dir / PAGE
+    for path in [*_results(output_dir), *(output_dir / name for name in _TABLES), *[page] * is_marked_text(page)]:
         path.unlink(missing_ok=True)
     for folder in reversed(list(_folders(output_dir))):
         with contextlib.suppress(OSError):  # something else lies in it

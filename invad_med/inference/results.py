@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -25,6 +25,7 @@ from invad_med.writers.dicom.export import DicomWriter
 from invad_med.writers.heatmap import save_heatmap
 from invad_med.writers.maps import write_map
 from invad_med.writers.overview import draw_overview
+from invad_med.writers.report.writer import PAGE, ReportWriter, remove_page
 from invad_med.writers.study_table import write_studies
 from invad_med.writers.table import GrowingTable, relative_name, write_table
 
@@ -45,7 +46,7 @@ class Store(Protocol):
 
 
 class SourceWriter:
-    """Write heatmaps of slices, maps and DICOM objects of sources, a table and an overview into an output folder.
+    """Write heatmaps of slices, maps and DICOM objects of sources, a table, an overview and a page into a folder.
 
     Give it every prediction with its slice, those of one source one after the other, and close it; nothing of a source
     is held once its last slice was taken. The table is whole after every slice, also if the process is killed. What
@@ -56,9 +57,10 @@ class SourceWriter:
         progress: the folder, what is known of its inputs, and what an earlier run did of them, which table, overview
             and counts take up.
         dicom: writes each source's DICOM objects; None writes none.
-        provenance: what the model of a modality states of itself, for the DICOM objects.
+        provenance: what the model of a modality states of itself, for the DICOM objects and the page.
         destination: where the DICOM objects are stored as well, or None.
         judge: makes studies of predictions; None withholds their verdicts.
+        report: writes the page; None writes none.
     """
 
     def __init__(
@@ -68,10 +70,11 @@ class SourceWriter:
         provenance: Callable[[str], Provenance] | None = None,
         destination: Store | None = None,
         judge: StudyJudge | None = None,
+        report: ReportWriter | None = None,
     ) -> None:
         self.progress, self.output_dir, self.dicom = progress, progress.output_dir, dicom
         self.provenance = provenance or (lambda modality: Provenance(modality=modality))
-        self.destination = destination
+        self.destination, self.report = destination, report
         self.judge = judge or StudyJudge()
         self.inputs = progress.todo
         self.predictions: list[Prediction] = []  # without their maps: a long run does not hold them all
@@ -128,7 +131,7 @@ class SourceWriter:
             self._finish_source()
 
     def close(self) -> None:
-        """Write what is left, the table in order, that of studies and the overview, and say aloud what went wrong.
+        """Write what is left, the table in order, that of studies, the overview and the page, and say what went wrong.
 
         Raises:
             OSError: the table cannot be written.
@@ -141,6 +144,11 @@ class SourceWriter:
         self._attempt(
             "overview", lambda: draw_overview(self.studies, everything, self.inputs.problems, self.output_dir)
         )
+        if self.report is None:
+            remove_page(self.output_dir)
+        else:
+            write, inputs = self.report.write, self.inputs
+            self._attempt(PAGE, lambda: write(self.output_dir, self.studies, everything, inputs.problems, inputs.base))
         self._warn()
         self.progress.close()
 
@@ -169,13 +177,14 @@ class SourceWriter:
         unlike = sum(p.status is Status.UNFAMILIAR for p in predictions)
         other = f"{unlike} unlike what their model was trained on, " if unlike else ""
         besides = f"Passed over: {self.inputs.passed_over}.\n" if self.inputs.passed_over else ""
+        page = f"{PAGE}, " if self.report and not any(f.startswith(PAGE) for f in self.faults) else ""
         taken = f"{len(earlier)} of them were scored by an earlier run and are unchanged.\n" if earlier else ""
         return (
             f"{len(done)} slices scored, {above} above threshold; {len(self.inputs.unscored)} without a model; "
             f"{other}{nothing}{faults}{self.unreadable} not read (reasons in scores.csv).\n"
             f"{self._of_studies}{taken}{besides}"
-            f"Results in {self.output_dir.resolve()}: overview.png, studies.csv, scores.csv, heatmaps, maps{objects}. "
-            "Research use only."
+            f"Results in {self.output_dir.resolve()}: {page}overview.png, studies.csv, scores.csv, heatmaps, "
+            f"maps{objects}. Research use only."
         )
 
     @property
@@ -202,6 +211,9 @@ class SourceWriter:
         if source is None:
             return
         rest: dict[str, Any] = self._write_whole(source) if self._scored else {}
+        if any(isinstance(piece, Slice) for piece in pieces.values()):
+            fault = self._attempt("report pictures", lambda: self._add_part(source))
+            self._say([fault] if fault else [], pieces)
         content = content_of([pieces[i].digest for i in sorted(pieces)])
         if content and len(pieces) == source.n_slices and self._failures() == self._failed_before:
             done = tuple(self.predictions[self._first :])
@@ -229,11 +241,23 @@ class SourceWriter:
                 self.destination.store(outcome.written)
         self.objects += objects
         self.refused.update(refused)
-        if faults:
-            for i in range(self._first, len(self.predictions)):
-                if self.predictions[i].index in scored:
-                    self.predictions[i] = _with_reason(self.predictions[i], faults)
+        self._say(faults, scored)
         return {"objects": objects, "refused": tuple(refused)}
+
+    def _add_part(self, source: Source) -> None:
+        """Write what the page shows of the source in hand."""
+        if self.report is None:
+            return
+        predictions = [self._scored.get(p.index, p) for p in self.predictions[self._first :]]
+        provenance = self.provenance(predictions[0].modality or "")
+        path = self.report.add(self.output_dir, source, predictions, self._pieces, provenance)
+        self._files += [path] if path else []
+
+    def _say(self, faults: Sequence[str], indices: Container[int]) -> None:
+        """Add what could not be written to the reasons of slices of the source in hand."""
+        for i in range(self._first, len(self.predictions)):
+            if faults and self.predictions[i].index in indices:
+                self.predictions[i] = _with_reason(self.predictions[i], faults)
 
     def _failures(self) -> int:
         """Return how often anything could not be written or stored."""

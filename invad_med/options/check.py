@@ -40,6 +40,7 @@ _PLACES = frozenset(
         "models_dir",
         "output_dir",
         "overwrite",
+        "report",
         "save_execute_config",  # MONAI's own, with the time of the run
         "study",
     )
@@ -96,8 +97,8 @@ def checked(config: str, value: Any) -> Any:
 def settings() -> str:
     """Return all that the run which evaluates this expression was told, as text to compare; empty outside of a run.
 
-    Left out are where it reads, writes and computes, how much at once and by how many processes, what a study is, which
-    is asked in the end, and checkpoints: their names say nothing of their content.
+    Left out are where it reads, writes and computes, how much at once and by how many processes, what a study is and
+    whether there is a page, which are made in the end, and checkpoints: their names say nothing of their content.
     """
     run = _running()
     content: Mapping[str, Any] = run.parser.get() if run else {}

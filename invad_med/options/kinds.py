@@ -29,7 +29,7 @@ _KEYS = {
     "registered_model_name rule run_name split study tracking_uri",
     Kind.WORDS: "dicom_out",
     Kind.SWITCH: "activation_checkpointing anonymize augment baselines compiled deterministic_uids fully_sharded "
-    "gate mlflow overwrite resume select_by_auroc",
+    "gate mlflow overwrite report resume select_by_auroc",
     Kind.NUMBER: "accumulation_steps batch_size cache_limit_gb checkpoint_interval false_positive_rate gradient_norm "
     "held_out_fraction image_size learning_rate patience resamples seed selection_fraction steps train_fraction "
     "val_interval warmup_steps",

@@ -16,7 +16,7 @@ _TONE = 110  # grey of a middling tissue, on which the colour bar is drawn
 
 
 @cache
-def _overlay() -> tuple[np.ndarray, np.ndarray]:
+def overlay() -> tuple[np.ndarray, np.ndarray]:
     """Return colours (256, 3) as uint16 in 0..255 and weights (256,) as uint16 in 0..256, over the scale 0..1."""
     v = np.linspace(0.0, 1.0, 256)
     colours = matplotlib.colormaps["inferno"](0.35 + 0.6 * np.clip(2 * v - 1, 0, 1))[:, :3]  # purple to yellow
@@ -38,7 +38,7 @@ def fuse(grey: np.ndarray, scale: np.ndarray) -> np.ndarray:
     Returns:
         (H, W, 3) uint8.
     """
-    colours, weights = _overlay()
+    colours, weights = overlay()
     image = grey if grey.ndim == 3 else grey[..., None]
     weight = weights[scale][..., None]
     return ((image * (256 - weight) + (colours * weights[:, None])[scale]) >> 8).astype(np.uint8)

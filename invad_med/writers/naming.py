@@ -24,13 +24,19 @@ def slice_path(folder: Path, source: Source, index: int, ending: str) -> Path:
 
 
 def results_of(output_dir: Path, source: Source) -> list[Path]:
-    """Return the files that lie in an output folder under a source's name: heatmaps, maps and DICOM objects."""
+    """Return the files that lie in an output folder under a source's name: heatmaps, maps, DICOM objects, its part."""
     paths = [fitted(output_dir / "maps", source.name, ending) for ending in (".nii.gz", ".tif")]
+    paths.append(part_path(output_dir, source))
     for index in range(source.n_slices):
         paths.append(slice_path(output_dir / "heatmaps", source, index, ".png"))
         paths.append(slice_path(output_dir / "maps", source, index, ".nii.gz"))
     objects = sorted(fitted(output_dir / "dicom", source.name).glob("*.dcm"))
     return [path for path in dict.fromkeys([*paths, *objects]) if path.is_file()]
+
+
+def part_path(output_dir: Path, source: Source) -> Path:
+    """Return where the pictures of a source lie that the page of a run shows, see `invad_med.writers.report.parts`."""
+    return fitted(output_dir / "report" / "parts", source.name, ".json")
 
 
 def fitted(folder: Path, name: str, ending: str = "") -> Path:

@@ -8,7 +8,7 @@ from typing import Any
 
 from invad_med.data.study import Study
 from invad_med.files import write_atomically
-from invad_med.writers.table import as_csv, as_json, rounded
+from invad_med.writers.table import as_csv, as_json, six_digits
 
 COLUMNS = tuple(
     "study source slices scored score p_value threshold abnormal above expected_above first_slice reason".split()
@@ -45,6 +45,6 @@ def _row(study: Study) -> dict[str, Any]:
         "first_slice": None if first is None else first[1] if alone else first[0].name,
         "reason": study.withheld,
     }
-    numbers = {name: rounded(getattr(study, name)) for name in ("score", "p_value", "threshold", "expected_above")}
+    numbers = {name: six_digits(getattr(study, name)) for name in ("score", "p_value", "threshold", "expected_above")}
     counts = {name: getattr(study, name) for name in ("slices", "scored", "above")}
     return {name: (values | numbers | counts)[name] for name in COLUMNS}

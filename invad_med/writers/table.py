@@ -113,7 +113,7 @@ def relative_name(path: Path, base: str | Path) -> str:
 
 
 def _row(p: Prediction) -> dict[str, Any]:
-    numbers = {name: rounded(getattr(p, name)) for name in _NUMBERS}
+    numbers = {name: six_digits(getattr(p, name)) for name in _NUMBERS}
     known = {
         "input": p.source.name,
         "slice": int(p.index),
@@ -132,6 +132,6 @@ def _problem_row(problem: Problem, base: str | Path) -> dict[str, Any]:
     return dict.fromkeys(COLUMNS) | known
 
 
-def rounded(value: float | None) -> float | None:
-    """Return a number with 6 significant digits, or None if there is none."""
+def six_digits(value: float | None) -> float | None:
+    """Return a number as the table has it, with 6 significant digits, or None if there is none."""
     return float(f"{float(value):.6g}") if value is not None and math.isfinite(value) else None

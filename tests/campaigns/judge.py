@@ -146,10 +146,18 @@ def _files(output: Path, rows: list[dict[str, str]]) -> list[str]:
     for row in rows:
         if row["slice"]:
             slices.setdefault(row["input"], []).append(int(row["slice"]))
-    expected = {"progress.jsonl", "scores.csv", "scores.json", "studies.csv", "studies.json", "overview.png"}
+    expected = {
+        "progress.jsonl",
+        "scores.csv",
+        "scores.json",
+        "studies.csv",
+        "studies.json",
+        "overview.png",
+        "report.html",
+    }
     for name, index in scored:
         ending = f"_s{index:03d}" if len(slices[name]) > 1 else ""
-        expected.add(f"heatmaps/{name}{ending}.png")
+        expected |= {f"heatmaps/{name}{ending}.png", f"report/parts/{name}.json"}
     mapped, written = set(), set()
     inputs = {name for name, _ in scored}
     for path in output.rglob("*"):
@@ -208,4 +216,6 @@ def _identity(output: Path, said: str) -> list[str]:
             texts[name] = content.decode("latin-1")
             if path.suffix == ".png":
                 texts[name] = str(Image.open(io.BytesIO(content)).info)
+            elif path.suffix == ".html" or name.startswith("report/"):
+                texts[name] = re.sub(r"[\w+/]{200,}", "", texts[name], flags=re.ASCII)  # pictures, as base64
     return [f"{where} holds {w!r}" for where, text in texts.items() for w in IDENTITY if w in text.casefold()]

@@ -70,6 +70,9 @@ def test_the_sample_is_scored_or_listed(sample_run):
     assert len(heatmaps) == len(scored)
     with Image.open(output / "overview.png") as picture:
         assert min(picture.size) > 500
+    page = (output / "report.html").read_text()
+    assert "report.html, overview.png" in said and page.count('"picture":') == len(scored)
+    assert all(f"<b>{name}</b>" in page for name in set(scored.input)) and "no model for DICOM" in page
 
 
 def test_maps_lie_on_the_grid_of_their_input(sample_run):
@@ -123,6 +126,7 @@ def test_identity_stays_out_of_every_output(sample_run):
         assert secret not in said
         assert not any(secret in p.as_posix() for p in cwd.rglob("*"))
         assert secret not in (cwd / "output" / "inference" / "scores.csv").read_text()
+        assert secret not in (cwd / "output" / "inference" / "report.html").read_text()
 
 
 def test_overrides_change_what_runs(tmp_path):
@@ -133,7 +137,8 @@ def test_overrides_change_what_runs(tmp_path):
     rows = table(tmp_path / "out")
     assert rows.score.isna().all() and rows.threshold.isna().all() and rows.paper_score.notna().all()
     assert rows.reason.str.contains("calibrated for the timesteps").all() and "withheld" in said
-    run(*arguments[:2], "--output_dir", tmp_path / "three", cwd=REPOSITORY)
+    run(*arguments[:2], "--output_dir", tmp_path / "three", "--report", "False", cwd=REPOSITORY)
+    assert (tmp_path / "out" / "report.html").exists() and not list((tmp_path / "three").glob("report*"))
     three = table(tmp_path / "three")
     assert three.score.notna().all()
     assert not np.allclose(three.paper_score, rows.paper_score)

@@ -27,6 +27,7 @@ from invad_med.inference.results import SourceWriter
 from invad_med.readers.sources import read_source, scan
 from invad_med.writers.dicom.anonymous import SECRET
 from invad_med.writers.dicom.export import DicomWriter
+from invad_med.writers.report.writer import ReportWriter
 
 KINDS = ["overlay", "report"]
 
@@ -76,7 +77,7 @@ def go(folder, output, stop=None, scale=1.0, settings="", kinds=KINDS, **options
 
 def score(progress, dicom, stop=None, scale=1.0):
     """Score what is to be scored as `go` does."""
-    writer, names = SourceWriter(progress, dicom), []
+    writer, names = SourceWriter(progress, dicom, report=ReportWriter()), []
     for item in progress.todo.items:
         if len(names) == stop:
             progress.close()  # as the end of the process does
@@ -154,7 +155,7 @@ def test_inputs_that_are_new_or_changed_are_scored_and_nothing_of_before_is_left
     assert [p.name[-8:] for p in sorted((tmp_path / "out" / "heatmaps" / "series").iterdir())] == [
         f"s00{i}.png" for i in range(3)
     ]
-    assert "15 file(s) of inputs that an earlier run did not finish, or scored otherwise, removed" in caplog.text
+    assert "17 file(s) of inputs that an earlier run did not finish, or scored otherwise, removed" in caplog.text
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -52,6 +52,11 @@ def header_of(ds: Dataset) -> Dataset:
     return ds
 
 
+def has_burned_in_text(ds: Dataset) -> bool:
+    """Return whether a dataset declares that text which may name the patient is part of its pixels: (0028,0301)."""
+    return str(ds.get("BurnedInAnnotation") or "").strip().upper() == "YES"
+
+
 def pixels_of(ds: Dataset, syntax: UID, decoded: np.ndarray) -> bytes | np.ndarray | None:
     """Return the pixels of a dataset as `StoredImage` keeps them.
 

@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 from pydicom.dataset import Dataset
 from pydicom.uid import UID, generate_uid
 
+from invad_med.readers.dicom.stored import has_burned_in_text
 from invad_med.writers.dicom.evidence import Refused, clean
 
 SECRET = "INVAD_UID_SECRET"  # a variable and no key: those are printed and logged
@@ -76,7 +77,7 @@ class Anonymiser:
         Raises:
             Refused: Burned In Annotation (0028,0301) is YES.
         """
-        if str(ds.get("BurnedInAnnotation") or "").strip().upper() == "YES":
+        if has_burned_in_text(ds):
             raise Refused("Burned In Annotation (0028,0301) is YES: text in the pixels cannot be made anonymous")
         result = self._kept(ds)
         if hasattr(ds, "file_meta"):
