@@ -52,8 +52,8 @@ class StudyJudge:
     def __init__(self, models: Models | None = None, by: str | None = None) -> None:
         if by not in (None, FOLDER):
             raise ValueError(
-                f"study={by!r}: {FOLDER} makes one study of the images of a folder, null one of each volume, series or "
-                "image"
+                f"study_by={by!r}: {FOLDER} makes one study of the images of a folder, null one of each volume, series "
+                "or image"
             )
         self.models, self.by = models, by
 

@@ -42,7 +42,7 @@ _PLACES = frozenset(
         "overwrite",
         "report",
         "save_execute_config",  # MONAI's own, with the time of the run
-        "study",
+        "study_by",
     )
 )
 _CHECKED: weakref.WeakSet[ConfigParser] = weakref.WeakSet()

@@ -26,7 +26,7 @@ class Kind(str, Enum):
 _KEYS = {
     Kind.PATH: "bundle_root cache_dir ckpt_path dataset_dir models_dir output_dir",
     Kind.NAME: "backbone device dicom_destination engine experiment_name fold merge modality precision preset "
-    "registered_model_name rule run_name split study tracking_uri",
+    "registered_model_name rule run_name split study_by tracking_uri",
     Kind.WORDS: "dicom_out",
     Kind.SWITCH: "activation_checkpointing anonymize augment baselines compiled deterministic_uids fully_sharded "
     "gate mlflow overwrite report resume select_by_auroc",

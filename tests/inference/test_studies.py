@@ -187,7 +187,7 @@ def test_images_of_a_folder_are_a_study_if_asked_for(whole, models, tmp_path, mo
     again = shutil.copytree(output, tmp_path / "out")
     scored = []
     monkeypatch.setattr("invad_med.detection.detectors.Detectors.detect", lambda *_: scored.append(1))
-    run(models, folder, again, study="folder")
+    run(models, folder, again, study_by="folder")
     assert not scored  # how slices are judged together is no reason to score them again
     found = {row["study"]: row for row in rows(again)}
     series = next(row["study"] for row in rows(output) if row["study"].startswith("series/"))
@@ -369,17 +369,19 @@ def test_why_there_is_no_verdict():
     assert study.above is None and study.expected_above is None
     (study,) = StudyJudge()([prediction(source, 0)])
     assert study.withheld == "there is no model to judge studies" and study.expected_above is None
-    with pytest.raises(ValueError, match="study='patient': folder makes one study of the images of a folder, null one"):
+    with pytest.raises(
+        ValueError, match="study_by='patient': folder makes one study of the images of a folder, null one"
+    ):
         StudyJudge(Recorder(), "patient")
 
 
 def test_a_wrong_word_stops_a_run_before_anything_is_written(whole, models, tmp_path):
     with pytest.raises(Exception) as raised:  # noqa: PT011 MONAI wraps it
-        run(models, whole[0], tmp_path / "out", study="patient")
+        run(models, whole[0], tmp_path / "out", study_by="patient")
     causes = [raised.value]
     while causes[-1].__cause__ is not None:
         causes.append(causes[-1].__cause__)
-    assert "study='patient': folder makes one study" in str(causes[-1])
+    assert "study_by='patient': folder makes one study" in str(causes[-1])
     assert not (tmp_path / "out").exists()
 
 

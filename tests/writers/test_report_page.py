@@ -98,7 +98,7 @@ def folder(tmp_path):
 def go(folder, output, report=ReportWriter(), stop=None, **options):  # noqa: B008
     """Score a folder with numbers drawn by name and index."""
     progress = Progress(output, list_inputs(folder, ["phantom"], "phantom"), **options)
-    writer = SourceWriter(progress, None, lambda name: Provenance(modality=name, seed=11), None, report)
+    writer = SourceWriter(progress, None, lambda name: Provenance(modality=name, seed=11), report=report)
     for done, item in enumerate(progress.todo.items):
         if done == stop:
             progress.close()  # as the end of the process does
@@ -119,7 +119,7 @@ def go(folder, output, report=ReportWriter(), stop=None, **options):  # noqa: B0
 
 def test_the_numbers_are_those_of_the_table(folder, tmp_path):
     writer = go(folder, tmp_path / "out")
-    assert "report.html, overview.png, scores.csv" in writer.summary()
+    assert "report.html, overview.png, studies.csv, scores.csv" in writer.summary()
     with (tmp_path / "out" / "scores.csv").open() as file:
         rows = list(csv.DictReader(file))
     page = opened(tmp_path / "out")
@@ -428,4 +428,4 @@ def test_a_page_within_the_input_is_no_image_and_removed_with_the_rest(folder, t
     (folder / "out" / "report" / "mine.json").write_text("{}")
     go(folder, folder / "out", None, overwrite=True)
     left = [p.name for p in (folder / "out").rglob("*") if p.is_file() and p.suffix in (".html", ".json")]
-    assert sorted(left) == ["mine.json", "scores.json"]
+    assert sorted(left) == ["mine.json", "scores.json", "studies.json"]

@@ -180,7 +180,7 @@ def test_one_frame_that_was_not_scored_costs_no_object(tmp_path):
     (source,) = scan(path).sources
     result = result_of(source)
     predictions, pieces = (of[:3] + of[5:] for of in (result.predictions, result.pieces))
-    some = type(result)(source, predictions, pieces, result.provenance)
+    some = type(result)(source, predictions, pieces, result.provenance, result.study)
     outcome = DicomWriter(tmp_path / "out", ("parametric_map", "segmentation", "report"))(some)
     assert outcome.failed == []
     ds = next(pydicom.dcmread(p) for p in outcome.written if p.name == "parametric_map.dcm")
