@@ -169,7 +169,7 @@ def _make_bmad(case: Case) -> Iterator[Picture]:
     for split, kind, z in case.parameters["slices"]:
         number = name.split("_")[-1]
         image, mask = (imsave(volume[:, :, z], "bone") for volume in (flair, seg))
-        yield Picture(split, kind, f"{number}_{z}", image, mask, number, f"{name}_flair", z)
+        yield Picture(split, kind, f"{number}_{z}", image, mask, number, f"{name}_flair", z, (z + 0.5) / flair.shape[2])
 
 
 def _make_clean(case: Case) -> Iterator[Picture]:
@@ -178,4 +178,5 @@ def _make_clean(case: Case) -> Iterator[Picture]:
     assert volume.labels is not None
     for split, kind, z in case.parameters["slices"]:
         image, mask = to_8bit(volume.slices[z], all_modalities()["brain"], volume.labels[z])
-        yield Picture(split, kind, f"{name}_{z:03d}", image, mask, name, f"{name}_flair", z)
+        position = (z + 0.5) / len(volume.slices)
+        yield Picture(split, kind, f"{name}_{z:03d}", image, mask, name, f"{name}_flair", z, position)

@@ -248,7 +248,8 @@ def _make(case: Case) -> Iterator[Picture]:
     for i in _choose(case, source, pieces, labels):
         image, mask = to_8bit(pieces[i], shown, None if labels is None else labels[i])
         name = p["name"] if source.n_slices == 1 else f"{p['name']}_{i:04d}"
-        yield Picture(p["split"], p["class"], name, image, mask, p["patient"], first, i)
+        position = (i + 0.5) / len(pieces) if len(pieces) > 1 else None
+        yield Picture(p["split"], p["class"], name, image, mask, p["patient"], first, i, position)
 
 
 def _choose(case: Case, source: Source, pieces: list[Slice], labels: np.ndarray | None) -> list[int]:

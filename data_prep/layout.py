@@ -33,7 +33,8 @@ from tqdm import tqdm
 from invad_med.data.published_sets import modality_of_folder
 
 COLUMNS = (
-    "split", "class", "name", "group", "finding", "source", "slice", "mask_px", "image_sha256", "mask_sha256",
+    "split", "class", "name", "group", "finding", "source", "slice", "position", "mask_px", "image_sha256",
+    "mask_sha256",
 )  # fmt: skip
 SPLITS = ("train", "valid", "test")
 _JOURNAL, _MANIFEST = ".journal.jsonl", "manifest.json"
@@ -59,6 +60,7 @@ class Picture:
         group: patient, slide or other unit that must not be in two splits.
         source: input it was made from, as the manifest names it.
         slice: index in the source, or None.
+        position: of the slice along the whole stack, (slice + 0.5) / slices, or None.
         finding: finer class, where the source has one.
         facts: whatever else the source knows of it: further columns of ``manifest.csv``, which hold text.
     """
@@ -71,6 +73,7 @@ class Picture:
     group: str
     source: str
     slice: int | None = None
+    position: float | None = None
     finding: str = ""
     facts: dict[str, str] = field(default_factory=dict)
 
@@ -219,6 +222,7 @@ def _write(output: Path, picture: Picture) -> dict[str, Any]:
         "finding": picture.finding,
         "source": picture.source,
         "slice": "" if picture.slice is None else picture.slice,
+        "position": "" if picture.position is None else f"{picture.position:.4f}",
         "mask_px": "" if mask is None else int((_grey(mask) != 0).sum()),
         "image_sha256": "",
         "mask_sha256": "",

@@ -102,7 +102,7 @@ def _make(case: Case) -> Iterator[Picture]:
         name = f"{patient.name}_{piece.index:02d}"
         yield Picture(
             p["split"], kind, name, piece.image, piece.mask, patient.name, "icbm152_t1", piece.index,
-            facts=_stated(piece),
+            (piece.index + 0.5) / p["slices"], facts=_stated(piece),
         )  # fmt: skip
 
 

@@ -21,11 +21,13 @@ from invad_med.bundle import run_config
 from invad_med.commands.arguments import add_output_dir, keys_of
 from invad_med.files import whole_file
 from invad_med.networks.checkpoints import read_checkpoint
+from invad_med.scoring.studies import StudyCalibration
 
 EXAMPLES = """\
   python -m invad_med cross-fit BMAD/Brain --output_dir output/brain --folds 5
   python -m invad_med cross-fit BMAD/Brain --train "--steps 500 --cache_dir 'my cache'"
 """
+_STUDIES = "studies._extra_state"
 _SCORE = "calibration._extra_state"  # what a checkpoint's references are of
 
 
@@ -75,7 +77,7 @@ def score_keys(state: Mapping[str, Any]) -> list[str]:
 
 
 def pool_references(whole: dict[str, Any], others: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Return a calibrated detector's state dict whose references are those of several, ascending.
+    """Return a calibrated detector's state dict whose references are those of several, ascending, patients too.
 
     Args:
         whole: state dict of the detector to keep.
@@ -93,6 +95,10 @@ def pool_references(whole: dict[str, Any], others: Sequence[dict[str, Any]]) -> 
     pooled = dict(whole)
     for name in ("calibration.reference", "calibration.map_reference"):
         pooled[name] = torch.cat([state[name] for state in (whole, *others)]).sort().values
+    studies = [StudyCalibration() for _ in (whole, *others)]
+    for part, state in zip(studies, (whole, *others), strict=True):
+        part.set_extra_state(state.get(_STUDIES, {}))  # trained earlier: none
+    pooled[_STUDIES] = studies[0].pool(studies[1:]).get_extra_state()
     held_out = len(pooled["calibration.reference"])
     pooled["_extra_state"] = whole["_extra_state"] | {"held_out_images": held_out, "cross_fit_folds": len(others)}
     return pooled

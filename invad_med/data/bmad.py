@@ -31,16 +31,16 @@ from invad_med.data.bmad_folders import (
     GROUP_COLUMNS,
     SPLITS,
     Folder,
-    GroupKey,
+    Manifest,
     ManifestError,
     Split,
     children,
     composed,
     find_roots,
-    group_of,
     image_files,
     interpret,
-    read_groups,
+    read_manifest,
+    said_of,
     subfolders,
     unread_files,
 )
@@ -75,13 +75,17 @@ class TreeProblem:
 
 @dataclass(frozen=True)
 class BmadItem:
-    """One image: its mask if there is one, its split, 0 good or 1 Ungood, and whom it is of (None if unknown)."""
+    """One image: its mask if there is one, its split, 0 good or 1 Ungood, whom it is of and where (None if unknown).
+
+    ``position`` is along the body, 0 to 1.
+    """
 
     image: Path
     mask: Path | None
     split: Split
     label: Literal[0, 1]
     group: str | None
+    position: float | None = None
 
 
 @dataclass(frozen=True)
@@ -220,7 +224,7 @@ class _Reader:
         dialect = self._dialect(folders)
         items: list[BmadItem] = []
         has_masks = any(meaning.mask for _, meaning in folders)
-        groups = self._groups()
+        manifest = self._manifest()
         splits: tuple[Split, ...] = ("train", "valid", "test")
         classes: tuple[Literal[0, 1], ...] = (0, 1)
         for split in splits:
@@ -228,7 +232,7 @@ class _Reader:
                 here = [(p, m) for p, m in folders if m.split == split and m.label == label]
                 images = self._only_one([p for p, m in here if not m.mask], "image")
                 masks = self._only_one([p for p, m in here if m.mask], "mask")
-                items += self._pair(images, masks, split, label, has_masks, groups)
+                items += self._pair(images, masks, split, label, has_masks, manifest)
         if not any(item.split in ("train", "test") for item in items):
             self._refuse("neither train nor test images found", self.root)
         if self.identity.problem:
@@ -241,20 +245,25 @@ class _Reader:
     def _refuse(self, reason: str, *paths: Path) -> None:
         self.problems.append(TreeProblem(reason, paths))
 
-    def _groups(self) -> dict[GroupKey, str]:
+    def _manifest(self) -> Manifest:
         path = self.root / "manifest.csv"
         try:
-            groups = read_groups(self.root)
+            manifest = read_manifest(self.root)
         except ManifestError as error:
             self._refuse(str(error), path)
         except (OSError, UnicodeDecodeError, csv.Error) as error:
             self._refuse(f"cannot be read ({error})", path)
         else:
-            self.grouped = groups is not None
-            if groups is None and path.is_file():
+            self.grouped = manifest is not None
+            if manifest is None and path.is_file():
                 self.notes.append(f"manifest.csv names no patients: it has no column name, or none of {_COLUMNS}")
-            return groups or {}
-        return {}
+            if manifest is not None and manifest.unplaced:
+                self.notes.append(
+                    f"manifest.csv gives {manifest.unplaced} images a position that is no number from 0 to 1: taken as "
+                    "unknown"
+                )
+            return manifest or Manifest()
+        return Manifest()
 
     def _folders(self) -> list[tuple[Path, Folder]]:
         """Folders that hold files or could, with their meaning; empty mask folders count, they promise masks."""
@@ -305,7 +314,7 @@ class _Reader:
         split: Any,
         label: Any,
         has_masks: bool,
-        groups: dict[GroupKey, str],
+        manifest: Manifest,
     ) -> list[BmadItem]:
         by_stem = {composed(mask.stem): mask for mask in masks}
         for files in (images, masks):
@@ -326,7 +335,9 @@ class _Reader:
         for image in images:
             stem = composed(image.stem)
             mask = by_stem.get(stem)
-            items.append(BmadItem(image, mask, split, label, group_of(groups, split, label, stem)))
+            group = said_of(manifest.groups, split, label, stem)
+            position = said_of(manifest.positions, split, label, stem)
+            items.append(BmadItem(image, mask, split, label, group, position))
             if mask is None:
                 continue
             size, (mask_size, is_jpeg) = _header(image)[0], _header(mask)

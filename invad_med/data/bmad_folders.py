@@ -5,9 +5,9 @@ from __future__ import annotations
 import csv
 import unicodedata
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 from invad_med.data.slices import RASTER_SUFFIXES
 
@@ -32,6 +32,7 @@ _UNREAD = {
 _ROOT_DEPTH = 4  # folders between a root and a data set: Brain_AD/BraTS2021_slice and room for more
 _DEPTH = 6  # folders below a split; a link back up must not lead round and round
 
+_T = TypeVar("_T")
 GroupKey = tuple[str | None, str | None, str]  # split, class in lower case, name without ending
 
 
@@ -113,15 +114,31 @@ def unread_files(folder: Path) -> list[Path]:
     return [p for p in children(folder) if p.suffix.casefold() in _UNREAD and p.is_file()]
 
 
+@dataclass(frozen=True)
+class Manifest:
+    """What a ``manifest.csv`` says of images, each by as many of split, class and name as it has.
+
+    Args:
+        groups: patient, or other unit that must not be in two splits.
+        positions: along the body, 0 to 1; absent where unknown.
+        unplaced: number of rows with a position that is none.
+    """
+
+    groups: dict[GroupKey, str] = field(default_factory=dict)
+    positions: dict[GroupKey, float] = field(default_factory=dict)
+    unplaced: int = 0
+
+
 class ManifestError(ValueError):
     """A ``manifest.csv`` that does not say of one image whom it is of."""
 
 
-def read_groups(root: Path) -> dict[GroupKey, str] | None:
-    """Groups (patients or the like) of a data set's ``manifest.csv``; None without one, or without such a column.
+def read_manifest(root: Path) -> Manifest | None:
+    """Return what a data set's ``manifest.csv`` says; None without one, or without names or groups of images.
 
-    Columns are separated by commas, semicolons or tabs. Names of columns, splits and classes are read in any case, and
-    ``val`` is ``valid``, as in folders.
+    A position is that of column ``position``, else (slice + 0.5) / n_slices of columns ``slice``, counted from 0, and
+    ``n_slices``. Columns are separated by commas, semicolons or tabs. Names of columns, splits and classes are read in
+    any case, and ``val`` is ``valid``, as in folders.
 
     Raises:
         ManifestError: it gives two groups to one name.
@@ -130,7 +147,9 @@ def read_groups(root: Path) -> dict[GroupKey, str] | None:
     path = root / "manifest.csv"
     if not path.is_file():
         return None
-    found: dict[GroupKey, str] = {}
+    groups: dict[GroupKey, str] = {}
+    positions: dict[GroupKey, float | None] = {}
+    unplaced = 0
     with path.open(newline="", encoding="utf-8-sig") as file:
         header = file.readline()
         file.seek(0)
@@ -148,12 +167,29 @@ def read_groups(root: Path) -> dict[GroupKey, str] | None:
             within = row.get(_WITHIN.get(column, ""))
             group = f"{within}/{row[column]}" if within else row[column]
             key = (_split(row.get("split")), _class(row.get("class")), composed(stem))
-            if found.setdefault(key, group) != group:
+            if groups.setdefault(key, group) != group:
                 raise ManifestError(
                     f"two groups for images called {stem}; give it columns split and class (good, Ungood), "
                     "or each image a name of its own"
                 )
-    return found
+            said, position = _position(row)
+            unplaced += said and position is None
+            if positions.setdefault(key, position) != position:
+                positions[key] = None
+    return Manifest(groups, {key: place for key, place in positions.items() if place is not None}, unplaced)
+
+
+def _position(row: dict[str, str]) -> tuple[bool, float | None]:
+    """Whether a row says where its image lies, and where if that can be, 0 to 1."""
+    said = [row.get("position", "")] if row.get("position") else [row.get("slice", ""), row.get("n_slices", "")]
+    if not all(said):
+        return False, None
+    try:
+        numbers = [float(word) for word in said]
+        position = numbers[0] if len(numbers) == 1 else (numbers[0] + 0.5) / numbers[1]
+    except (ValueError, ZeroDivisionError):
+        return True, None
+    return True, position if 0.0 <= position <= 1.0 else None
 
 
 def _split(said: str | None) -> str | None:
@@ -164,10 +200,10 @@ def _class(said: str | None) -> str | None:
     return said.casefold() if said else None
 
 
-def group_of(groups: dict[GroupKey, str], split: str, label: int, stem: str) -> str | None:
-    """Group of an image, by as many of split, class and composed name as the manifest has."""
+def said_of(values: dict[GroupKey, _T], split: str, label: int, stem: str) -> _T | None:
+    """Return what a manifest says of an image, by as many of split, class and composed name as it has."""
     kind = _CLASSES[label]
     for key in ((split, kind, stem), (split, None, stem), (None, kind, stem), (None, None, stem)):
-        if key in groups:
-            return groups[key]
+        if key in values:
+            return values[key]
     return None

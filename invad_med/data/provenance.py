@@ -31,6 +31,8 @@ class Provenance:
         validation: figures of the weights that were kept.
         candidates: what each inversion and rule that the score was chosen from reached on ``valid``: image AUROC,
             plus average precision of cells (both 0 to 1) where masks are known; see `invad_med.training.candidates`.
+        study_candidates: AUROC of patients (0 to 1) on ``valid`` by ``highest of m``, of which the m of a study's score
+            was chosen, see `invad_med.scoring.studies`.
         held_out_fraction: share of the training normals that was held out.
     """
 
@@ -51,6 +53,7 @@ class Provenance:
     learning_rate: float | None = None
     validation: Mapping[str, float] = field(default_factory=dict)
     candidates: Mapping[str, float] = field(default_factory=dict)
+    study_candidates: Mapping[str, float] = field(default_factory=dict)
     held_out_fraction: float | None = None
     note: str = ""
 

@@ -14,12 +14,13 @@ from invad_med.data.modalities import Modality
 from invad_med.detection import AnomalyDetector
 from invad_med.evaluation.batch import Batch, Images, cut
 from invad_med.evaluation.floor import Floor
-from invad_med.evaluation.judge import judge
+from invad_med.evaluation.judge import judge, judge_studies
 from invad_med.evaluation.method import Method
 from invad_med.evaluation.methods import BASELINES, METHODS
 from invad_med.evaluation.notes import notes_on
 from invad_med.evaluation.plan import Plan
-from invad_med.evaluation.record import Evaluation
+from invad_med.evaluation.record import OWN, Evaluation
+from invad_med.evaluation.studies import find_studies
 from invad_med.evaluation.truth import Truth, read_truth
 from invad_med.files import data_digest
 from invad_med.metrics.bootstrap import resample_weights
@@ -70,6 +71,7 @@ def evaluate_dataset(
         scored={name: method.scored() for name, method in methods.items()},
         about={name: method.about for name, method in methods.items()},
     )
+    result.studies = find_studies(truth, result.own, detector, plan.false_positive_rate)
     result.notes = [*notes, *([floor.sentence()] if floor else []), *notes_on(result)]
     scored = time.perf_counter()
     if rank() > 0:  # one measures
@@ -77,6 +79,8 @@ def evaluate_dataset(
     weights = resample_weights(int(truth.groups.max()) + 1, plan.resamples, plan.seed)
     for name, value in tqdm(result.scored.items(), desc=f"measuring {result.name}", unit="score"):
         result.judged[name] = judge(truth, value, weights)
+    if result.studies is not None:
+        judge_studies(result.judged[OWN], result.studies, weights)
     result.seconds = {
         "fitting baselines": fitted - start,
         "scoring": scored - fitted,

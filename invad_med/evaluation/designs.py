@@ -214,6 +214,7 @@ def measure(
         np.array([item[path].label for path in images]),
         groups,
         False,
+        np.full(len(images), np.nan),
     )
     judged = judge(truth, Scored(scores, maps, calibration.threshold(FALSE_POSITIVE_RATE)), weights)
     nothing = np.full(len(weights), np.nan)  # one patient says nothing of how patients differ

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 
 from invad_med.evaluation.method import Scored
+from invad_med.evaluation.studies import Studies
 from invad_med.evaluation.truth import SIZE, Truth
 from invad_med.metrics import ranking
 from invad_med.metrics.bootstrap import Figure, figure
@@ -72,17 +73,7 @@ def judge(truth: Truth, scored: Scored, weights: np.ndarray) -> Judgement:
 def _images(result: Judgement, truth: Truth, scored: Scored, weights: np.ndarray) -> None:
     labels = truth.labels
     for prefix, (classes, scores, groups) in _levels(truth, scored).items():
-        order = np.argsort(-scores, kind="stable")
-        starts = np.flatnonzero(np.append(True, np.diff(scores[order]) != 0))
-        values = scores[order][starts]
-        point = _ranked(np.ones((1, len(scores))), order, starts, classes, values)
-        drawn = [_ranked(w[:, groups], order, starts, classes, values) for w in _chunks(weights)]
-        for name in point:
-            result.put(
-                f"{prefix}_{name}",
-                ranking.value_or_none(point[name][0]),
-                np.concatenate([replicate[name] for replicate in drawn]),
-            )
+        _ranking(result, prefix, classes, scores, groups, weights)
     if 0 < labels.sum() < len(labels):
         _, positive, negative = ranking.distinct(scored.scores, labels)
         result.curves["roc"] = _thinned(*ranking.roc_curve(positive, negative))
@@ -92,10 +83,48 @@ def _images(result: Judgement, truth: Truth, scored: Scored, weights: np.ndarray
             _rate(result, name, above & among, among, truth.groups, weights)
 
 
+def judge_studies(result: Judgement, studies: Studies, weights: np.ndarray) -> None:
+    """Enter the figures of studies, and those of the rule "any slice above" beside them.
+
+    Args:
+        result: of the score whose slices were judged together.
+        studies: of the same data set.
+        weights: as of `judge`.
+    """
+    _ranking(result, "study", studies.labels, studies.scores, studies.groups, weights, ("auroc",))
+    for prefix, above in (("study", studies.above), ("naive", studies.any_above)):
+        for name, among in (("sensitivity", studies.labels == 1), ("false_positive_rate", studies.labels == 0)):
+            if above is not None:
+                _rate(result, f"{prefix}_{name}", above & among, among, studies.groups, weights)
+
+
+def _ranking(
+    result: Judgement,
+    prefix: str,
+    labels: np.ndarray,
+    scores: np.ndarray,
+    groups: np.ndarray,
+    weights: np.ndarray,
+    names: Sequence[str] = ("auroc", "ap", "f1max", "f1max_threshold"),
+) -> None:
+    """Enter figures of a ranking."""
+    order = np.argsort(-scores, kind="stable")
+    starts = np.flatnonzero(np.append(True, np.diff(scores[order]) != 0))
+    values = scores[order][starts]
+    point = _ranked(np.ones((1, len(scores))), order, starts, labels, values)
+    drawn = [_ranked(w[:, groups], order, starts, labels, values) for w in _chunks(weights)]
+    for name in names:
+        result.put(
+            f"{prefix}_{name}",
+            ranking.value_or_none(point[name][0]),
+            np.concatenate([replicate[name] for replicate in drawn]),
+        )
+
+
 def _levels(truth: Truth, scored: Scored) -> dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]]:
     """Return labels, scores and groups of images, and of groups where one has several images."""
     levels = {"image": (truth.labels, scored.scores, truth.groups)}
-    if truth.grouped and len(set(truth.groups.tolist())) < len(truth.images):
+    if truth.has_studies:
         ids, labels, scores = by_group(truth.groups.tolist(), truth.labels, scored.scores)
         levels["patient"] = (labels, scores, np.array(ids))
     return levels

@@ -23,6 +23,19 @@ def notes_on(e: Evaluation) -> list[str]:
                 f"no {what} threshold at a false-positive rate of {e.plan.false_positive_rate:g}: "
                 "too few held-out normal images support it"
             )
+    if e.studies is None:
+        if truth.has_studies:
+            notes.append("the model is not calibrated for studies: patients have no verdict until it is trained anew")
+    else:
+        if e.studies.stand_in:
+            notes.append(
+                "no patient is without an abnormal image: the normal images of each alone stand in for a normal study"
+            )
+        if e.studies.above is None:
+            notes.append(
+                f"no study threshold at a false-positive rate of {e.plan.false_positive_rate:g}: "
+                f"{e.studies.patients} held-out normal patients do not support it"
+            )
     if e.plan.split != "test":
         notes.append(
             f"images of {e.plan.split}: a model trained on this set learnt from them, or was chosen and calibrated on "

@@ -17,6 +17,7 @@ from invad_med.data.own_results import png_mark
 from invad_med.data.transforms import to_image
 from invad_med.evaluation.judge import upsampled
 from invad_med.evaluation.record import OWN, Evaluation
+from invad_med.evaluation.studies import Studies
 from invad_med.evaluation.truth import SIZE
 from invad_med.metrics.regions import FPR_LIMIT
 from invad_med.writers import canvas
@@ -77,7 +78,16 @@ def calibration(e: Evaluation) -> str:
     The band is where 95 % of such curves lie, point by point, if the promise holds exactly (binomial); for groups of
     dependent images it is too narrow.
     """
-    values = np.sort(e.p_values[e.truth.labels == 0])
+    return _calibration(e.p_values[e.truth.labels == 0], "images")
+
+
+def study_calibration(studies: Studies) -> str:
+    """Return the share of normal studies with a p-value of at most alpha, against alpha, as SVG, as `calibration`."""
+    return _calibration(studies.p_values[studies.labels == 0], "studies")
+
+
+def _calibration(p_values: np.ndarray, what: str) -> str:
+    values = np.sort(p_values)
 
     def draw(figure: Canvas) -> None:
         axes = figure.subplots()
@@ -88,7 +98,7 @@ def calibration(e: Evaluation) -> str:
             axes.fill_between(grid, low, high, color="#ccd6dd", label="95 % if as promised", lw=0)
             axes.step(np.append(0, values), np.arange(n + 1) / n, where="post", color=_ABNORMAL, lw=1.8, label="found")
         axes.plot([0, 1], [0, 1], color="#555", lw=1, ls=":")
-        axes.set(xlabel="alpha", ylabel="share of normals, p ≤ alpha", title="Calibration on normal images")
+        axes.set(xlabel="alpha", ylabel=f"share of normal {what}, p ≤ alpha", title=f"Calibration on normal {what}")
         axes.set(xlim=(0, 1), ylim=(0, 1), aspect="equal")
         axes.legend(fontsize=8, frameon=False, loc="upper left")
 

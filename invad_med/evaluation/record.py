@@ -10,6 +10,7 @@ from invad_med.data.provenance import Provenance
 from invad_med.evaluation.judge import Judgement
 from invad_med.evaluation.method import Scored
 from invad_med.evaluation.plan import Plan
+from invad_med.evaluation.studies import Studies
 from invad_med.evaluation.truth import Truth
 from invad_med.metrics.bootstrap import Figure, paired_difference
 
@@ -30,6 +31,7 @@ class Evaluation:
         about: what each score is, in a line.
         notes: what the reader should know.
         seconds: wall time of scoring (reading included) and of measuring.
+        studies: the patients' verdicts; None where patients are not known to the split or to the model.
         published: name of the published set whose test split this is, by its counts; None for any other.
     """
 
@@ -44,6 +46,7 @@ class Evaluation:
     about: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
+    studies: Studies | None = None
     published: str | None = None
 
     @property

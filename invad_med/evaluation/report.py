@@ -19,6 +19,7 @@ COLUMNS = {
     "image_ap": "image AP",
     "image_f1max": "image F1max",
     "patient_auroc": "patient AUROC",
+    "study_auroc": "study AUROC",
     "pixel_auroc": "pixel AUROC",
     "pixel_ap": "pixel AP",
     "pixel_f1max": "pixel F1max",
@@ -70,6 +71,7 @@ def _section(e: Evaluation, table: object) -> dict[str, object]:
         "curves": pictures.curves(e) if int(normal.sum()) and int((~normal).sum()) else "",
         "histogram": pictures.histogram(e),
         "calibration": pictures.calibration(e) if normal.any() else "",
+        "study_calibration": pictures.study_calibration(e.studies) if e.studies else "",
         "cases": {
             title: [(i, float(e.own.scores[i]), float(e.p_values[i]), pictures.case(e, i)) for i in rows]
             for title, rows in pictures.pick_cases(e).items()

@@ -33,6 +33,7 @@ class Truth:
         labels: (N,) int, 0 good, 1 Ungood.
         groups: (N,) int in [0, G): patient or other unit that is resampled as one; each image its own if unknown.
         grouped: whether groups come from a manifest.
+        positions: (N,) float of each slice along the body, 0 to 1; NaN where unknown.
     """
 
     root: Path
@@ -42,6 +43,7 @@ class Truth:
     labels: np.ndarray
     groups: np.ndarray
     grouped: bool
+    positions: np.ndarray
     _placed: dict[int, _Bits] = field(default_factory=dict, repr=False, compare=False)
 
     @property
@@ -49,6 +51,11 @@ class Truth:
         """Whether abnormal pixels are known: there is a mask for every abnormal image, and at least one."""
         abnormal = [mask for mask, label in zip(self.masks, self.labels, strict=True) if label]
         return bool(abnormal) and None not in abnormal
+
+    @property
+    def has_studies(self) -> bool:
+        """Whether patients are known, and one has several images."""
+        return self.grouped and len(set(self.groups.tolist())) < len(self.images)
 
     @property
     def both_classes(self) -> bool:
@@ -64,6 +71,7 @@ class Truth:
             masks=tuple(self.masks[i] for i in rows),
             labels=self.labels[rows],
             groups=self.groups[rows],
+            positions=self.positions[rows],
             _placed={},
         )
 
@@ -115,4 +123,5 @@ def read_truth(dataset: BmadDataset, split: str, modality: Modality) -> Truth:
         np.array([item.label for item in items]),
         np.array([place[name] for name in names]),
         grouped,
+        np.array([np.nan if item.position is None else item.position for item in items]),
     )

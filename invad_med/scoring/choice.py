@@ -1,16 +1,19 @@
-"""Which inversion and which rule a model scores by: chosen on ``valid``, where that is told from the default.
+"""What a model scores by, images and studies: chosen on ``valid``, where that is told from the default.
 
 A choice is good if it ranks abnormal images above normal ones and, where masks say what is abnormal, abnormal positions
 above all others: image AUROC plus average precision over the grid's cells. With a score of abnormal images the best of
 several is partly luck, so that another than the default is taken only if it is ahead by more than the standard error
 of the difference, over resamples of the images. (Slices of one patient are alike, so that over patients that error
 would be larger: what is taken may still be luck, and ``test`` is for the reader to see.)
+
+Of how many slices a study's score takes the highest is chosen in the same way, by the AUROC of patients.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -20,9 +23,12 @@ from torch import Tensor
 from invad_med.diffusion import Timesteps
 from invad_med.scoring.calibration import Calibration
 from invad_med.scoring.rules import MENU
+from invad_med.scoring.studies import MENU as HIGHEST_OF_MENU
+from invad_med.scoring.studies import Slices, StudyCalibration
 
 RESAMPLES = 100
 
+_Candidate = TypeVar("_Candidate")
 Walk = tuple[tuple[int, int | None], ...]
 
 
@@ -96,9 +102,52 @@ def choose(walks: Mapping[Walk, EndPoints], lesions: Tensor | None = None, menu:
             value += float(average_precision_score(abnormal_cells[rows].ravel(), maps[key][rows].ravel()))
         return value
 
+    best, figures = _told_from_the_first(list(scores), reached, n, m)
+    return Choice(list(best[0]), best[1], figures)
+
+
+def choose_highest_of(normal: Slices, abnormal: Slices) -> tuple[int, dict[int, float]]:
+    """Return m of `invad_med.scoring.studies`, and the AUROC of patients that each of its menu reached.
+
+    A patient is compared with the normal slices of the others. The default, and nothing reached, where there are fewer
+    than two normal or two abnormal patients.
+
+    Args:
+        normal: normal slices that nothing was learnt from.
+        abnormal: all slices of patients with abnormal images, whose numbers are those of ``normal`` if they are there.
+    """
+    studies = [(part.where(part.patients == i), i) for part in (normal, abnormal) for i in part.patients.unique()]
+    n, m = (len(part.patients.unique()) for part in (normal, abnormal))
+    if n < 2 or m < 2:
+        return HIGHEST_OF_MENU[0], {}
+    scores = {
+        k: np.array(
+            [
+                StudyCalibration(k).fit(*normal.where(normal.patients != i)).score(own.scores, own.positions)
+                for own, i in studies
+            ]
+        )
+        for k in HIGHEST_OF_MENU
+    }
+    label = np.repeat([0, 1], [n, m])
+    return _told_from_the_first(
+        HIGHEST_OF_MENU, lambda k, rows: float(roc_auc_score(label[rows], scores[k][rows])), n, m
+    )
+
+
+def _told_from_the_first(
+    candidates: Sequence[_Candidate], reached: Callable[[_Candidate, np.ndarray], float], n: int, m: int
+) -> tuple[_Candidate, dict[_Candidate, float]]:
+    """Return the best candidate, or the first if it is not ahead of it by more than a standard error, and all figures.
+
+    Args:
+        candidates: the default first.
+        reached: a candidate's figure on rows, of which the first n are normal, and the m others abnormal.
+        n, m: see above.
+    """
     everyone = np.arange(n + m)
-    figures = {key: reached(key, everyone) for key in scores}
-    default, best = next(iter(figures)), max(figures, key=lambda key: figures[key])
+    figures = {candidate: reached(candidate, everyone) for candidate in candidates}
+    default, best = candidates[0], max(figures, key=lambda candidate: figures[candidate])
     if best != default:
         generator = np.random.default_rng(0)
         draws = [
@@ -107,4 +156,4 @@ def choose(walks: Mapping[Walk, EndPoints], lesions: Tensor | None = None, menu:
         ahead = np.array([reached(best, rows) - reached(default, rows) for rows in draws])
         if figures[best] - figures[default] <= ahead.std(ddof=1):
             best = default
-    return Choice(list(best[0]), best[1], figures)
+    return best, figures

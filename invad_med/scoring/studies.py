@@ -18,6 +18,7 @@ that a fresh normal patient falls below alpha with probability at most alpha. N 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -26,8 +27,36 @@ from torch import Tensor, nn
 from invad_med.scoring.calibration import halfway_up, upper_limit
 
 HIGHEST_OF = 8  # m unless it is chosen
+MENU = (HIGHEST_OF, 1, 2, 4, 16)  # of which a training chooses m, the default first
 BANDWIDTH = 0.07  # deviation of the weight of a slice by its distance, as a share of the stack
 _ALL = 2.0  # slices' worth of the mean over all places in that of one
+
+
+class Slices(NamedTuple):
+    """Slices of patients.
+
+    Args:
+        scores: (N,) as `Calibration.score` gives them.
+        patients: (N,) int, equal for slices of one patient.
+        positions: (N,) of each slice along its stack, 0 to 1; None if one is unknown.
+    """
+
+    scores: Tensor
+    patients: Tensor
+    positions: Tensor | None = None
+
+    def where(self, chosen: Tensor) -> Slices:
+        """Return the slices that ``chosen`` (N,) bool says."""
+        return Slices(
+            self.scores[chosen], self.patients[chosen], None if self.positions is None else self.positions[chosen]
+        )
+
+    def joined(self, other: Slices) -> Slices:
+        """Return these slices and another's; positions where both have them."""
+        positions = None
+        if self.positions is not None and other.positions is not None:
+            positions = torch.cat([self.positions, other.positions])
+        return Slices(torch.cat([self.scores, other.scores]), torch.cat([self.patients, other.patients]), positions)
 
 
 class StudyScore(NamedTuple):
@@ -109,12 +138,8 @@ class StudyCalibration(nn.Module):
         Raises:
             ValueError: no slice, or the calibration is not fitted.
         """
-        if not len(scores) or not len(self.scores):
-            raise ValueError(f"{len(scores)} slices, and {len(self.scores)} to compare them with")
-        placed = positions is not None and self.has_positions
-        everywhere = torch.ones(len(scores), len(self.scores), dtype=torch.bool)
-        score = expected_highest(self._deviations(scores, positions if placed else None, everywhere), self.drawn)
-        references = self.references(len(scores), placed)
+        score = self.score(scores, positions)
+        references = self.references(len(scores), positions is not None and self.has_positions)
         at_least = int((references >= score).sum())
         return StudyScore(
             score,
@@ -122,6 +147,14 @@ class StudyCalibration(nn.Module):
             upper_limit(references, false_positive_rate),
             len(references),
         )
+
+    def score(self, scores: Tensor, positions: Tensor | None = None) -> float:
+        """Return the expected highest of m of a study's slices, in deviations; arguments and errors as of `judge`."""
+        if not len(scores) or not len(self.scores):
+            raise ValueError(f"{len(scores)} slices, and {len(self.scores)} to compare them with")
+        everywhere = torch.ones(len(scores), len(self.scores), dtype=torch.bool)
+        placed = positions if self.has_positions else None
+        return expected_highest(self._deviations(scores, placed, everywhere), self.drawn)
 
     def references(self, slices: int, placed: bool) -> Tensor:
         """Return study scores of the held-out patients, ascending, each moved `halfway_up`: (k,) float64.
@@ -165,6 +198,20 @@ class StudyCalibration(nn.Module):
             mean = (weights @ values + _ALL * mean) / (total + _ALL)
             second = (weights @ values**2 + _ALL * second) / (total + _ALL)
         return (scores.double().cpu() - mean) / (second - mean**2).clamp_min(1e-6).sqrt()
+
+    def pool(self, others: Sequence[StudyCalibration]) -> StudyCalibration:
+        """Take up the patients of other calibrations too, none of whom is its own, and return self."""
+        parts = [part for part in (self, *others) if len(part.scores)]
+        placed = all(part.has_positions for part in parts)
+        before = 0
+        patients = []
+        for part in parts:
+            patients.append(part.patients.unique(return_inverse=True)[1] + before)
+            before = int(patients[-1].max()) + 1
+        if parts:
+            positions = torch.cat([part.positions for part in parts]) if placed else None
+            self.fit(torch.cat([part.scores for part in parts]), torch.cat(patients), positions)
+        return self
 
     def get_extra_state(self) -> dict[str, Any]:
         """Return all of it, so that it travels in the state dict."""

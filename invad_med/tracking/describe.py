@@ -33,6 +33,8 @@ def dataset_run(e: Evaluation, tags: Mapping[str, str], settings: Mapping[str, A
         texts["curves.svg"] = pictures.curves(e)
     if (e.truth.labels == 0).any():
         texts["calibration.svg"] = pictures.calibration(e)
+    if e.studies is not None:
+        texts["study_calibration.svg"] = pictures.study_calibration(e.studies)
     return DatasetRun(modality, {**tags, **own}, as_params({**settings, **run_params(e)}), run_metrics(e), texts)
 
 

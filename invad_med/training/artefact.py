@@ -22,6 +22,7 @@ from invad_med.training.candidates import Candidates, candidate_figures
 from invad_med.training.cohort import Cohort
 from invad_med.training.configuration import configuration_digest
 from invad_med.training.features import CohortFeatures
+from invad_med.training.studies import fit_studies
 
 logger = logging.getLogger(__name__)
 
@@ -73,9 +74,9 @@ def finish_training(
         logger.info("the score is %s, of timesteps %s", choice.rule, list(choice.timesteps))
         detector.timesteps = list(choice.timesteps)
         detector.calibration.use_rule(choice.rule)
-    detector.calibration.fit(
-        end_points(detector, features.train), end_points(detector, features.calibration), detector.timesteps
-    )
+    held_out = end_points(detector, features.calibration)
+    detector.calibration.fit(end_points(detector, features.train), held_out, detector.timesteps)
+    study_candidates = fit_studies(detector, cohort, features, held_out)
     detector.familiarity.fit(features.train, torch.cat([features.selection, features.calibration]))
     if recipe is not None:
         images_a_step = recipe.batch_size * recipe.accumulation(processes()) * processes()
@@ -90,6 +91,7 @@ def finish_training(
         held_out_images=len(cohort.calibration),
         selection_images=len(cohort.selection),
         note=SHARED if cohort.shared else "",
+        study_candidates=study_candidates,
         held_out_fraction=cohort.division.held_out_fraction,
         data_digest=data_digest([*cohort.train, *cohort.held_out]),
         configuration_digest=configuration_digest(configuration or {}),

@@ -19,7 +19,7 @@ import hashlib
 import logging
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from invad_med.data.bmad import BmadDataset, read_dataset
@@ -64,6 +64,9 @@ class Cohort:
         calibration: normal images behind p-values and thresholds; those of ``selection`` or none of its groups.
         abnormal: abnormal images of ``valid``, for selection alone.
         masks: of these, None where there is none.
+        patients: whom each image of ``selection``, ``calibration`` and ``abnormal`` is of; one that no manifest names a
+            patient of is a patient of its own.
+        positions: where each of them lies along the body, 0 to 1; None where unknown.
         division: how they were divided.
     """
 
@@ -73,6 +76,8 @@ class Cohort:
     calibration: tuple[Path, ...]
     abnormal: tuple[Path, ...] = ()
     masks: tuple[Path | None, ...] = ()
+    patients: Mapping[Path, str] = field(default_factory=dict)
+    positions: Mapping[Path, float | None] = field(default_factory=dict)
     division: Division = Division()
 
     @property
@@ -150,16 +155,19 @@ def read_cohort(
         selection, calibration = _images(held_out, held_out), _images(normal, part)
         learnt = [name for name in learnt if name not in part]
     abnormal = sorted(
-        ((item.image, item.mask) for item in dataset.items if item.split == "valid" and item.label),
-        key=lambda pair: pair[0],
+        (item for item in dataset.items if item.split == "valid" and item.label), key=lambda item: item.image
     )
+    patients = groups | {item.image: item.group or str(item.image) for item in abnormal}
+    unlearnt = {*selection, *calibration, *(item.image for item in abnormal)}
     return Cohort(
         shown,
         _images(normal, learnt),
         selection,
         calibration,
-        tuple(image for image, _ in abnormal),
-        tuple(mask for _, mask in abnormal),
+        tuple(item.image for item in abnormal),
+        tuple(item.mask for item in abnormal),
+        {image: patients[image] for image in unlearnt},
+        {item.image: item.position for item in dataset.items if item.image in unlearnt},
         division,
     )
 

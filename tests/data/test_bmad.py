@@ -336,6 +336,36 @@ def test_a_manifest_that_gives_one_image_two_patients_is_refused(tmp_path):
         read_tree(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("columns", "cells", "expected"),
+    [
+        ("position,slice,n_slices", ["0.25,7,8", "1,0,8", "1.01,0,8", "top,0,8"], [0.25, 1.0, None, None]),
+        ("slice,n_slices", ["0,20", "19,20", "20,20", "3,0"], [0.025, 0.975, None, None]),
+        ("slice,n_slices", ["0,20", ",20", "3,", "nan,4"], [0.025, None, None, None]),
+        ("slice", ["0", "1", "2", "3"], [None] * 4),
+    ],
+)
+def test_where_a_slice_lies(tmp_path, columns, cells, expected):
+    plant(tmp_path, GOOD)
+    rows = [f"train,good,{name},P1,{said}" for name, said in zip("abc", cells, strict=False)]
+    rows.append(f"test,Ungood,j,P2,{cells[3]}")
+    (tmp_path / "Brain/manifest.csv").write_text("\n".join([f"split,class,name,patient,{columns}", *rows]))
+    (found,) = read_tree(tmp_path)
+    positions = {item.image.stem: item.position for item in found.items}
+    assert [positions[name] for name in "abcj"] == [pytest.approx(p) if p is not None else None for p in expected]
+    assert positions["g"] is None
+    wrong = sum(p is None and all(cell.split(",")) for p, cell in zip(expected, cells, strict=True))
+    note = f"manifest.csv gives {wrong} images a position that is no number from 0 to 1: taken as unknown"
+    assert (note in found.notes) == (wrong > 0 and columns != "slice")
+
+
+def test_one_image_in_two_places_is_nowhere(tmp_path):
+    plant(tmp_path, GOOD)
+    (tmp_path / "Brain/manifest.csv").write_text("name,patient,position\na,P1,0.1\na,P1,0.2\nb,P1,0.3\nb,P1,0.3\n")
+    positions = {item.image.stem: item.position for item in read_tree(tmp_path)[0].items}
+    assert positions["a"] is None and positions["b"] == 0.3
+
+
 def test_a_patient_in_two_splits_is_noted(tmp_path):
     plant(tmp_path, GOOD)
     (tmp_path / "Brain/manifest.csv").write_text("split,name,patient\ntrain,a,P1\ntest,j,P1\n")

@@ -47,6 +47,9 @@ def test_it_is_built_as_the_six_are(proven):
     assert where == {"p0000": {"train"}, "p1000": {"valid"}, "p2000": {"test"}}
     assert {(i.split, i.label) for i in found.items} == {("train", 0), ("valid", 0), ("test", 0), ("test", 1)}
     assert all((i.mask is not None) == bool(i.label) for i in found.items)
+    assert {i.image.stem: i.position for i in found.items if i.split == "train"} == {
+        "p0000_00": 0.1667, "p0000_01": 0.5, "p0000_02": 0.8333,
+    }  # fmt: skip
 
 
 def test_two_workers_write_the_same_bytes(cohort, tmp_path):

@@ -56,6 +56,7 @@ def test_clean_has_checked_slices_and_patients_in_one_split(proven, source, volu
     for item in found.items:
         name, z = item.image.stem.rsplit("_", 1)
         flair, seg = volumes[name]
+        assert item.position == pytest.approx((int(z) + 0.5) / DEPTH, abs=1e-4)
         # Display orientation, whatever the file's: the scale is one for the volume.
         low, high = np.percentile(flair, [0.5, 99.5])
         expected = np.clip((flair[int(z)] - low) / (high - low), 0, 1) * 255

@@ -5,8 +5,10 @@ import pytest
 import torch
 
 from invad_med.scoring import Calibration
-from invad_med.scoring.choice import EndPoints, as_walk, choose
+from invad_med.scoring.choice import EndPoints, as_walk, choose, choose_highest_of
 from invad_med.scoring.rules import DEFAULT_RULE, MENU
+from invad_med.scoring.studies import HIGHEST_OF, Slices
+from invad_med.scoring.studies import MENU as HIGHEST_OF_MENU
 
 WALK, OTHER = as_walk([[200, None]]), as_walk([[300, None]])
 
@@ -97,3 +99,31 @@ def test_one_class_chooses_nothing(normal, abnormal):
     z = EndPoints(noise(5, 0), noise(normal, 1), noise(abnormal, 2))
     with pytest.raises(ValueError, match=f"{normal} normal and {abnormal} abnormal images choose no rule"):
         choose({WALK: z})
+
+
+def patients(count, found, lift, seed, first=0, slices=40):
+    """Patients whose slices are noise about a level of their own, ``found`` of them higher by ``lift``."""
+    generator = np.random.default_rng(seed)
+    scores = generator.normal(size=(count, slices)) + generator.normal(scale=0.2, size=(count, 1))
+    scores[:, :found] += lift
+    numbers = torch.arange(first, first + count).repeat_interleave(slices)
+    return Slices(torch.tensor(scores).flatten(), numbers, torch.linspace(0, 1, slices).repeat(count))
+
+
+@pytest.mark.parametrize(("found", "lift", "expected"), [(40, 0.25, 1), (1, 5, 16), (40, 9, HIGHEST_OF)])
+def test_of_how_many_slices_depends_on_how_disease_shows(found, lift, expected):
+    m, reached = choose_highest_of(patients(30, 0, 0, 0), patients(30, found, lift, 1, first=30))
+    assert m == expected and set(reached) == set(HIGHEST_OF_MENU)
+    assert reached[m] == max(reached.values())
+
+
+def test_a_patient_is_not_compared_with_itself():
+    normal = patients(12, 0, 0, 2)
+    both = [choose_highest_of(normal, normal._replace(patients=normal.patients + shift))[1] for shift in (0, 100)]
+    assert both[0] == dict.fromkeys(HIGHEST_OF_MENU, 0.5)
+    assert both[1] != both[0]  # of other patients: compared with those whose slices are the same
+
+
+@pytest.mark.parametrize(("normal", "abnormal"), [(1, 5), (5, 1)])
+def test_one_patient_chooses_nothing(normal, abnormal):
+    assert choose_highest_of(patients(normal, 0, 0, 0), patients(abnormal, 40, 9, 1, first=9)) == (HIGHEST_OF, {})

@@ -83,6 +83,20 @@ def test_it_travels_in_a_state_dict():
     assert other.judge(torch.tensor([2.0, 1.0])) == studies.judge(torch.tensor([2.0, 1.0]))
 
 
+def test_patients_of_several_calibrations_are_pooled():
+    generator = np.random.default_rng(4)
+    parts = [fitted(generator, 2, count) for count in (3, 5, 4)]
+    pooled = parts[0].pool([StudyCalibration(), *parts[1:]])
+    assert pooled is parts[0] and pooled.has_positions
+    assert pooled.patients.unique(return_counts=True)[1].tolist() == [12] * 12
+    own = [part.scores[part.patients == i] for part in parts[1:] for i in part.patients.unique()]
+    theirs = [pooled.scores[pooled.patients == i] for i in range(3, 12)]
+    assert all(torch.equal(a, b) for a, b in zip(own, theirs, strict=True))
+    assert len(pooled.references(12, True)) == 12
+    unplaced = fitted(generator, 2, 2, placed=False)
+    assert not pooled.pool([unplaced]).has_positions and len(pooled.patients.unique()) == 14
+
+
 def test_what_cannot_be_used_is_refused():
     with pytest.raises(ValueError, match="highest_of=0 must be at least 1"):
         StudyCalibration(0)

@@ -149,3 +149,18 @@ def test_bad_wishes_are_named(small, tmp_path):
         plant(tmp_path / "two" / name, 2)
     with pytest.raises(ValueError, match="holds 2 data sets, name one"):
         read_cohort(tmp_path / "two")
+
+
+def test_patients_and_places_of_what_is_not_learnt_from(small):
+    lines = [line.split(",") for line in (small / "manifest.csv").read_text().split()]
+    rows = [",".join([*line, "0.3" if line[2] != "t019" else ""]) for line in lines[1:]]
+    (small / "manifest.csv").write_text("\n".join(["split,class,name,patient,position", *rows]) + "\n")
+    cohort = read_cohort(small, held_out_fraction=0.3)
+    unlearnt = {*cohort.held_out, *cohort.abnormal}
+    assert set(cohort.patients) == set(cohort.positions) == unlearnt
+    for path in cohort.held_out:
+        split = "train" if path.stem[0] == "t" else "valid"
+        assert cohort.patients[path] == f"{split}-{int(path.stem[1:]) // 4}"
+        assert cohort.positions[path] == (None if path.stem == "t019" else 0.3)
+    (alone,) = cohort.abnormal
+    assert cohort.patients[alone] == str(alone) and cohort.positions[alone] is None
