@@ -19,7 +19,7 @@ COMMANDS = {
     "train-all": "train, calibrate and measure every data set under a folder, into one report",
     "curve": "what more steps and more images bring: a learning curve of one data set",
     "cross-fit": "train one model whose thresholds rest on all normal images, by K more trainings",
-    "fit-gate": "give a model trained before the limit beyond which images are unfamiliar to it",
+    "complete": "give a model trained before a limit of what it knows, and what it needs to judge studies",
     "designs": "train designs on every data set with several seeds, and say which is better",
     "compare": "say which of two evaluations is better, paired on the same images",
     "log-again": "log an evaluation in MLflow that could not be logged when it was made",

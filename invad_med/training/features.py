@@ -37,6 +37,12 @@ class CohortFeatures:
     abnormal: Tensor
     lesions: Tensor | None = None
 
+    @property
+    def held_out(self) -> Tensor:
+        """Those of the selection and of the calibration, once where they are the same."""
+        same = torch.equal(self.selection, self.calibration)
+        return self.calibration if same else torch.cat([self.selection, self.calibration])
+
 
 def prepare_features(
     host: Host,
@@ -51,13 +57,26 @@ def prepare_features(
     The arguments are those of `invad_med.features.cached.cached_features`.
     """
     round_to_half(host.encoder)
+    features = read_features(host, cohort, cache_dir, progress, workers, limit_gb)
+    host.fit_normalisation(features.train)
+    return features
+
+
+def read_features(
+    host: Host,
+    cohort: Cohort,
+    cache_dir: str | Path | None = None,
+    progress: bool = True,
+    workers: int | None = None,
+    limit_gb: float | None = None,
+) -> CohortFeatures:
+    """Return a cohort's features, from the cache where they are in it; arguments as `prepare_features`."""
     parts = (cohort.train, cohort.selection, cohort.calibration, cohort.abnormal)
     images = list(dict.fromkeys(path for part in parts for path in part))
     raw = cached_features(host, images, cohort.modality, cache_dir, progress, workers, limit_gb)
     train = raw[: len(cohort.train)]  # large: not copied
     place = {path: i for i, path in enumerate(images)}
     selection, calibration, abnormal = (raw[[place[path] for path in part]] for part in parts[1:])
-    host.fit_normalisation(train)
     return CohortFeatures(train, selection, calibration, abnormal, lesion_cells(cohort, host.grid_size))
 
 

@@ -85,7 +85,7 @@ def models(sets, old_models, tmp_path_factory):
     folder = tmp_path_factory.mktemp("models")
     for kind in ("brain", "chest"):
         output = str(folder / f"{kind}.pt")
-        assert main(["fit-gate", str(old_models / f"{kind}.pt"), str(sets / kind), "--output", output]) == 0
+        assert main(["complete", str(old_models / f"{kind}.pt"), str(sets / kind), "--output", output]) == 0
     return folder
 
 
@@ -174,11 +174,11 @@ def test_another_model_that_does_not_load_stops_nothing(models, tmp_path):
 
 
 def test_the_command_refuses_what_it_cannot_fit_on(sets, old_models, tmp_path, capsys):
-    assert main(["fit-gate", str(old_models / "brain.pt"), str(sets / "chest")]) == 2
+    assert main(["complete", str(old_models / "brain.pt"), str(sets / "chest")]) == 2
     said = capsys.readouterr().err
     assert "chest are not those that the model was trained with (digest" in said
     assert "give the folder that it was trained on" in said
-    assert main(["fit-gate", str(tmp_path / "gone.pt"), str(sets / "chest")]) == 2
+    assert main(["complete", str(tmp_path / "gone.pt"), str(sets / "chest")]) == 2
     for i in range(30):
         save(tmp_path / "brain" / "train" / "good" / f"{i}.png", draw("brain", i))
     cohort = read_cohort(tmp_path / "brain")
@@ -186,7 +186,7 @@ def test_the_command_refuses_what_it_cannot_fit_on(sets, old_models, tmp_path, c
     stated = state["_extra_state"] | {"data_digest": data_digest([*cohort.train, *cohort.held_out])}
     torch.save(state | {"_extra_state": stated}, tmp_path / "few.pt")
     before = (tmp_path / "few.pt").read_bytes()
-    assert main(["fit-gate", str(tmp_path / "few.pt"), str(tmp_path / "brain")]) == 2
+    assert main(["complete", str(tmp_path / "few.pt"), str(tmp_path / "brain")]) == 2
     assert "25 training and 5 held-out normal images are too few for a limit: at least 50 and 10" in (
         capsys.readouterr().err
     )
@@ -203,4 +203,12 @@ def test_the_command_changes_nothing_else(old_models, models):
         rtol=0,
         atol=0,
     )
+    assert len(new.pop("studies._extra_state")["scores"]) and not len(old.pop("studies._extra_state")["scores"])
     assert all(repr(new[name]) == repr(v) for name, v in old.items() if not isinstance(v, torch.Tensor))
+
+
+def test_what_is_there_stays(sets, models, tmp_path):
+    whole = models / "brain.pt"
+    assert main(["complete", str(whole), str(sets / "brain"), "--output", str(tmp_path / "brain.pt")]) == 0
+    one, other = (torch.load(path, weights_only=True) for path in (whole, tmp_path / "brain.pt"))
+    assert one.keys() == other.keys() and all(repr(one[name]) == repr(other[name]) for name in one)

@@ -1,7 +1,8 @@
-"""Give a model that was trained before there were any a limit beyond which images are unfamiliar to it.
+"""Give a model that was trained before there were any what models have now: a limit of what it knows, and studies.
 
-Nothing is trained: the limit is fitted on the normal images that the model learnt from and those that were held out,
-which must be there. Models that are trained now have one.
+Nothing is trained: the limit beyond which images are unfamiliar is fitted on the normal images that the model learnt
+from and those that were held out, and studies on the patients that calibrate it; all of these must be there. What the
+model has already stays as it is.
 """
 
 from __future__ import annotations
@@ -16,23 +17,24 @@ import torch
 from invad_med.data.provenance import Provenance
 from invad_med.data.slices import ReadError
 from invad_med.detection import load_detector
-from invad_med.features.cached import cached_features
+from invad_med.features.endpoints import walk_to_noise
 from invad_med.files import data_digest, whole_file
 from invad_med.networks.checkpoints import half_precision, read_checkpoint
-from invad_med.scoring import Familiarity
 from invad_med.scoring.familiarity import LEAST_HELD_OUT, LEAST_TRAIN
 from invad_med.training.cohort import Cohort, read_cohort
+from invad_med.training.features import read_features
+from invad_med.training.studies import fit_studies
 
 logger = logging.getLogger(__name__)
 
 EXAMPLES = """\
-  python -m invad_med fit-gate models/brain.pt BMAD/Brain
-  python -m invad_med fit-gate models/brain.pt BMAD/Brain --output gated/brain.pt --cache_dir features
+  python -m invad_med complete models/brain.pt BMAD/Brain
+  python -m invad_med complete models/brain.pt BMAD/Brain --output completed/brain.pt --cache_dir features
 """
 
 
-def fit_gate(model: Path, dataset_dir: Path, output: Path | None = None, cache_dir: Path | None = None) -> Path:
-    """Write a checkpoint again, with the limit fitted on its data set; nothing else of it is changed.
+def complete(model: Path, dataset_dir: Path, output: Path | None = None, cache_dir: Path | None = None) -> Path:
+    """Write a checkpoint again, with what it lacks fitted on its data set; nothing else of it is changed.
 
     Args:
         model: the checkpoint.
@@ -49,16 +51,22 @@ def fit_gate(model: Path, dataset_dir: Path, output: Path | None = None, cache_d
         ReadError: an image cannot be read.
     """
     detector = load_detector(model)
+    state = read_checkpoint(model)
     cohort = _cohort(dataset_dir, detector.provenance)
-    images = [*cohort.train, *cohort.held_out]
-    raw = cached_features(detector.host, images, cohort.modality, cache_dir)
-    gate = Familiarity().fit(raw[: len(cohort.train)], raw[len(cohort.train) :])
-    if not gate.fitted:
-        raise ValueError(
-            f"{len(cohort.train)} training and {len(cohort.held_out)} held-out normal images are too few for a limit: "
-            f"at least {LEAST_TRAIN} and {LEAST_HELD_OUT}"
-        )
-    state = read_checkpoint(model) | half_precision({f"familiarity.{k}": v for k, v in gate.state_dict().items()})
+    features = read_features(detector.host, cohort, cache_dir)
+    if not detector.familiarity.fitted:
+        fitted = detector.familiarity.fit(features.train, features.held_out)
+        if not fitted.fitted:
+            raise ValueError(
+                f"{len(features.train)} training and {len(features.held_out)} held-out normal images are too few for a limit: "
+                f"at least {LEAST_TRAIN} and {LEAST_HELD_OUT}"
+            )
+        state |= half_precision({f"familiarity.{name}": value for name, value in fitted.state_dict().items()})
+    if not len(detector.studies.scores):
+        z = walk_to_noise(detector.host, features.calibration, detector.timesteps)
+        reached = fit_studies(detector, cohort, features, z)
+        state["studies._extra_state"] = detector.studies.get_extra_state()
+        state["_extra_state"] = state["_extra_state"] | {"study_candidates": reached}
     path = output or model
     with whole_file(path) as partial:
         torch.save(state, partial)
@@ -94,11 +102,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Fit the limit and write the checkpoint."""
+    """Fit what is lacking and write the checkpoint."""
     try:
-        path = fit_gate(options.model, options.dataset_dir, options.output, options.cache_dir)
+        path = complete(options.model, options.dataset_dir, options.output, options.cache_dir)
     except (ValueError, ReadError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    print(f"model written to {path}: images beyond its limit will be listed as unfamiliar")
+    print(f"model written to {path}: it withholds the verdict of unfamiliar images, and judges studies")
     return 0
