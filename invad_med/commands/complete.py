@@ -14,9 +14,12 @@ from pathlib import Path
 
 import torch
 
+from invad_med.data.bmad import read_dataset
+from invad_med.data.copies import copies
 from invad_med.data.provenance import Provenance
 from invad_med.data.slices import ReadError
-from invad_med.detection import load_detector
+from invad_med.detection import AnomalyDetector, load_detector
+from invad_med.features.cached import cached_features
 from invad_med.features.endpoints import walk_to_noise
 from invad_med.files import data_digest, whole_file
 from invad_med.networks.checkpoints import half_precision, read_checkpoint
@@ -33,7 +36,13 @@ EXAMPLES = """\
 """
 
 
-def complete(model: Path, dataset_dir: Path, output: Path | None = None, cache_dir: Path | None = None) -> Path:
+def complete(
+    model: Path,
+    dataset_dir: Path,
+    output: Path | None = None,
+    cache_dir: Path | None = None,
+    normals: Path | None = None,
+) -> Path:
     """Write a checkpoint again, with what it lacks fitted on its data set; nothing else of it is changed.
 
     Args:
@@ -41,6 +50,8 @@ def complete(model: Path, dataset_dir: Path, output: Path | None = None, cache_d
         dataset_dir: what it was trained on, in any of BMAD's layouts.
         output: file to write; ``model`` itself if None.
         cache_dir: folder of cached features, made if need be.
+        normals: a data set of other normal patients, to compare studies with instead of those that calibrate the
+            model and of those that it has; none of them may have been learnt from.
 
     Returns:
         The file written.
@@ -58,19 +69,41 @@ def complete(model: Path, dataset_dir: Path, output: Path | None = None, cache_d
         fitted = detector.familiarity.fit(features.train, features.held_out)
         if not fitted.fitted:
             raise ValueError(
-                f"{len(features.train)} training and {len(features.held_out)} held-out normal images are too few for a limit: "
-                f"at least {LEAST_TRAIN} and {LEAST_HELD_OUT}"
+                f"{len(features.train)} training and {len(features.held_out)} held-out normal images are too few for "
+                f"a limit: at least {LEAST_TRAIN} and {LEAST_HELD_OUT}"
             )
         state |= half_precision({f"familiarity.{name}": value for name, value in fitted.state_dict().items()})
-    if not len(detector.studies.scores):
+    divided = len(cohort.train) == detector.provenance.train_images  # else some that calibrate were learnt from
+    if normals is not None or (divided and not len(detector.studies.scores)):
         z = walk_to_noise(detector.host, features.calibration, detector.timesteps)
         reached = fit_studies(detector, cohort, features, z)
+        if normals is not None:
+            _compare_with(detector, normals, cohort, cache_dir)
         state["studies._extra_state"] = detector.studies.get_extra_state()
-        state["_extra_state"] = state["_extra_state"] | {"study_candidates": reached}
+        state["_extra_state"] = state["_extra_state"] | ({"study_candidates": reached} if reached else {})
     path = output or model
     with whole_file(path) as partial:
         torch.save(state, partial)
     return path
+
+
+def _compare_with(detector: AnomalyDetector, normals: Path, cohort: Cohort, cache_dir: Path | None) -> None:
+    """Compare studies with the normal patients of another data set, none of whose images was learnt from."""
+    dataset = read_dataset(normals)
+    items = [item for item in dataset.items if not item.label]
+    seen, asked = {*cohort.train, *cohort.selection}, {item.image for item in items}
+    twice = sum(bool(seen & {*same}) and bool(asked & {*same}) for same in copies([*seen, *asked])) + len(seen & asked)
+    if twice or not items:
+        raise ValueError(f"{twice} of {len(items)} normal images of {normals} are among those that the model has seen")
+    raw = cached_features(detector.host, [item.image for item in items], cohort.modality, cache_dir)
+    names = [item.group or str(item.image) for item in items]
+    numbers = {name: i for i, name in enumerate(dict.fromkeys(names))}
+    positions = [item.position for item in items]
+    detector.studies.fit(
+        detector.calibration.score(walk_to_noise(detector.host, raw, detector.timesteps)),
+        torch.tensor([numbers[name] for name in names]),
+        None if None in positions else torch.tensor(positions),
+    )
 
 
 def _cohort(dataset_dir: Path, stated: Provenance) -> Cohort:
@@ -86,7 +119,7 @@ def _cohort(dataset_dir: Path, stated: Provenance) -> Cohort:
     if len(cohort.train) != stated.train_images:
         logger.warning(
             "%d of the images count as learnt from, while the model states %s: they are divided otherwise, by another "
-            "manifest.csv or version",
+            "manifest.csv or version, and studies are not fitted on them",
             len(cohort.train),
             stated.train_images,
         )
@@ -98,13 +131,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", metavar="MODEL", type=Path, help="checkpoint of a trained model")
     parser.add_argument("dataset_dir", metavar="DATASET", type=Path, help="what it was trained on, in BMAD's layout")
     parser.add_argument("--output", metavar="FILE", type=Path, help="checkpoint to write (MODEL itself)")
+    parser.add_argument(
+        "--normals", metavar="DIR", type=Path, help="a data set of other normal patients, to compare studies with"
+    )
     parser.add_argument("--cache_dir", metavar="DIR", type=Path, help="keep features here")
 
 
 def run(options: argparse.Namespace) -> int:
     """Fit what is lacking and write the checkpoint."""
     try:
-        path = complete(options.model, options.dataset_dir, options.output, options.cache_dir)
+        path = complete(options.model, options.dataset_dir, options.output, options.cache_dir, options.normals)
     except (ValueError, ReadError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

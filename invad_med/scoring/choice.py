@@ -110,7 +110,8 @@ def choose_highest_of(normal: Slices, abnormal: Slices) -> tuple[int, dict[int, 
     """Return m of `invad_med.scoring.studies`, and the AUROC of patients that each of its menu reached.
 
     A patient is compared with the normal slices of the others. The default, and nothing reached, where there are fewer
-    than two normal or two abnormal patients.
+    than two normal or two abnormal patients, or half of the abnormal ones have fewer slices than the default draws:
+    what a stack of many slices needs cannot be seen in them.
 
     Args:
         normal: normal slices that nothing was learnt from.
@@ -118,7 +119,8 @@ def choose_highest_of(normal: Slices, abnormal: Slices) -> tuple[int, dict[int, 
     """
     studies = [(part.where(part.patients == i), i) for part in (normal, abnormal) for i in part.patients.unique()]
     n, m = (len(part.patients.unique()) for part in (normal, abnormal))
-    if n < 2 or m < 2:
+    stack = int(abnormal.patients.unique(return_counts=True)[1].median()) if m else 0
+    if n < 2 or m < 2 or stack < HIGHEST_OF_MENU[0]:
         return HIGHEST_OF_MENU[0], {}
     scores = {
         k: np.array(

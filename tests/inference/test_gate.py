@@ -207,6 +207,17 @@ def test_the_command_changes_nothing_else(old_models, models):
     assert all(repr(new[name]) == repr(v) for name, v in old.items() if not isinstance(v, torch.Tensor))
 
 
+def test_studies_can_be_compared_with_other_normal_patients(sets, models, tmp_path, capsys):
+    for i in range(8):
+        save(tmp_path / "brain" / "train" / "good" / f"{i}.png", draw("brain", 300 + i))
+    command = ["complete", str(models / "brain.pt"), str(sets / "brain"), "--output", str(tmp_path / "brain.pt")]
+    assert main([*command, "--normals", str(tmp_path / "brain")]) == 0
+    studies = load_detector(tmp_path / "brain.pt").studies
+    assert len(studies.patients.unique()) == 8
+    assert main([*command, "--normals", str(sets / "brain")]) == 2
+    assert "are among those that the model has seen" in capsys.readouterr().err
+
+
 def test_what_is_there_stays(sets, models, tmp_path):
     whole = models / "brain.pt"
     assert main(["complete", str(whole), str(sets / "brain"), "--output", str(tmp_path / "brain.pt")]) == 0
