@@ -417,7 +417,7 @@ def test_the_command_fetches_scores_and_stores(server, tmp_path):
     config = str(Path(root()) / "configs" / "inference.json")
     command = [
         sys.executable, "-m", "monai.bundle", "run", "--config_file", config, "--output_dir", str(tmp_path / "out"),
-        "--dataset_dir", f"{server.root}/studies/{STUDY}", "--dicom_destination", server.root,
+        "--dataset_dir", f"{server.root}/studies/{STUDY}", "--dicom_destination", server.root, "--gate", "False",
     ]  # fmt: skip
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "TMPDIR": str(private)}
     environment |= {web.SOURCE_TOKEN: TOKEN, web.DESTINATION_TOKEN: TOKEN}

@@ -377,7 +377,18 @@ def test_a_damaged_file_of_the_users_own_among_results_stops_nothing_and_stays(t
 
 def command(folder, output, *more):
     run = [sys.executable, "-m", "monai.bundle", "run", "--config_file", f"{root()}/configs/inference.json"]
-    return [*run, "--dataset_dir", str(folder), "--output_dir", str(output), "--device", "cpu", *more]
+    return [
+        *run,
+        "--dataset_dir",
+        str(folder),
+        "--output_dir",
+        str(output),
+        "--device",
+        "cpu",
+        "--gate",
+        "False",
+        *more,
+    ]
 
 
 def test_the_command_goes_on_where_it_was_killed(tmp_path):

@@ -71,7 +71,18 @@ def test_a_run_has_the_same_keys_for_every_modality(measured, measured_folder, r
     # What the chest set lacks needs masks, a training split or patients; nothing has another name there.
     lacking = set(brain[2]) - set(chest[2])
     assert set(chest[2]) < set(brain[2]) and "pixel_auroc" in lacking and "gaussian/image_auroc" in lacking
-    needs = ("pixel_", "aupro", "dice", "mad7", "no_inversion/", "gaussian/", "nearest_neighbours/", "reconstruction/")
+    needs = (
+        "study_",
+        "naive_",
+        "pixel_",
+        "aupro",
+        "dice",
+        "mad7",
+        "no_inversion/",
+        "gaussian/",
+        "nearest_neighbours/",
+        "reconstruction/",
+    )
     assert {key for key in lacking if not any(word in key for word in needs)} == set()
     assert {"model architecture.backbone", "model seed", "checkpoint_digest", "model versions.torch"} <= set(brain[1])
     for path in results.rglob("*"):

@@ -219,6 +219,7 @@ def test_the_command_gives_the_same_uids_again_and_others_with_another_rate_grid
             dataset_dir=str(tmp_path / "in"),
             output_dir=str(tmp_path / name),
             deterministic_uids=True,
+            gate=False,
             **options,
         )
         return {p.name: pydicom.dcmread(p).SOPInstanceUID for p in (tmp_path / name / "dicom").rglob("*.dcm")}
