@@ -32,36 +32,34 @@ def scored(truth, values, threshold=1.7):
 
 
 def test_patients_are_judged_as_a_study_is(tmp_path, detector):
-    truth = make(tmp_path / "brain", good=12, ungood=4, masks=False)  # 6 patients; two have two abnormal slices too
-    found = find_studies(truth, scored(truth, [0] * 11 + [9] + [5, 6, 0, 0.1]), detector, 0.05)
+    truth = make(tmp_path / "brain", good=10, ungood=4, masks=False)  # 5 patients; two have two abnormal slices too
+    found = find_studies(truth, scored(truth, [0] * 9 + [9] + [5, 6, 0, 0.1]), detector, 0.05)
     assert found is not None and not found.stand_in and not found.placed and found.patients == 39
-    assert found.labels.tolist() == [1, 1, 0, 0, 0, 0] and found.groups.tolist() == list(range(6))
-    expected = [detector.judge_study(s) for s in ([0, 0, 5, 6], [0, 0, 0, 0.1], *[[0, 0]] * 3, [0, 9])]
+    assert found.labels.tolist() == [1, 1, 0, 0, 0] and found.groups.tolist() == list(range(5))
+    expected = [detector.judge_study(s) for s in ([0, 0, 5, 6], [0, 0, 0, 0.1], *[[0, 0]] * 2, [0, 9])]
     assert found.scores.tolist() == [verdict.score for verdict in expected]
     assert found.p_values.tolist() == [verdict.p_value for verdict in expected]
-    assert (
-        found.above.tolist() == [verdict.abnormal for verdict in expected] == [True, False, False, False, False, True]
-    )
-    assert found.any_above.tolist() == [True, False, False, False, False, True]
-    result, weights = Judgement(groups=6), np.array([[1.0, 1, 1, 1, 1, 1], [3, 0, 0, 0, 0, 3]])
+    assert found.above.tolist() == [verdict.abnormal for verdict in expected] == [True, False, False, False, True]
+    assert found.any_above.tolist() == [True, False, False, False, True]
+    result, weights = Judgement(groups=5), np.array([[1.0, 1, 1, 1, 1], [3, 0, 0, 0, 2]])
     judge_studies(result, found, weights)
     assert result.values == {
         "study_auroc": pytest.approx(auroc(found.labels, found.scores)),
         "study_sensitivity": 0.5,
-        "study_false_positive_rate": 0.25,
+        "study_false_positive_rate": pytest.approx(1 / 3),
         "naive_sensitivity": 0.5,
-        "naive_false_positive_rate": 0.25,
+        "naive_false_positive_rate": pytest.approx(1 / 3),
     }
     assert [result.replicates[f"study_{name}"][1] for name in ("sensitivity", "false_positive_rate")] == [1, 1]
 
 
 def test_slices_are_compared_by_place_where_every_place_is_known(tmp_path, detector):
-    truth = make(tmp_path / "brain", good=12, ungood=4, masks=False)
-    values = scored(truth, range(16))
-    everywhere = replace(truth, positions=np.full(16, 0.5))
+    truth = make(tmp_path / "brain", good=10, ungood=4, masks=False)
+    values = scored(truth, range(14))
+    everywhere = replace(truth, positions=np.full(14, 0.5))
     found = find_studies(everywhere, values, detector, 0.05)
     assert found.placed and found.scores[2] == detector.judge_study([4, 5], [0.5, 0.5]).score
-    some = replace(truth, positions=np.append(np.full(15, 0.5), np.nan))
+    some = replace(truth, positions=np.append(np.full(13, 0.5), np.nan))
     assert not find_studies(some, values, detector, 0.05).placed
 
 
@@ -75,16 +73,16 @@ def test_where_no_patient_is_normal_the_normal_slices_of_each_stand_in(tmp_path,
 
 
 def test_what_is_out_of_reach_is_not_there(tmp_path, detector):
-    truth = make(tmp_path / "brain", good=12, ungood=4, masks=False)
-    found = find_studies(truth, scored(truth, range(16), None), detector, 0.01)
+    truth = make(tmp_path / "brain", good=10, ungood=4, masks=False)
+    found = find_studies(truth, scored(truth, range(14), None), detector, 0.01)
     assert found.above is None and found.any_above is None
-    result = Judgement(groups=6)
-    judge_studies(result, found, resample_weights(6, 20))
+    result = Judgement(groups=5)
+    judge_studies(result, found, resample_weights(5, 20))
     assert set(result.values) == {"study_auroc"}
     unknown = make(tmp_path / "b" / "brain", masks=False, patients=False)
     assert find_studies(unknown, scored(unknown, range(16)), detector, 0.05) is None
     bare = AnomalyDetector(detector.host)
-    assert find_studies(truth, scored(truth, range(16)), bare, 0.05) is None
+    assert find_studies(truth, scored(truth, range(14)), bare, 0.05) is None
 
 
 def test_a_run_has_them_in_figures_notes_report_and_tracking(measured, measured_folder):
