@@ -1,4 +1,4 @@
-#!/bin/sh
+#!/usr/bin/env bash
 # anomalib 2.7.0 gives a detector other layers than those it asked for, if they are not named from fine to coarse.
 #
 # TimmFeatureExtractor (under PatchCore, PaDiM, STFPM and others) turns names into timm's indices in the order given.
@@ -9,17 +9,13 @@
 # the coarsest first should give a small grid and a small memory bank. It gives the finest grid and a large one.
 # Name layers from fine to coarse, and check a map by its channels, not by its name.
 #
-# Usage: anomalib_layers_change_names.sh    (PYTHON: an interpreter that has the versions below, else one is made)
 # Exit status 0: as described. Other: anomalib behaves in another way now.
-set -eu
-if [ -z "${PYTHON:-}" ]; then
-    folder=$(mktemp -d)
-    trap 'rm -rf "$folder"' EXIT
-    python3 -m venv "$folder/venv"
-    "$folder/venv/bin/pip" install --quiet anomalib==2.7.0 timm==1.0.31 torch==2.14.1 torchvision==0.29.1
-    PYTHON=$folder/venv/bin/python
-fi
-"$PYTHON" -W ignore - <<'END'
+set -euo pipefail
+folder=$(mktemp -d)
+trap 'rm -rf "$folder"' EXIT
+python3 -m venv "$folder/venv"
+"$folder/venv/bin/pip" install --quiet anomalib==2.7.0 timm==1.0.31 torch==2.14.1 torchvision==0.29.1
+"$folder/venv/bin/python" -W ignore - <<'END'
 from importlib.metadata import version
 
 import torch

@@ -25,7 +25,7 @@ from invad_med.files import data_digest, whole_file
 from invad_med.networks.checkpoints import half_precision, read_checkpoint
 from invad_med.scoring.familiarity import LEAST_HELD_OUT, LEAST_TRAIN
 from invad_med.training.cohort import Cohort, read_cohort
-from invad_med.training.features import read_features
+from invad_med.training.features import divide_features
 from invad_med.training.studies import fit_studies
 
 logger = logging.getLogger(__name__)
@@ -64,7 +64,8 @@ def complete(
     detector = load_detector(model)
     state = read_checkpoint(model)
     cohort = _cohort(dataset_dir, detector.provenance)
-    features = read_features(detector.host, cohort, cache_dir)
+    raw = cached_features(detector.host, cohort.images, cohort.modality, cache_dir)
+    features = divide_features(raw, cohort, detector.host.grid_size)
     if not detector.familiarity.fitted:
         fitted = detector.familiarity.fit(features.train, features.held_out)
         if not fitted.fitted:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from enum import Enum
 
@@ -35,28 +36,52 @@ class ChosenBy(str, Enum):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Scores:
-    """The numbers of one image; None where they are withheld. A new reported number is a field here.
+class Judged:
+    """What an image or a study comes to among normal ones; None where it is withheld.
 
     Args:
-        score: calibrated image score, in deviations above normal.
-        threshold: score above which an image counts as abnormal.
-        p_value: conformal p-value of the score among held-out normal images, 0 < p <= 1.
-        map_threshold: map value, > 0, that the colour scale is tied to: the calibrated pixel threshold, or the norm
-            expected under the prior where the calibration is withheld.
-        paper_score: the paper's image score; compare only within one model.
+        score: calibrated score, in deviations above normal.
+        threshold: score above which it counts as abnormal.
+        p_value: conformal p-value of the score among what is normal and held out, 0 < p <= 1.
     """
 
     score: float | None = None
     threshold: float | None = None
     p_value: float | None = None
-    map_threshold: float | None = None
-    paper_score: float | None = None
 
     @property
     def abnormal(self) -> bool | None:
         """Whether the score exceeds the threshold; None where one of them is withheld."""
         return None if self.score is None or self.threshold is None else bool(self.score > self.threshold)
+
+    @property
+    def rank(self) -> tuple[float, ...]:
+        """A key that sorts the most abnormal first: by p-value, then multiple of the threshold; withheld ones are last.
+
+        These compare across models; scores do not.
+        """
+        multiple = math.inf if self.score is None else -self.score / (self.threshold or 1.0)
+        return 2.0 if self.p_value is None else self.p_value, multiple
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scores(Judged):
+    """The numbers of one image; None where they are withheld. A new reported number is a field here.
+
+    Args:
+        score, threshold, p_value: see `Judged`; among held-out normal images.
+        map_threshold: map value, > 0, that the colour scale is tied to: the calibrated pixel threshold, or the norm
+            expected under the prior where the calibration is withheld.
+        paper_score: the paper's image score; compare only within one model.
+    """
+
+    map_threshold: float | None = None
+    paper_score: float | None = None
+
+    @property
+    def rank(self) -> tuple[float, ...]:
+        """As `Judged.rank`, then by the paper's score."""
+        return *super().rank, math.inf if self.paper_score is None else -self.paper_score
 
 
 @dataclass(frozen=True, kw_only=True)

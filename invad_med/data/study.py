@@ -2,31 +2,24 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 
+from invad_med.data.prediction import Judged, Prediction
 from invad_med.data.slices import Source
 
 
 @dataclass(frozen=True, kw_only=True)
-class Verdict:
+class Verdict(Judged):
     """The numbers of one study; None where they are withheld.
 
     Args:
-        score: calibrated study score, see `invad_med.scoring.studies`.
-        threshold: score above which a study counts as abnormal.
-        p_value: conformal p-value of the score among held-out normal patients, 0 < p <= 1.
+        score, threshold, p_value: see `Judged`; among held-out normal patients, see `invad_med.scoring.studies`.
         withheld: why one of them is None, or None where nothing is withheld.
     """
 
-    score: float | None = None
-    threshold: float | None = None
-    p_value: float | None = None
     withheld: str | None = None
-
-    @property
-    def abnormal(self) -> bool | None:
-        """Whether the score exceeds the threshold; None where one of them is withheld."""
-        return None if self.score is None or self.threshold is None else bool(self.score > self.threshold)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,3 +52,24 @@ class Study(Verdict):
     def is_source(self) -> bool:
         """Whether it is one source, and not the images of a folder."""
         return [source.name for source in self.sources] == [self.name]
+
+
+def ranked(studies: Iterable[Study], predictions: Iterable[Prediction]) -> list[Study]:
+    """Return studies as every table and page shows them: the most abnormal first, those without a verdict last.
+
+    Studies whose numbers are equal or withheld are told apart by their most abnormal slice, then by name.
+
+    Args:
+        studies: in any order.
+        predictions: of their slices, scored or not.
+    """
+    best: dict[str, tuple[float, ...]] = {}
+    for prediction in predictions:
+        name = prediction.source.name
+        best[name] = min(best.get(name, prediction.rank), prediction.rank)
+
+    def key(study: Study) -> tuple[tuple[float, ...], tuple[float, ...], str]:
+        own = [best[source.name] for source in study.sources if source.name in best]
+        return study.rank, min(own, default=(math.inf,)), study.name
+
+    return sorted(studies, key=key)

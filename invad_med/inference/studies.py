@@ -12,14 +12,13 @@ one model.
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Protocol
 
 from invad_med.data.prediction import Prediction, Status
 from invad_med.data.slices import Source
-from invad_med.data.study import Study, Verdict
+from invad_med.data.study import Study, Verdict, ranked
 
 FOLDER = "folder"
 _STACK = 5  # slices from which a place along the stack is taken for one along the body
@@ -58,15 +57,16 @@ class StudyJudge:
         self.models, self.by = models, by
 
     def __call__(self, predictions: Iterable[Prediction]) -> list[Study]:
-        """Return the studies of a run, the most abnormal first: by p-value, then score; those without come last.
+        """Return the studies of a run, `ranked`.
 
         Args:
             predictions: of all slices, scored or not, in any order, without their maps if need be.
         """
         members: dict[str, list[Prediction]] = {}
-        for prediction in sorted(predictions, key=lambda p: (p.source.name, p.index)):
+        everything = sorted(predictions, key=lambda p: (p.source.name, p.index))
+        for prediction in everything:
             members.setdefault(study_of(prediction.source, self.by), []).append(prediction)
-        return sorted((self.study(name, group) for name, group in members.items()), key=_rank)
+        return ranked([self.study(name, group) for name, group in members.items()], everything)
 
     def study(self, name: str, members: Sequence[Prediction]) -> Study:
         """Return one study.
@@ -79,7 +79,7 @@ class StudyJudge:
         scored = [p for p in members if p.status is Status.SCORED]
         above = [p.abnormal for p in scored if p.abnormal is not None]
         rate = self.models.rate if self.models else None
-        first = max(scored, key=lambda p: (_or_lowest(p.score), _or_lowest(p.paper_score)), default=None)
+        first = min(scored, key=lambda p: p.rank, default=None)
         verdict = self._verdict(scored) if scored else Verdict(withheld=_why(members))
         return Study(
             name=name,
@@ -117,14 +117,6 @@ def position(source: Source, index: int) -> float | None:
     if source.kind == "raster" or source.n_slices < _STACK:
         return None
     return (index + 0.5) / source.n_slices
-
-
-def _rank(study: Study) -> tuple[bool, float, float, str]:
-    return study.p_value is None, study.p_value or 0.0, -_or_lowest(study.score), study.name
-
-
-def _or_lowest(score: float | None) -> float:
-    return -math.inf if score is None else score
 
 
 def _why(predictions: Sequence[Prediction]) -> str:

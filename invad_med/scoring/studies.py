@@ -152,7 +152,7 @@ class StudyCalibration(nn.Module):
         """Return the expected highest of m of a study's slices, in deviations; arguments and errors as of `judge`."""
         if not len(scores) or not len(self.scores):
             raise ValueError(f"{len(scores)} slices, and {len(self.scores)} to compare them with")
-        everywhere = torch.ones(len(scores), len(self.scores), dtype=torch.bool)
+        everywhere = torch.ones(len(self.scores), dtype=torch.bool)
         placed = positions if self.has_positions else None
         return expected_highest(self._deviations(scores, placed, everywhere), self.drawn)
 
@@ -171,10 +171,6 @@ class StudyCalibration(nn.Module):
         return self._references[slices, placed]
 
     def _reduced(self, slices: int, placed: bool) -> Tensor:
-        others = self.patients[:, None] != self.patients[None, :]
-        if not others.any():  # one patient alone
-            others = ~others
-        deviations = self._deviations(self.scores, self.positions if placed else None, others)
         found = []
         for patient in self.patients.unique():
             own = torch.nonzero(self.patients == patient).flatten()
@@ -184,16 +180,19 @@ class StudyCalibration(nn.Module):
                 own = own[self.positions[own].argsort(stable=True)]
             count = min(slices, len(own))
             own = own[((torch.arange(count) + 0.5) * len(own) / count).long()]
-            found.append(expected_highest(deviations[own], self.drawn))
+            others = self.patients != patient
+            counted = others if others.any() else ~others  # one patient alone
+            deviations = self._deviations(self.scores[own], self.positions[own] if placed else None, counted)
+            found.append(expected_highest(deviations, self.drawn))
         return halfway_up(torch.tensor(found, dtype=torch.float64)) if found else torch.zeros(0, dtype=torch.float64)
 
     def _deviations(self, scores: Tensor, positions: Tensor | None, counted: Tensor) -> Tensor:
-        """Return scores (n,) in deviations from the normal slices that ``counted`` (n, N) says: (n,) float64."""
-        values, weights = self.scores.double(), counted.double()
-        mean, second = (weights @ v / weights.sum(1) for v in (values, values**2))
+        """Return scores (n,) in deviations from the normal slices that ``counted`` (N,) says: (n,) float64."""
+        values = self.scores[counted].double()
+        mean, second = values.mean(), (values**2).mean()
         if positions is not None:
-            distance = (positions.double()[:, None] - self.positions.double()[None, :]) / BANDWIDTH
-            weights = weights * torch.exp(-0.5 * distance**2)
+            distance = (positions.double()[:, None] - self.positions[counted].double()[None, :]) / BANDWIDTH
+            weights = torch.exp(-0.5 * distance**2)
             total = weights.sum(1)
             mean = (weights @ values + _ALL * mean) / (total + _ALL)
             second = (weights @ values**2 + _ALL * second) / (total + _ALL)

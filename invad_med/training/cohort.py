@@ -86,6 +86,11 @@ class Cohort:
         return self.selection == self.calibration
 
     @property
+    def images(self) -> list[Path]:
+        """All images, each once, those that are learnt from first."""
+        return list(dict.fromkeys((*self.train, *self.selection, *self.calibration, *self.abnormal)))
+
+    @property
     def held_out(self) -> tuple[Path, ...]:
         """The normal images that are not learnt from."""
         return tuple(sorted({*self.selection, *self.calibration}))

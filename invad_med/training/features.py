@@ -57,27 +57,18 @@ def prepare_features(
     The arguments are those of `invad_med.features.cached.cached_features`.
     """
     round_to_half(host.encoder)
-    features = read_features(host, cohort, cache_dir, progress, workers, limit_gb)
-    host.fit_normalisation(features.train)
-    return features
+    raw = cached_features(host, cohort.images, cohort.modality, cache_dir, progress, workers, limit_gb)
+    host.fit_normalisation(raw[: len(cohort.train)])
+    return divide_features(raw, cohort, host.grid_size)
 
 
-def read_features(
-    host: Host,
-    cohort: Cohort,
-    cache_dir: str | Path | None = None,
-    progress: bool = True,
-    workers: int | None = None,
-    limit_gb: float | None = None,
-) -> CohortFeatures:
-    """Return a cohort's features, from the cache where they are in it; arguments as `prepare_features`."""
-    parts = (cohort.train, cohort.selection, cohort.calibration, cohort.abnormal)
-    images = list(dict.fromkeys(path for part in parts for path in part))
-    raw = cached_features(host, images, cohort.modality, cache_dir, progress, workers, limit_gb)
+def divide_features(raw: Tensor, cohort: Cohort, grid_size: int) -> CohortFeatures:
+    """Return the parts of the features (N, C, h, w) of `Cohort.images`, on a grid of ``grid_size`` = h = w."""
+    place = {path: i for i, path in enumerate(cohort.images)}
+    others = (cohort.selection, cohort.calibration, cohort.abnormal)
+    selection, calibration, abnormal = (raw[[place[path] for path in part]] for part in others)
     train = raw[: len(cohort.train)]  # large: not copied
-    place = {path: i for i, path in enumerate(images)}
-    selection, calibration, abnormal = (raw[[place[path] for path in part]] for part in parts[1:])
-    return CohortFeatures(train, selection, calibration, abnormal, lesion_cells(cohort, host.grid_size))
+    return CohortFeatures(train, selection, calibration, abnormal, lesion_cells(cohort, grid_size))
 
 
 def lesion_cells(cohort: Cohort, side: int) -> Tensor | None:

@@ -40,10 +40,9 @@ def draw_overview(
 
     Every tile is a study, and shows the slice of it with the highest score as its heatmap in ``output_dir`` does (black
     if there is none); a frame (red: score above the threshold, green: not above, grey: no threshold), the name, a bar
-    from 0 to twice the threshold, and the numbers: of the study, or of that slice where the study has no score. First
-    come studies with a p-value, in the order given; then the others by p-value, multiple of the threshold and paper
-    score of that slice. Below stand the inputs without a model, the unfamiliar slices and the unreadable
-    files, counted by reason; the tables name them.
+    from 0 to twice the threshold, and the numbers: of the study, or of that slice where the study has no score. Below
+    stand the inputs without a model, the unfamiliar slices and the unreadable files, counted by reason; the tables
+    name them.
 
     Args:
         studies: the most abnormal first.
@@ -108,22 +107,6 @@ class _Tile:
         return self.first if self.study.score is None else self.study
 
     @property
-    def rank(self) -> tuple[bool, float, float, float]:
-        """What the tiles are sorted by, studies with a p-value all alike, as these are in order.
-
-        p-values and multiples of the threshold compare across data sets; scores do not. Without calibration comes last.
-        """
-        if self.study.p_value is not None:
-            return False, 0.0, 0.0, 0.0
-        p, score, paper = self.first.p_value, self.first.score, self.first.paper_score
-        return (
-            True,
-            p if p is not None else 2.0,
-            -score / (self.first.threshold or 1.0) if score is not None else math.inf,
-            -paper if paper is not None else math.inf,
-        )
-
-    @property
     def words(self) -> list[str]:
         """Two lines: the numbers, and slices above their threshold against those that would be by chance."""
         study, judged = self.study, self.judged
@@ -143,11 +126,10 @@ class _Tile:
 
 
 def _tiles(studies: Iterable[Study], predictions: Iterable[Prediction]) -> list[_Tile]:
-    """Return a tile for every study of which anything was scored, in the order in which they are shown."""
+    """Return a tile for every study of which anything was scored, in their order."""
     known = {(p.source.name, p.index): p for p in predictions}
     firsts = [(study, study.first_slice) for study in studies]
-    tiles = [_Tile(study, known[first[0].name, first[1]]) for study, first in firsts if first is not None]
-    return sorted(tiles, key=lambda tile: tile.rank)
+    return [_Tile(study, known[first[0].name, first[1]]) for study, first in firsts if first is not None]
 
 
 def _thumbnail(prediction: Prediction, output_dir: Path) -> Image.Image:

@@ -10,7 +10,7 @@ from PIL import Image
 
 from invad_med.data.prediction import ChosenBy, Prediction, Status
 from invad_med.data.slices import Problem, Source
-from invad_med.data.study import Study
+from invad_med.data.study import Study, ranked
 from invad_med.writers import canvas, overview
 from invad_med.writers.heatmap import save_heatmap
 from invad_med.writers.overview import draw_overview
@@ -65,7 +65,8 @@ def test_studies_with_a_p_value_come_first_and_in_order_the_others_as_their_slic
     ]  # fmt: skip
     judged = [scored("s:one", p=1.0), scored("s:two", p=0.001)]
     studies = [study(p, score=2.0 - i, p_value=0.3 + i / 10) for i, p in enumerate(judged)]
-    draw_overview([*studies, *map(study, firsts)], [*firsts, *judged], [], tmp_path)
+    slices = [*firsts, *judged]
+    draw_overview(ranked([*map(study, firsts), *studies], slices), slices, [], tmp_path)
     assert names(words, 8) == [
         "s:one", "s:two", "s:steeper", "s:high", "s:middle", "s:normal", "s:high paper", "s:low",
     ]  # fmt: skip
@@ -73,7 +74,7 @@ def test_studies_with_a_p_value_come_first_and_in_order_the_others_as_their_slic
 
 def test_the_number_of_tiles_is_bounded(tmp_path, words):
     firsts = [scored(f"s:{i:02d}", p=(i + 1) / 101) for i in np.random.default_rng(0).permutation(100)]
-    draw_overview(map(study, firsts), firsts, [], tmp_path, max_tiles=3)
+    draw_overview(ranked(map(study, firsts), firsts), firsts, [], tmp_path, max_tiles=3)
     assert names(words, 3) == ["s:00", "s:01", "s:02"]
     assert words[0] == "invad-med: 100 slices scored, 0 above threshold, research use only"
     assert words[1] == "3 of 100 studies shown, most abnormal first; of each the slice with the highest score"

@@ -19,7 +19,7 @@ from invad_med.data.contrast import judged
 from invad_med.data.prediction import Prediction, Status
 from invad_med.data.provenance import Provenance
 from invad_med.data.slices import Problem, Slice, Source
-from invad_med.data.study import Study
+from invad_med.data.study import Study, ranked
 from invad_med.inference.inputs import list_inputs
 from invad_med.inference.pipeline import unreadable
 from invad_med.inference.progress import Progress
@@ -163,7 +163,7 @@ def test_studies_are_ranked_by_their_verdict_and_else_by_their_slices(tmp_path):
         Prediction(s.sources[0], 0, Status.SCORED, None, "phantom", p_value={"e": 0.2}.get(s.name, 0.9), score=1.5)
         for s in studies
     ]
-    ReportWriter().write(tmp_path, studies, slices, (), tmp_path)
+    ReportWriter().write(tmp_path, ranked(studies, slices), slices, (), tmp_path)
     page = opened(tmp_path)
     assert list(page.named()) == ["a", "b", "c", "f", "e", "d"]
     text = page.text.replace("\xa0", " ")
@@ -382,7 +382,7 @@ def test_a_run_of_many_studies_is_a_list_of_pages(tmp_path):
         others = [link for link in page.links if link not in own]
         assert [link for link in page.links if link in own] == own and "../report.html" in others
         assert all((tmp_path / "report" / link).is_file() for link in others) and len(others) == 3 - (number in (1, 5))
-    assert names == [f"s{i:04d}" for i in reversed(range(1000))]
+    assert names == [study.name for study in studies]
     ReportWriter().write(tmp_path, studies[:300], slices[:300], (), tmp_path)
     assert sorted(p.name for p in (tmp_path / "report").glob("*.html")) == ["0001.html", "0002.html", "0009.html"]
     ReportWriter().write(tmp_path, studies[:30], slices[:30], (), tmp_path)

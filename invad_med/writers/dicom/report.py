@@ -12,7 +12,6 @@ says the verdict in words, or why it is withheld.
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 
 import highdicom as hd
@@ -64,7 +63,7 @@ def write_report(author: Author, folder: Path) -> list[Path]:
         family=codes.DCM.ArtificialIntelligence,
         parameters=[RESEARCH, *author.versions[1:], f"training data {author.serial}"],
     )
-    ranked = sorted(enumerate(author.result.predictions), key=lambda pair: _rank(pair[1]))
+    ranked = sorted(enumerate(author.result.predictions), key=lambda pair: pair[1].rank)
     groups = [_study(author, algorithm), *(_slice(author, i, p, algorithm) for i, p in ranked)]
     region = _highest(author, algorithm)
     device = hd.sr.DeviceObserverIdentifyingAttributes(
@@ -96,11 +95,6 @@ def write_report(author: Author, folder: Path) -> list[Path]:
             raise Refused(f"{found} measurement groups read back, {len(groups)} written")
 
     return [save(ds, author, folder / "report.dcm", check)]
-
-
-def _rank(prediction: Prediction) -> tuple[float, int]:
-    score = prediction.paper_score if prediction.score is None else prediction.score
-    return -score if score is not None else math.inf, prediction.index
 
 
 def _study(author: Author, algorithm: hd.sr.AlgorithmIdentification) -> hd.sr.MeasurementsAndQualitativeEvaluations:

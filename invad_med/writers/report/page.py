@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import itertools
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,33 +77,13 @@ class Unscored:
     reason: str
 
 
-def rank(study: Study, slices: Sequence[Prediction]) -> tuple[float, ...]:
-    """Return a key that sorts the most abnormal study first: by its verdict; where that is withheld, by its slices'.
-
-    Args:
-        study: the study.
-        slices: of it, in any order.
-    """
-    return (*_rank(study.p_value, study.score, study.threshold), *min(map(rank_of_slice, slices), default=()))
-
-
-def rank_of_slice(prediction: Prediction) -> tuple[float, ...]:
-    """Return a key that sorts the most abnormal slice first; those that were not scored come last."""
-    paper = prediction.paper_score
-    return (*_rank(prediction.p_value, prediction.score, prediction.threshold), math.inf if paper is None else -paper)
-
-
-def _rank(p_value: float | None, score: float | None, threshold: float | None) -> tuple[float, float]:
-    return 2.0 if p_value is None else p_value, math.inf if score is None else -score / (threshold or 1.0)
-
-
 def entry_of(number: int, name: str, study: Study, slices: Sequence[Prediction]) -> Entry:
     """Return the line of a study in the list; where its verdict is withheld, with its most abnormal slice."""
     state = {True: "above", False: "below", None: "unknown"}[study.abnormal]
     if study.score is not None:
         word = {True: "above: ", False: "not above: ", None: ""}[study.abnormal]
         verdict = word + _numbers(study.score, study.threshold, study.p_value)
-    elif (first := min(slices, key=rank_of_slice, default=None)) is not None and first.score is not None:
+    elif (first := min(slices, key=lambda p: p.rank, default=None)) is not None and first.score is not None:
         verdict = f"no study verdict; most abnormal slice: {_numbers(first.score, first.threshold, first.p_value)}"
     else:
         verdict = "no study verdict"
@@ -195,9 +174,7 @@ def viewer(
     ]
     places = {(p.source.name, p.index): place for place, p in enumerate(slices)}
     start = (study.first_slice[0].name, study.first_slice[1]) if study.first_slice else None
-    first = (
-        places[start] if start in places else min(places.values(), key=lambda i: rank_of_slice(slices[i]), default=0)
-    )
+    first = places[start] if start in places else min(places.values(), key=lambda i: slices[i].rank, default=0)
     return {"quantity": "paper score" if paper else "score", "first": first, "slices": shown}
 
 

@@ -132,7 +132,7 @@ class ReportWriter:
             page.numbered("study", titles) if self.anonymize else dict(zip(titles, titles, strict=True)),
         )
         shown = [study for study in studies if run.slices_of(study) and (study.scored or run.size_of(study))]
-        return replace(run, studies=sorted(shown, key=lambda s: (page.rank(s, run.slices_of(s)), s.name)))
+        return replace(run, studies=shown)
 
     def _unread(self, problems: Sequence[Problem], base: Path) -> list[page.Unscored]:
         names = {problem.path: relative_name(problem.path, base) for problem in sorted(problems, key=lambda p: p.path)}
@@ -215,7 +215,7 @@ def _chosen(run: _Run, study: Study, slices: Sequence[Prediction]) -> set[tuple[
     """Return the slices whose pictures fit on a page: source and index, the most abnormal before others."""
     sizes = {s.name: _size(part_path(run.output_dir, s)) / max(s.n_slices, 1) for s in study.sources}
     chosen, taken = set[tuple[str, int]](), 0.0
-    for p in sorted(slices, key=page.rank_of_slice):
+    for p in sorted(slices, key=lambda p: p.rank):
         taken += sizes.get(p.source.name, 0.0)
         if taken > _BYTES:
             break
