@@ -1,19 +1,23 @@
 """From predictions to studies: which slices belong together, where in the body each lies, and what they come to.
 
+A study of one slice is judged as that slice is. What was not scored of a larger one, though it shows something, may be
+what is abnormal: such a study is not called normal.
+
 | what was found | is a study | place of slice i of n |
 |---|---|---|
 | DICOM series, or one acquisition of it; NIfTI volume | of its own | (i + 0.5) / n from 5 slices on, else unknown |
 | TIFF of several pages | of its own | unknown: nothing says what the pages are |
-| one image | of its own; with ``folder`` all those of its folder together, but DICOM | unknown |
+| one PNG, JPEG or TIFF | of its own; with ``folder`` all those of its folder together | unknown |
 
-A DICOM file says itself what it belongs to, so a folder does not. Images of one folder that are not DICOM are all for
-one model.
+A DICOM file says itself what it belongs to, and a NIfTI file is a volume, so a folder does not. Pictures of one folder
+are all for one model.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Protocol
 
 from invad_med.data.prediction import Prediction, Status
@@ -80,12 +84,18 @@ class StudyJudge:
         above = [p.abnormal for p in scored if p.abnormal is not None]
         rate = self.models.rate if self.models else None
         first = min(scored, key=lambda p: p.rank, default=None)
-        verdict = self._verdict(scored) if scored else Verdict(withheld=_why(members))
+        slices = sum(source.n_slices for source in sources)
+        if not scored:
+            verdict = Verdict(withheld=_why(members))
+        elif slices == 1:
+            verdict = _of_slice(scored[0])
+        else:
+            verdict = _of_part(self._verdict(scored), members)
         return Study(
             name=name,
             sources=sources,
             modality=scored[0].modality if scored else None,
-            slices=sum(source.n_slices for source in sources),
+            slices=slices,
             scored=len(scored),
             above=sum(above) if above else None,
             expected_above=len(scored) * rate if above and rate is not None else None,
@@ -105,9 +115,28 @@ class StudyJudge:
         return self.models.judge_study(scored[0].modality or "", [score for score, _ in pairs], placed)
 
 
+def _of_slice(prediction: Prediction) -> Verdict:
+    withheld = prediction.reason if prediction.threshold is None else None
+    return Verdict(
+        score=prediction.score, threshold=prediction.threshold, p_value=prediction.p_value, withheld=withheld
+    )
+
+
+def _of_part(verdict: Verdict, members: Sequence[Prediction]) -> Verdict:
+    """Return a verdict with what it does not rest on; if that is anything, it does not say that a study is normal."""
+    left_out = Counter(str(p.status) for p in members if p.status not in (Status.SCORED, Status.NO_CONTRAST))
+    if not left_out:
+        return verdict
+    scored = sum(p.status is Status.SCORED for p in members)
+    said = f"{scored} of {len(members)} slices were scored ({', '.join(f'{n} {what}' for what, n in left_out.items())})"
+    if verdict.abnormal is False:
+        return replace(verdict, threshold=None, withheld=f"not called normal, as only {said}")
+    return replace(verdict, withheld="; ".join([*([verdict.withheld] if verdict.withheld else []), f"only {said}"]))
+
+
 def study_of(source: Source, by: str | None = None) -> str:
     """Return the name of the study that a source belongs to: its own, or that of its folder, which ends in ``/``."""
-    if by is None or source.kind == "dicom" or source.n_slices > 1:
+    if by is None or source.kind != "raster" or source.n_slices > 1:
         return source.name
     return f"{source.name.rpartition('/')[0] or '.'}/"
 

@@ -122,7 +122,8 @@ class _Tile:
         if study.above is None or study.slices == 1:
             return [numbers]
         chance = f", {study.expected_above:.3g} expected" if study.expected_above is not None else ""
-        return [numbers, f"{study.above} of {study.scored} slices above{chance}"]
+        in_all = f" ({study.slices} in all)" if study.slices > study.scored else ""
+        return [numbers, f"{study.above} of {study.scored} slices above{chance}{in_all}"]
 
 
 def _tiles(studies: Iterable[Study], predictions: Iterable[Prediction]) -> list[_Tile]:

@@ -225,8 +225,13 @@ def test_a_run_that_is_continued_ends_with_the_same_studies(whole, models, tmp_p
 def test_a_model_without_a_calibration_of_studies_withholds_the_verdict_alone(models, tmp_path):
     run(models, make_input(tmp_path / "in", tall=False), tmp_path / "out", "without.pt", dicom_out=["report"])
     table = rows(tmp_path / "out")
-    slices = rows(tmp_path / "out", "scores.csv")  # of equal p-values and one threshold
-    highest = [max(float(r["score"] or "-inf") for r in slices if r["input"] == row["study"]) for row in table]
+    slices = rows(tmp_path / "out", "scores.csv")
+    alone, stacks = ([row for row in table if bool(row["p_value"]) == judged] for judged in (True, False))
+    assert table == alone + stacks and {row["slices"] for row in alone} == {"1"}  # no verdict: last, by its slices
+    of_slices = {r["input"]: r for r in slices}
+    for row in alone:
+        assert all(row[name] == of_slices[row["study"]][name] for name in ("score", "p_value", "threshold", "abnormal"))
+    highest = [max(float(r["score"] or "-inf") for r in slices if r["input"] == row["study"]) for row in stacks]
     assert highest == sorted(highest, reverse=True)
     ill = next(row for row in table if row["study"] == "ill")
     assert ill["reason"] == "the model is not calibrated for studies" and ill["expected_above"] == "0.5"
@@ -337,7 +342,7 @@ def of_kind(kind, name, slices):
         ("nifti", 5, [0.1, 0.3, 0.5, 0.7, 0.9]),
         ("dicom", 5, [0.1, 0.3, 0.5, 0.7, 0.9]),
         ("nifti", 4, None),
-        ("dicom", 1, None),
+        ("dicom", 2, None),
         ("raster", 6, None),
     ],
 )
@@ -347,6 +352,32 @@ def test_the_place_along_a_stack_is_known_of_volumes_and_series(kind, slices, pl
     ((modality, scores, positions),) = models.asked
     assert (modality, scores) == ("brain", [float(i) for i in range(slices)])
     assert positions == (places if places is None else pytest.approx(places))
+
+
+@pytest.mark.parametrize("status", [Status.UNFAMILIAR, Status.UNREADABLE])
+def test_what_was_not_scored_may_be_what_is_abnormal(status):
+    """The verdict of a part says abnormal, or nothing."""
+    source = of_kind("nifti", "a", 6)
+    left_out = [prediction(source, i, None, status, reason="unlike others") for i in (0, 1)]
+    below, above = (
+        StudyJudge(Recorder())([*left_out, *(prediction(source, i, score) for i in range(2, 6))])[0]
+        for score in (8.0, 10.0)
+    )
+    said = f"only 4 of 6 slices were scored (2 {status})"
+    assert below.abnormal is None and below.threshold is None and below.withheld == f"not called normal, as {said}"
+    assert (below.score, below.p_value) == (8.0, 0.5)
+    assert above.abnormal and above.withheld == said
+    blank = [prediction(source, i, None, Status.NO_CONTRAST, reason="no contrast") for i in (0, 1)]
+    whole = StudyJudge(Recorder())([*blank, *(prediction(source, i, 8.0) for i in range(2, 6))])[0]
+    assert whole.abnormal is False and whole.withheld is None  # nothing is to be seen in them
+
+
+def test_a_study_of_one_slice_is_judged_as_that_slice_is():
+    models, source = Recorder(), of_kind("raster", "a", 1)
+    (study,) = StudyJudge(models)([prediction(source, 0, 1.2)])
+    assert (study.score, study.threshold, study.p_value, study.abnormal) == (1.2, 1.5, 0.5, False) and not models.asked
+    (study,) = StudyJudge()([prediction(source, 0, 1.2, threshold=None, reason="few images")])
+    assert study.abnormal is None and study.withheld == "few images"
 
 
 def test_slices_without_a_score_are_counted_and_not_judged():
@@ -389,7 +420,7 @@ def test_a_wrong_word_stops_a_run_before_anything_is_written(whole, models, tmp_
     assert not (tmp_path / "out").exists()
 
 
-def test_a_folder_is_a_study_of_its_single_images_that_are_not_dicom():
+def test_a_folder_is_a_study_of_its_pictures():
     sources = [
         of_kind("raster", "p/1", 1), of_kind("raster", "p/2", 1), of_kind("raster", "p/pages", 3),
         of_kind("raster", "x", 1), of_kind("nifti", "p/flat", 1), of_kind("dicom", "p/film", 1),
@@ -397,7 +428,7 @@ def test_a_folder_is_a_study_of_its_single_images_that_are_not_dicom():
     found = [p for s in sources for p in (prediction(s, i) for i in range(s.n_slices))]
     names = {study.name: [s.name for s in study.sources] for study in StudyJudge(Recorder(), "folder")(found)}
     assert names == {
-        "p/": ["p/1", "p/2", "p/flat"], "p/film": ["p/film"], "p/pages": ["p/pages"], "./": ["x"],
+        "p/": ["p/1", "p/2"], "p/flat": ["p/flat"], "p/film": ["p/film"], "p/pages": ["p/pages"], "./": ["x"],
     }  # fmt: skip
 
 
@@ -439,4 +470,4 @@ def test_equal_p_values_are_ranked_by_score_and_numbers_are_rounded(tmp_path):
     )
     assert [study.name for study in studies] == ["b", "c", "a"]
     write_studies([replace(studies[0], p_value=1 / 3)], tmp_path)
-    assert (tmp_path / "studies.csv").read_text().splitlines()[1] == "b,b,1,1,3.23457,0.333333,9.0,False,1,0.1,0,"
+    assert (tmp_path / "studies.csv").read_text().splitlines()[1] == "b,b,1,1,3.23457,0.333333,1.5,True,1,0.1,0,"

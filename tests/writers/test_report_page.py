@@ -135,7 +135,10 @@ def test_the_numbers_are_those_of_the_table(folder, tmp_path):
     )
     above = sum(r["abnormal"] == "True" for r in scored)
     word = "slice" if above == 1 else "slices"
-    assert f"4 studies, {len(scored)} slices scored; {above} {word} above the threshold of a slice" in page.text
+    with (tmp_path / "out" / "studies.csv").open() as file:
+        ill = sum(row["abnormal"] == "True" for row in csv.DictReader(file))
+    studies = f"{ill} {'study' if ill == 1 else 'studies'} above the threshold of a study"
+    assert f"4 studies, {len(scored)} slices scored; {studies}; {above} {word} above the threshold of" in page.text
     assert "2 slices not scored, 1 file not read" in page.text
     for row in rows:
         if row["status"] != "scored":

@@ -133,15 +133,19 @@ def _study(author: Author, algorithm: hd.sr.AlgorithmIdentification) -> hd.sr.Me
 def _words(study: Study) -> str:
     """Return the verdict in words, as some viewers show numbers without their names."""
     score = "" if study.score is None else f"score {study.score:.3g}, "
-    p_value = "" if study.p_value is None else f", p = {study.p_value:.2g} among normal patients"
+    normal = "normal images" if study.slices == 1 else "normal patients"
+    p_value = "" if study.p_value is None else f", p = {study.p_value:.2g} among {normal}"
     if study.threshold is None:
         said = f"Study without verdict: {score}{study.withheld}{p_value}."
     else:
         said = f"Study {'above' if study.abnormal else 'not above'} threshold: {score}"
         said += f"threshold {study.threshold:.3g}{p_value}."
-        said += f" The threshold is exceeded by at most {study.false_positive_rate:g} of normal patients."
+        if study.false_positive_rate is not None:
+            said += f" The threshold is exceeded by at most {study.false_positive_rate:g} of {normal}."
+        said += f" {study.withheld}." if study.withheld else ""
     if study.above is not None:
         said += f" {study.above} of {study.scored} slices above theirs"
+        said += f" ({study.slices} in all)" if study.slices > study.scored else ""
         said += f", {study.expected_above:.3g} expected by chance." if study.expected_above is not None else "."
     return said
 
