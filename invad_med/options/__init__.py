@@ -16,7 +16,7 @@ passes ``false`` on as a word, which is true. The three configurations call `che
 For users: docs/command_line.md.
 """
 
-from invad_med.options.check import check_options, check_parser, checked, read_overrides, settings
+from invad_med.options.check import check_options, check_parser, checked, overridden, read_overrides, settings
 from invad_med.options.values import OptionError, literals, switch
 from invad_med.options.words import words
 
@@ -26,6 +26,7 @@ __all__ = [
     "check_parser",
     "checked",
     "literals",
+    "overridden",
     "read_overrides",
     "settings",
     "switch",

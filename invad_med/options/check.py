@@ -106,6 +106,19 @@ def settings() -> str:
     return json.dumps(kept, sort_keys=True, default=repr)
 
 
+def overridden(config: str, *keys: str) -> bool:
+    """Return whether the run that evaluates this expression has anything else there than the bundle's file.
+
+    Args:
+        config: name of that file.
+        keys: of components.
+    """
+    run = _running()
+    content: Mapping[str, Any] = run.parser.get() if run else {}
+    own = _own(config, content.get("bundle_root"))
+    return any(content.get(key) != own.get(key) for key in keys)
+
+
 def check_parser(
     parser: ConfigParser,
     config: str,
