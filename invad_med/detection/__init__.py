@@ -1,11 +1,12 @@
 """Detectors: a diffusion model, an inversion and a calibration, joined; and the models that ship."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from invad_med.data.provenance import Provenance
 from invad_med.detection.detectors import Detectors
 from invad_med.detection.models import ModelFiles, model_files, read_provenance
 from invad_med.detection.serve import serve
+from invad_med.lazy import offer
 
 if TYPE_CHECKING:
     from invad_med.detection.detector import AnomalyDetector, load_detector
@@ -24,15 +25,4 @@ __all__ = [
     "serve",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    """Import what needs torch when it is first asked for: images are scored without it."""
-    if name in ("AnomalyDetector", "load_detector"):
-        from invad_med.detection import detector
-
-        return getattr(detector, name)
-    if name in ("FeatureHost", "Host"):
-        from invad_med.detection import host
-
-        return getattr(host, name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__ = offer(__name__, {"AnomalyDetector load_detector": "detector", "FeatureHost Host": "host"})

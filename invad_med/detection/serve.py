@@ -33,7 +33,7 @@ def serve(
 
 
 def eager_engine(engine: str | None) -> str:
-    """Return the engine of a detector that is a torch module: the given one, or ``eager`` where that is none of them."""
+    """Return the given engine if it computes with torch, else ``eager``, as of a detector that is a torch module."""
     return "eager" if engine is None or engine in SERVED else engine
 
 
