@@ -16,13 +16,14 @@ from invad_med.data.provenance import Provenance
 from invad_med.data.study import Verdict
 from invad_med.detection.engine import Engine, FromRaw, make_engine
 from invad_med.detection.host import Host, rebuild_host
-from invad_med.detection.judging import Found, Judge, study_verdict
+from invad_med.detection.judging import Judge, study_verdict
 from invad_med.diffusion import Grid, Timesteps, check_timesteps, inversion_timesteps
 from invad_med.networks.checkpoints import load_strictly, read_checkpoint
 from invad_med.scoring.calibration import Calibration
 from invad_med.scoring.familiarity import Familiarity
 from invad_med.scoring.scores import anomaly_map, paper_score, resize_map
 from invad_med.scoring.studies import StudyCalibration
+from invad_med.serving.engines import Served
 
 _OLD_PARTS = ("features.", "denoiser.")  # of the host, in checkpoints of version 0.1
 
@@ -136,16 +137,9 @@ class AnomalyDetector(nn.Module):
         else:
             z = self.engine(resized)
         withheld = self.withheld
-        maps, scores = anomaly_map(z), None
-        if withheld is None:
-            maps, scores = self.calibration.map(z), self.calibration.score(z)
-        paper = paper_score(z)
-        found = Found(
-            maps.float().cpu().numpy(),
-            (paper if scores is None else scores).cpu().numpy(),
-            paper.cpu().numpy(),
-            distances,
-        )
+        maps = anomaly_map(z) if withheld is not None else self.calibration.map(z)
+        scores = None if withheld is not None else self.calibration.score(z).cpu().numpy()
+        found = Served(maps.float().cpu().numpy(), paper_score(z).cpu().numpy(), scores, distances)
         judge = Judge(
             self.calibration.references, withheld, self.host.channels**0.5, self.provenance.title, self.computed_by
         )

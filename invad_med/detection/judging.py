@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 import numpy as np
 
@@ -14,22 +14,7 @@ from invad_med.data.resizing import resize
 from invad_med.data.study import Verdict
 from invad_med.scoring.conformal import References
 from invad_med.scoring.studies import StudyCalibration
-
-
-class Found(NamedTuple):
-    """What an engine computes of B images.
-
-    Args:
-        maps: (B, h, w) float32 on the grid of the end point, >= 0.
-        scores: (B,) calibrated; of no meaning where the calibration is withheld.
-        paper_scores: (B,).
-        distances: (B,) from the images that the model was trained on, in multiples of its limit; None without one.
-    """
-
-    maps: np.ndarray
-    scores: np.ndarray
-    paper_scores: np.ndarray
-    distances: np.ndarray | None = None
+from invad_med.serving.engines import Served
 
 
 class Detector(Protocol):
@@ -87,7 +72,7 @@ class Judge:
     title: str = ""
     computed_by: str = ""
 
-    def __call__(self, found: Found, size: tuple[int, int], false_positive_rate: float = 0.05) -> list[Detection]:
+    def __call__(self, found: Served, size: tuple[int, int], false_positive_rate: float = 0.05) -> list[Detection]:
         """Return what is said of each image.
 
         Args:
@@ -95,14 +80,14 @@ class Judge:
             size: (H, W) of the images.
             false_positive_rate: of the thresholds, 0 < rate < 1.
         """
-        maps = resize(found.maps, size)
+        maps = resize(found.map, size)
         scored = self._scored(found, maps, false_positive_rate)
-        if found.distances is None:
+        if found.distance is None:
             return scored
-        return [self._gated(*pair) for pair in zip(scored, found.distances.tolist(), strict=True)]
+        return [self._gated(*pair) for pair in zip(scored, found.distance.tolist(), strict=True)]
 
-    def _scored(self, found: Found, maps: np.ndarray, false_positive_rate: float) -> list[Detection]:
-        paper = found.paper_scores.tolist()
+    def _scored(self, found: Served, maps: np.ndarray, false_positive_rate: float) -> list[Detection]:
+        paper = found.paper_score.tolist()
         if self.withheld is not None:
             said = {"map_threshold": self.prior_norm, "withheld": self.withheld, "computed_by": self.computed_by}
             return [Detection(map=m, paper_score=p, **said) for m, p in zip(maps, paper, strict=True)]  # type: ignore[arg-type]
@@ -114,7 +99,8 @@ class Judge:
         if threshold is None:
             count = len(references.scores)
             withheld = f"{count} held-out normal images support no threshold at a rate of {false_positive_rate:g}"
-        p_values = references.p_value(found.scores).tolist()
+        assert found.score is not None  # as the calibration is not withheld
+        p_values = references.p_value(found.score).tolist()
         return [
             Detection(
                 map=maps[i],
@@ -126,7 +112,7 @@ class Judge:
                 withheld=withheld,
                 computed_by=self.computed_by,
             )
-            for i, score in enumerate(found.scores.tolist())
+            for i, score in enumerate(found.score.tolist())
         ]
 
     def _gated(self, detection: Detection, distance: float) -> Detection:

@@ -1,40 +1,62 @@
-"""A checkpoint as what scores images: which engine computes it."""
+"""From a checkpoint to what scores images: which engine computes it. torch is imported only where it is needed."""
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
-from typing import Any
 
 from invad_med.detection.judging import Detector
+from invad_med.detection.served import ServedDetector
+from invad_med.serving.engines import ENGINES, make_serving_engine
+from invad_med.serving.graph import Graph, GraphKey, find_graph, keep_graph
+from invad_med.serving.weights import open_weights
 from invad_med.timesteps import Grid
 
-SERVED = ("onnxruntime", "openvino")  # engines that compute without torch
+logger = logging.getLogger(__name__)
+
+FASTEST = "onnxruntime"  # on a CPU
 _DRIVERS = ("/proc/driver/nvidia", "/dev/nvidiactl", "/dev/dxg", "/dev/kfd", "C:/Windows/System32/nvcuda.dll")
 
 
 def serve(
-    path: str | Path, grid: Grid | None = None, engine: str | None = None, device: object = "cpu", **parts: Any
+    path: str | Path,
+    grid: Grid | None = None,
+    engine: str | None = None,
+    device: object = "cpu",
+    threads: int | None = None,
 ) -> Detector:
     """Return the detector that a checkpoint holds, computed by an engine.
 
     Args:
         path: the file.
-        grid: timesteps instead of those it was calibrated for.
-        engine: a name of `invad_med.detection.engine.ENGINES`.
+        grid: timesteps instead of those it was calibrated for; scores are then withheld.
+        engine: a name of `invad_med.serving.engines.ENGINES`, for the CPU and without torch, or of
+            `invad_med.detection.engine.ENGINES`. None: on a CPU `FASTEST` where its graph lies ready, else ``eager``.
         device: where it computes.
-        parts: networks instead of those it states, such as ``denoiser``, see `load_detector`.
+        threads: of a serving engine; all cores that the process may use, or ``OMP_NUM_THREADS``, if None.
 
     Raises:
-        FileNotFoundError, ValueError: as `invad_med.detection.detector.load_detector`.
+        FileNotFoundError, ValueError: as `invad_med.detection.load_detector`; a serving engine on another device.
+        RuntimeError: the engine is not installed, or its graph is to be made and cannot be made here.
     """
+    on_cpu = str(device) == "cpu"
+    if engine in ENGINES:
+        if not on_cpu:
+            raise ValueError(f"engine={engine!r} computes on the CPU, not on {device}: give --device cpu, or no engine")
+        return _served(path, grid, engine, threads)
+    if engine is None and on_cpu:
+        try:
+            return _served(path, grid, FASTEST, threads, export=False)
+        except (_NoGraph, RuntimeError, ValueError) as error:
+            logger.info("computed by the eager engine: %s", error)
     from invad_med.detection.detector import load_detector
 
-    return load_detector(path, grid, engine or "eager", device, **parts)  # type: ignore[arg-type]
+    return load_detector(path, grid, engine or "eager", device)  # type: ignore[arg-type]
 
 
 def eager_engine(engine: str | None) -> str:
     """Return the given engine if it computes with torch, else ``eager``, as of a detector that is a torch module."""
-    return "eager" if engine is None or engine in SERVED else engine
+    return "eager" if engine is None or engine in ENGINES else engine
 
 
 def usual_device() -> str:
@@ -44,3 +66,37 @@ def usual_device() -> str:
     import torch
 
     return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def graph_for(key: GraphKey) -> Graph:
+    """Return the graph of a key: the one that ships or is kept, else a new one, which is kept.
+
+    Raises:
+        ValueError: the key names something that cannot be built here.
+        RuntimeError: it cannot be exported here.
+    """
+    graph = find_graph(key)
+    if graph is None:
+        logger.warning("a graph of this architecture, timesteps and rule is made, once: this takes half a minute")
+        from invad_med.detection.export import export_graph  # brings torch
+
+        graph = export_graph(key)
+        keep_graph(key, graph)
+    return graph
+
+
+class _NoGraph(Exception):
+    """A graph would have to be made."""
+
+
+def _served(
+    path: str | Path, grid: Grid | None, engine: str, threads: int | None, export: bool = True
+) -> ServedDetector:
+    with open_weights(path) as weights:
+        key = GraphKey.of(weights)
+        if grid is not None:
+            key = GraphKey.of(weights, tuple(grid.resolve(key.timesteps)))
+        graph = graph_for(key) if export else find_graph(key)
+        if graph is None:
+            raise _NoGraph(f"no graph for {engine} lies ready; --engine {engine} makes one, once")
+        return ServedDetector(make_serving_engine(engine, graph, graph.fill(weights), threads), weights, key.timesteps)

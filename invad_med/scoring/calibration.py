@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from invad_med.diffusion import Timesteps
-from invad_med.scoring.conformal import References, halfway_up
+from invad_med.scoring.conformal import References, halfway_up, why_withheld
 from invad_med.scoring.rules import DEFAULT_RULE, find_rule
 
 _MAP_SHARE = 0.05  # of a normal image's map that may lie above its threshold
@@ -96,14 +96,7 @@ class Calibration(nn.Module):
 
     def why_not(self, timesteps: Timesteps) -> str | None:
         """Return why scores made with ``timesteps`` have no calibrated meaning, or None if they have."""
-        if len(self.reference) == 0:
-            return "the model is not calibrated: fit it on held-out normal images"
-        if list(timesteps) != self.timesteps:
-            return (
-                f"calibrated for the timesteps {self.timesteps}, not {list(timesteps)}: score, p-value and threshold "
-                "are withheld"
-            )
-        return None
+        return why_withheld(len(self.reference), self.timesteps, timesteps)
 
     def whiten(self, z: Tensor) -> Tensor:
         """Return ``z`` (B, C, h, w), each channel with mean 0 and deviation 1 on normal images."""

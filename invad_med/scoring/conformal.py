@@ -8,6 +8,7 @@ stands or falls with the last digit of a score.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -43,6 +44,26 @@ class References:
         None means the rate is out of reach.
         """
         return upper_limit(self.maps, false_positive_rate)
+
+
+def why_withheld(
+    count: int, fitted_for: Sequence[tuple[int, int | None]], timesteps: Sequence[tuple[int, int | None]]
+) -> str | None:
+    """Return why scores have no calibrated meaning, or None if they have.
+
+    Args:
+        count: of the held-out normals.
+        fitted_for: pairs (t, t_next) of the inversion that the calibration was fitted for.
+        timesteps: those that made the scores.
+    """
+    if count == 0:
+        return "the model is not calibrated: fit it on held-out normal images"
+    if list(timesteps) != list(fitted_for):
+        return (
+            f"calibrated for the timesteps {list(fitted_for)}, not {list(timesteps)}: score, p-value and threshold "
+            "are withheld"
+        )
+    return None
 
 
 def halfway_up(values: np.ndarray) -> np.ndarray:
