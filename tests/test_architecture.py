@@ -28,9 +28,10 @@ ALLOWED = {
     "scoring": {"diffusion"},
     "inferers": {"diffusion"},
     "networks": {"diffusion", "files"},
+    "serving": {"data", "files"},
     "archive": {"addresses", "data", "files", "readers"},
     "writers": {"data", "files", "readers"},
-    "detection": {"data", "diffusion", "files", "inferers", "networks", "scoring"},
+    "detection": {"data", "diffusion", "files", "inferers", "networks", "scoring", "serving"},
     "features": {"data", "detection", "diffusion", "files", "networks", "parallel", "readers"},
     "inference": {"archive", "bundle", "data", "detection", "diffusion", "files", "readers", "writers"},
     "training": {
