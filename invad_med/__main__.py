@@ -25,6 +25,7 @@ COMMANDS = {
     "compare": "say which of two evaluations is better, paired on the same images",
     "log-again": "log an evaluation in MLflow that could not be logged when it was made",
     "rules": "compare ways to make one score of an end point, on trained models",
+    "graphs": "make the graphs that the package ships for engines anew",
     "benchmark": "what each preset costs on this machine, as a table",
 }
 

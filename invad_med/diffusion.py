@@ -40,7 +40,7 @@ def invert(
     network: Callable[..., Tensor],
     x: Tensor,
     timesteps: Timesteps,
-    alphas_cumprod: Tensor,
+    alphas_cumprod: Tensor | Sequence[float],
     *args: Any,
     **kwargs: Any,
 ) -> Tensor:

@@ -30,9 +30,10 @@ ALLOWED = {
     "scoring": {"diffusion", "lazy"},
     "inferers": {"diffusion"},
     "networks": {"diffusion", "files", "lazy"},
+    "serving": {"data", "files"},
     "archive": {"addresses", "data", "files", "readers"},
     "writers": {"data", "files", "readers"},
-    "detection": {"data", "diffusion", "files", "inferers", "lazy", "networks", "scoring", "timesteps"},
+    "detection": {"data", "diffusion", "files", "inferers", "lazy", "networks", "scoring", "serving", "timesteps"},
     "features": {"data", "detection", "diffusion", "files", "networks", "parallel", "readers"},
     "inference": {"archive", "bundle", "data", "detection", "files", "readers", "timesteps", "writers"},
     "training": {

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from invad_med.detection.judging import Detector
 from invad_med.detection.served import ServedDetector
-from invad_med.serving.engines import ENGINES, make_serving_engine
+from invad_med.serving.engines import ENGINES, ServingEngine, make_serving_engine
 from invad_med.serving.graph import Graph, GraphKey, find_graph, keep_graph
 from invad_med.serving.weights import open_weights
 from invad_med.timesteps import Grid
@@ -85,6 +85,28 @@ def graph_for(key: GraphKey) -> Graph:
     return graph
 
 
+def load_engine(
+    path: str | Path,
+    engine: str = FASTEST,
+    timesteps: tuple[tuple[int, int | None], ...] | None = None,
+    threads: int | None = None,
+) -> ServingEngine:
+    """Return a serving engine that computes what a checkpoint holds.
+
+    Args:
+        path: the checkpoint.
+        engine: a name of `invad_med.serving.engines.ENGINES`.
+        timesteps: pairs (t, t_next) instead of those that it was calibrated for; there are then no scores.
+        threads: as of `serve`.
+
+    Raises:
+        FileNotFoundError, ValueError, RuntimeError: as `serve`.
+    """
+    with open_weights(path) as weights:
+        graph = graph_for(GraphKey.of(weights, timesteps))
+        return make_serving_engine(engine, graph, graph.fill(weights), threads)
+
+
 class _NoGraph(Exception):
     """A graph would have to be made."""
 
@@ -93,10 +115,9 @@ def _served(
     path: str | Path, grid: Grid | None, engine: str, threads: int | None, export: bool = True
 ) -> ServedDetector:
     with open_weights(path) as weights:
-        key = GraphKey.of(weights)
+        timesteps = GraphKey.of(weights).timesteps
         if grid is not None:
-            key = GraphKey.of(weights, tuple(grid.resolve(key.timesteps)))
-        graph = graph_for(key) if export else find_graph(key)
-        if graph is None:
+            timesteps = tuple(grid.resolve(timesteps))
+        if not export and find_graph(GraphKey.of(weights, timesteps)) is None:
             raise _NoGraph(f"no graph for {engine} lies ready; --engine {engine} makes one, once")
-        return ServedDetector(make_serving_engine(engine, graph, graph.fill(weights), threads), weights, key.timesteps)
+        return ServedDetector(load_engine(path, engine, timesteps, threads), weights, timesteps)
