@@ -118,6 +118,7 @@ class Prediction(Scores):
         modality: name of the modality whose model scored it, or that it belongs to; None if unknown.
         chosen_by: what decided the modality.
         map: (H, W) float32 anomaly map on the slice's own grid, >= 0, or None.
+        computed_by: engine and precision, such as ``onnxruntime float32``; None if nothing was computed.
     """
 
     source: Source
@@ -127,3 +128,4 @@ class Prediction(Scores):
     modality: str | None = None
     chosen_by: ChosenBy | None = None
     map: np.ndarray | None = None
+    computed_by: str | None = None

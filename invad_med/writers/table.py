@@ -19,7 +19,7 @@ from invad_med.files import append_whole, write_atomically
 _NUMBERS = tuple(field.name for field in dataclasses.fields(Scores) if field.name != "map_threshold")
 _DECIDED = ("score", "threshold", "abnormal")
 COLUMNS = (
-    *("input", "slice", "status", "modality", "chosen_by", *_DECIDED),
+    *("input", "slice", "status", "modality", "chosen_by", "computed_by", *_DECIDED),
     *(name for name in _NUMBERS if name not in _DECIDED),
     "reason",
 )
@@ -120,6 +120,7 @@ def _row(p: Prediction) -> dict[str, Any]:
         "status": str(p.status),
         "modality": p.modality,
         "chosen_by": p.chosen_by and str(p.chosen_by),
+        "computed_by": p.computed_by,
         # Compared before rounding.
         "abnormal": None if numbers["score"] is None or numbers["threshold"] is None else p.abnormal,
         "reason": p.reason,
