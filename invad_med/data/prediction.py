@@ -117,6 +117,7 @@ class Prediction(Scores):
         modality: name of the modality whose model scored it, or that it belongs to; None if unknown.
         chosen_by: what decided the modality.
         map: (H, W) float32 anomaly map on the slice's own grid, >= 0, or None.
+        content: digest of the file that the slice lies in, `invad_med.data.slices.Slice.digest`; empty where unknown.
     """
 
     source: Source
@@ -126,3 +127,4 @@ class Prediction(Scores):
     modality: str | None = None
     chosen_by: ChosenBy | None = None
     map: np.ndarray | None = None
+    content: str = ""
