@@ -216,6 +216,14 @@ def test_studies_can_be_compared_with_other_normal_patients(sets, models, tmp_pa
     assert len(studies.patients.unique()) == 8
     assert main([*command, "--normals", str(sets / "brain")]) == 2
     assert "are among those that the model has seen" in capsys.readouterr().err
+    before = (tmp_path / "brain.pt").read_bytes()
+    assert main([*command, "--normals", str(sets / "chest")]) == 2
+    assert (
+        "70 of 70 normal images of" in (said := capsys.readouterr().err)
+        and "are unlike those that the model was trained on" in said
+        and "give normal patients of the model's kind" in said
+    )
+    assert (tmp_path / "brain.pt").read_bytes() == before
 
 
 def test_what_is_there_stays(sets, models, tmp_path):
