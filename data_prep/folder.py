@@ -142,7 +142,7 @@ def prepare(
                 name = f"{patient}_{anonymous(source.name, salt)[:6]}"
             parameters: dict[str, Any] = {
                 "kind": source.kind, "n_slices": source.n_slices, "dicom_modality": source.modality, "patient": patient,
-                "split": where[patient], "class": kind, "name": name, **recipe,
+                "split": where[patient], "class": kind, "name": name, "ascends": source.ascends, **recipe,
                 "every_mm": every_mm, "slices": slices,
             }  # fmt: skip
             if source.frames is not None:
@@ -251,7 +251,7 @@ def _make(case: Case) -> Iterator[Picture]:
     for i in _choose(case, source, pieces, labels):
         image, mask = to_8bit(pieces[i], shown, None if labels is None else labels[i])
         name = p["name"] if source.n_slices == 1 else f"{p['name']}_{i:04d}"
-        position = place_along(i, visible) if len(pieces) > 1 else None
+        position = place_along(i, visible) if len(pieces) > 1 and p["ascends"] else None
         yield Picture(p["split"], p["class"], name, image, mask, p["patient"], first, i, position)
 
 

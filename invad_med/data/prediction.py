@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass
 from enum import Enum
 
@@ -103,6 +104,11 @@ class Detection(Scores):
     def unfamiliar(self) -> bool:
         """Whether the image is unlike those that the model was trained on."""
         return self.distance is not None and self.distance > 1.0
+
+
+def without_distance(reason: str) -> str:
+    """Return why an image is unfamiliar without its own distance, which would keep like reasons apart."""
+    return re.sub(r" \(distance [^)]*\)", "", reason)
 
 
 @dataclass(frozen=True)

@@ -5,10 +5,13 @@ what is abnormal: such a study is not called normal.
 
 | what was found | is a study | place of a slice |
 |---|---|---|
-| DICOM series, or one acquisition of it; NIfTI volume | of its own | among those that show anything, if at least 5 |
+| DICOM series, or one acquisition of it; NIfTI volume | of its own | along it, see below |
 | TIFF of several pages | of its own | unknown: nothing says what the pages are |
 | one PNG, JPEG or TIFF | of its own; with ``folder`` all those of its folder together | unknown |
 | a file that cannot be read, neither DICOM nor NIfTI by its name | none; with ``folder`` a slice of its folder | |
+
+A slice's place is that from the first to the last slice that shows anything, if these are at least 5 and go from feet
+to head: those of another plane, or from head to feet, have no place that a model knows.
 
 A DICOM file says itself what it belongs to, and a NIfTI file is a volume, so a folder does not. Pictures of one folder
 are all for one model, and copies of one file are one slice.
@@ -23,7 +26,7 @@ from typing import Protocol
 
 from invad_med.data.identity import MANIFEST
 from invad_med.data.places import place_along
-from invad_med.data.prediction import Prediction, Status
+from invad_med.data.prediction import Prediction, Status, without_distance
 from invad_med.data.slices import Source
 from invad_med.data.study import Study, Verdict, ranked
 from invad_med.readers.kinds import DICOM_SUFFIXES
@@ -99,7 +102,10 @@ class StudyJudge:
         first = min(scored, key=lambda p: p.rank, default=None)
         slices = sum(source.n_slices for source in sources) - copies + len(unread)
         if not scored:
-            verdict = Verdict(withheld=_why([*(p.reason for p in members), *unread]))
+            shown = [p for p in members if p.status is not Status.NO_CONTRAST]
+            verdict = Verdict(
+                withheld=_why([*(p.reason for p in shown), *unread] or [p.reason for p in members], slices)
+            )
         else:
             verdict = _of_slice(scored[0]) if slices == 1 else self._verdict(members)
             verdict = _qualified(verdict, members, len(unread), copies)
@@ -122,7 +128,7 @@ class StudyJudge:
         shown = [p.index for p in members if p.status is not Status.NO_CONTRAST]
         pairs = [(p.score, position(p.source, p.index, shown)) for p in scored if p.score is not None]
         if not pairs:
-            return Verdict(withheld=_why([p.reason for p in scored]))
+            return Verdict(withheld=_why([p.reason for p in scored], len(scored)))
         if self.models is None:
             return Verdict(withheld="there is no model to judge studies")
         known = [place for _, place in pairs if place is not None]
@@ -197,13 +203,14 @@ def position(source: Source, index: int, shown: Sequence[int]) -> float | None:
         index: of the slice.
         shown: of those of its slices that are not known to show nothing.
     """
-    if source.kind == "raster" or max(shown) - min(shown) + 1 < _STACK:
+    if source.kind == "raster" or not source.ascends or max(shown) - min(shown) + 1 < _STACK:
         return None
     return place_along(index, shown)
 
 
-def _why(reasons: Sequence[str | None]) -> str:
-    """Return why slices have no score: the reason of most of them."""
-    ((reason, count),) = Counter(reason or "no score" for reason in reasons).most_common(1)
-    others = len(reasons) - count
-    return reason + (f" ({count} of {len(reasons)} slices; the others for other reasons)" if others else "")
+def _why(reasons: Sequence[str | None], slices: int) -> str:
+    """Return why none of so many slices has a score: the reason of most of those that show anything."""
+    said = [reason or "no score" for reason in reasons]
+    alike = Counter(said if len(said) == 1 else map(without_distance, said))
+    ((reason, count),) = alike.most_common(1)
+    return reason + (f" ({count} of {slices} slices; the others for other reasons)" if count < slices else "")

@@ -368,6 +368,12 @@ def test_empty_slices_at_the_ends_of_a_stack_shift_no_place():
     assert models.asked[2][2] == pytest.approx([(i + 0.5) / 12 for i in range(1, 11)])  # they may show something
 
 
+def test_slices_of_another_plane_have_no_place_along_the_body():
+    models, source = Recorder(), replace(of_kind("dicom", "a", 8), ascends=False)
+    StudyJudge(models)([prediction(source, i) for i in range(8)])
+    assert models.asked == [("brain", [1.0] * 8, None)]
+
+
 def test_a_padded_stack_is_judged_as_the_stack(models, tmp_path):
     volume = noise(105, 9, ill=3)
     save_volume(tmp_path / "padded.nii.gz", np.pad(volume, ((20, 4), (0, 0), (0, 0))))
@@ -492,6 +498,17 @@ def test_why_there_is_no_verdict():
     (study,) = StudyJudge(Recorder())(lost)
     assert study.withheld == "cut off (2 of 3 slices; the others for other reasons)"
     assert (study.modality, study.above, study.expected_above, study.first_slice) == (None, None, None, None)
+    unlike = [
+        prediction(source, i, None, Status.UNFAMILIAR, reason=f"unlike (distance 1.{i} of a limit of 1); like none")
+        for i in range(2)
+    ]
+    blank = [prediction(of_kind("nifti", "a", 5), i, None, Status.NO_CONTRAST, reason="no contrast") for i in (2, 3, 4)]
+    (study,) = StudyJudge(Recorder())([*unlike, *blank])
+    assert study.withheld == "unlike; like none (2 of 5 slices; the others for other reasons)"
+    (study,) = StudyJudge(Recorder())([replace(unlike[1], source=of_kind("raster", "b", 1), index=0)])
+    assert study.withheld == "unlike (distance 1.1 of a limit of 1); like none"
+    (study,) = StudyJudge(Recorder())(blank)
+    assert study.withheld.startswith("no contrast")
     other = [prediction(source, i, None, reason="other timesteps", paper_score=i % 2) for i in range(3)]
     (study,) = StudyJudge(Recorder())(other)
     assert (study.withheld, study.score, study.scored, study.first_slice) == ("other timesteps", None, 3, (source, 1))
