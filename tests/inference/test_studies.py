@@ -351,6 +351,7 @@ def test_the_place_along_a_stack_is_known_of_volumes_and_series(kind, slices, pl
     StudyJudge(models)([prediction(source, i, float(i)) for i in reversed(range(slices))])
     ((modality, scores, positions),) = models.asked
     assert (modality, scores) == ("brain", [float(i) for i in range(slices)])
+    assert StudyJudge(models)([prediction(source, i) for i in range(slices)])[0].modality == "brain"
     assert positions == (places if places is None else pytest.approx(places))
 
 
@@ -581,6 +582,12 @@ def test_the_table_is_whole_or_not_there(tmp_path, monkeypatch):
     assert {p.name for p in (tmp_path / "out").iterdir() if p.is_file()} == {
         "progress.jsonl", "scores.csv", "scores.json", "overview.png",
     }  # fmt: skip
+
+
+def test_studies_without_a_verdict_are_ranked_by_their_most_abnormal_slice():
+    a, b = of_kind("nifti", "a", 2), of_kind("nifti", "b", 2)
+    found = [prediction(a, 0, 4.0), prediction(a, 1, 4.0), prediction(b, 0, 1.0), prediction(b, 1, 5.0)]
+    assert [study.name for study in StudyJudge()(found)] == ["b", "a"]
 
 
 def test_equal_p_values_are_ranked_by_score_and_numbers_are_rounded(tmp_path):
