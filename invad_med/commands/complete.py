@@ -151,5 +151,6 @@ def run(options: argparse.Namespace) -> int:
     except (ValueError, ReadError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    print(f"model written to {path}: it withholds the verdict of unfamiliar images, and judges studies")
+    studies = "judges studies" if len(load_detector(path).studies.scores) else "does not judge studies"
+    print(f"model written to {path}: it withholds the verdict of unfamiliar images, and {studies}")
     return 0

@@ -167,9 +167,9 @@ def _qualified(verdict: Verdict, members: Sequence[Prediction], unread: int, cop
         scored, slices = sum(p.status is Status.SCORED for p in members), len(members) + unread
         part = f"only {scored} of {slices} slices were scored"
         part += f" ({', '.join(f'{n} {what}' for what, n in left_out.items())})"
-        said.append(f"not called normal, as {part}" if verdict.abnormal is False else part)
-    if verdict.abnormal is False and left_out:
-        verdict = replace(verdict, threshold=None)
+        if verdict.abnormal is False:
+            verdict, part = replace(verdict, threshold=None), f"not called normal, as {part}"
+        said.append(part)
     if copies:
         said.append(f"{copies} of {len(members) + copies} images are copies of others, and count once")
     return replace(verdict, withheld="; ".join(said) or None)

@@ -226,6 +226,18 @@ def test_studies_can_be_compared_with_other_normal_patients(sets, models, tmp_pa
     assert (tmp_path / "brain.pt").read_bytes() == before
 
 
+def test_the_command_says_whether_the_model_judges_studies(sets, old_models, tmp_path, capsys):
+    command = ["complete", str(tmp_path / "brain.pt"), str(sets / "brain")]
+    state = torch.load(old_models / "brain.pt", weights_only=True)
+    torch.save(state, tmp_path / "brain.pt")
+    assert main(command) == 0
+    assert "images, and judges studies" in capsys.readouterr().out
+    stated = state["_extra_state"] | {"train_images": 3}  # divided otherwise: what calibrates may have been learnt from
+    torch.save(state | {"_extra_state": stated}, tmp_path / "brain.pt")
+    assert main(command) == 0
+    assert "images, and does not judge studies" in capsys.readouterr().out
+
+
 def test_what_is_there_stays(sets, models, tmp_path):
     whole = models / "brain.pt"
     assert main(["complete", str(whole), str(sets / "brain"), "--output", str(tmp_path / "brain.pt")]) == 0
