@@ -310,23 +310,18 @@ def write(ds: Dataset, path: Path, check: Callable[[Dataset], None], pixels: Pix
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
     """Keep pydicom and highdicom from warning: they quote values, which can be the patient's name."""
-    loggers = [logging.getLogger(name) for name in ("highdicom", "pydicom")]
+    children = [n for n in list(logging.root.manager.loggerDict) if n.startswith("highdicom.")]
+    loggers = [logging.getLogger(name) for name in ("highdicom", "pydicom", *children)]
     before = [logger.disabled for logger in loggers]
-    children = [logging.getLogger(n) for n in list(logging.root.manager.loggerDict) if n.startswith("highdicom.")]
-    levels = [child.level for child in children]
     try:
         for logger in loggers:
             logger.disabled = True
-        for child in children:
-            child.setLevel(logging.CRITICAL)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
         for logger, state in zip(loggers, before, strict=True):
             logger.disabled = state
-        for child, level in zip(children, levels, strict=True):
-            child.setLevel(level)
 
 
 def series_description(series: Series) -> str:

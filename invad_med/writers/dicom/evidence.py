@@ -73,21 +73,23 @@ class Evidence:
         self._places: list[Plane | None] = []
         self._uids: set[str] = set()
 
-    def add(self, piece: Slice) -> Dataset:
-        """Take what is referred to of a slice, and return the header of its file, which stays as it is.
+    def add(self, piece: Slice) -> Dataset | None:
+        """Take what is referred to of a slice, and return the header of its file, for the caller to make an object of.
+
+        None where there is no file, or its header was returned before.
 
         Raises:
             Refused: no UIDs to refer to, or one for several images.
             ReadError: a header holds what cannot be decoded.
         """
         if not self.stored:
-            return self.first
+            return None
         file = stored_image(piece)
         self._places.append(file.plane)
         if self._one_file and self.images:
             if self.frames is not None:
                 self.frames.append(file.frame)
-            return self.first
+            return None
         with reading("DICOM header"):
             ds = copy.deepcopy(file.header)
             ds.decode()
@@ -100,7 +102,7 @@ class Evidence:
         self._uids.add(str(ds.SOPInstanceUID))
         if self._one_file and _framed(ds):
             self.frames = [file.frame]
-        self.images.append(_what_tells_apart(ds) if self.images else ds)
+        self.images.append(_what_tells_apart(ds) if self.images else copy.deepcopy(ds))
         return ds
 
     def complete(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 from contextlib import ExitStack
+from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from functools import cached_property, partial
@@ -200,16 +201,15 @@ class DicomJob:
         return make_parametric_map(self.author)
 
     def _take(self, prediction: Prediction, piece: Slice) -> None:
-        known = len(self.evidence.images)
         header, values = self.evidence.add(piece), map_of(prediction)
         slice_ = self.account.add(prediction, values)
-        self.author.tell(header if len(self.evidence.images) > known else None, slice_, piece, values)
+        self.author.tell(header, slice_, piece, values)
         maps = self.account.maps
         if maps is not None:
             self._attempt([*_OF_MAPS, DicomKind.OVERLAY], lambda: maps.append(values))
         if self.evidence.frames is not None:
             self._file = stored_image(piece)
-        elif self.evidence.stored:
+        elif header is not None:
             name = f"overlay_s{slice_.index:03d}.dcm" if len(self.source.paths) > 1 else "overlay.dcm"
             self._attempt(
                 [DicomKind.OVERLAY],
@@ -222,7 +222,8 @@ class DicomJob:
         maps = self.account.maps
         if self._file is not None and maps is not None:
             order = self.evidence.in_stored_order(range(len(maps)))
-            self.overlay.add(self._file, self.evidence.first, (maps[i] > self.account.limit for i in order))
+            header = deepcopy(self.evidence.first)
+            self.overlay.add(self._file, header, (maps[i] > self.account.limit for i in order))
         return self.overlay.finish()
 
     def _write(self, kind: DicomKind, written: list[Path]) -> None:

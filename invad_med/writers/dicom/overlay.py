@@ -54,7 +54,7 @@ class OverlayWriter:
 
         Args:
             stored: the file, or a frame of it.
-            header: of it, fit to be copied from; it stays as it is.
+            header: of it, which becomes the object's.
             regions: (H, W) bool, of each of its frames in stored order.
             name: of the object.
 
@@ -139,7 +139,7 @@ def _derived(author: Author, stored: StoredImage, header: Dataset) -> tuple[Data
     if stored.pixels is None:
         raise Refused("the source's pixels are floating-point numbers, to which no overlay plane applies")
     ds = Dataset()
-    ds.update(copy.deepcopy(dict(header.items())))  # a dataset shares its elements with one it is updated from
+    ds.update(dict(header.items()))
     for keyword in ("BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation", "PlanarConfiguration",
                     "PhotometricInterpretation", "SamplesPerPixel"):  # fmt: skip
         if keyword in stored.header:
@@ -150,6 +150,7 @@ def _derived(author: Author, stored: StoredImage, header: Dataset) -> tuple[Data
     if ds.get("PatientIdentityRemoved") == "YES":
         pixels = without_spare_bits(pixels, ds)
 
+    source = author.reference(ds)
     source_type = [str(v) for v in (ds.get("ImageType") or [])]
     ds.ImageType = ["DERIVED", "SECONDARY", *(source_type[2:] or [""]), OVERLAY_TYPE]
     ds.SOPInstanceUID, ds.SeriesInstanceUID = _OBJECT.decode(), _SERIES.decode()
@@ -166,7 +167,7 @@ def _derived(author: Author, stored: StoredImage, header: Dataset) -> tuple[Data
     ds.ContributingEquipmentSequence = [*(ds.get("ContributingEquipmentSequence") or []), contribution]
 
     author.describe(ds, "Copy of the source with an overlay plane where the map exceeds the threshold.")
-    ds.SourceImageSequence = [author.reference(header)]
+    ds.SourceImageSequence = [source]
     if not UID(str(ds.get("FrameOfReferenceUID") or "")).is_valid or stored.plane is None:
         ds.pop("FrameOfReferenceUID", None)  # without a place it says nothing
         if "PatientOrientation" not in ds:
