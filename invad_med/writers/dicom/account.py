@@ -92,8 +92,9 @@ class Account:
 
 def map_of(prediction: Prediction) -> np.ndarray:
     """Return the map of a scored slice, (H, W) float32; what is not finite is 0."""
-    assert prediction.map is not None
-    values = np.asarray(prediction.map, np.float32)
+    found = prediction.map  # made at every access
+    assert found is not None
+    values = np.asarray(found, np.float32)
     if not np.isfinite(values).all():
         values = np.nan_to_num(values, nan=0.0, posinf=0.0, neginf=0.0)
     return values

@@ -233,6 +233,9 @@ class Author:
                 element.value = seen.setdefault(old, self.uid(kind, element.keyword, str(len(seen))))
 
 
+Check = Callable[[Dataset], None]
+
+
 @dataclass(frozen=True)
 class Pixels:
     """The last element of an object, encoded in parts so that no more than one of them is held.
@@ -264,17 +267,15 @@ class Pixels:
         yield b"\0" * (self.length % 2)
 
 
-def save(
-    ds: Dataset, author: Author, path: Path, check: Callable[[Dataset], None], pixels: Pixels | None = None
-) -> Path:
+def save(ds: Dataset, author: Author, path: Path, check: Check | None = None, pixels: Pixels | None = None) -> Path:
     """Write an object that is complete, read it back, check it, and only then put it in place, whole or not at all.
 
     Args:
         ds: the object with file meta information; its UID is settled here.
         author: of it.
         path: its folder is made if need be.
-        check: raises if the header that was read back is not what was meant.
-        pixels: its last element, where ``ds`` does not hold it; compared byte by byte.
+        check: raises if what was read back of the object, but its pixels, does not say what it must.
+        pixels: its last element, where ``ds`` does not hold it.
 
     Raises:
         Refused: the object read back is another.
@@ -286,25 +287,31 @@ def save(
     return path
 
 
-def write(ds: Dataset, path: Path, check: Callable[[Dataset], None], pixels: Pixels | None = None) -> bytes:
+def write(ds: Dataset, path: Path, check: Check | None = None, pixels: Pixels | None = None) -> bytes:
     """Write an object, read it back and check it, as `save`; return what stands in the file before ``pixels``."""
-    header = BytesIO()
-    ds.save_as(header, enforce_file_format=True)
+    encoded = BytesIO()
+    ds.save_as(encoded, enforce_file_format=True)
+    head = encoded.getvalue()
     with path.open("wb") as file:
-        file.write(header.getvalue())
-        for part in pixels.encoded() if pixels else ():
+        for part in _whole(head, pixels):
             file.write(part)
     with path.open("rb") as file:
+        if any(file.read(len(part)) != part for part in _whole(head, pixels)) or file.read(1):
+            raise Refused("the object read back differs from the one that was meant")
+        file.seek(0)
         again = pydicom.dcmread(file, stop_before_pixels=True)
-        if again.SOPInstanceUID != ds.SOPInstanceUID or len(again) != len(ds):
+        if file.tell() != len(head) or again.SOPInstanceUID != ds.SOPInstanceUID or len(again) != len(ds):
             raise Refused("the encoded object is not the one that was meant")
+    if check is not None:
         check(again)
-        for part in pixels.encoded() if pixels else ():
-            if file.read(len(part)) != part:
-                raise Refused("pixels read back differ from those that were meant")
-        if file.read(1):
-            raise Refused("the object read back is longer than the one that was meant")
-    return header.getvalue()
+    return head
+
+
+def _whole(head: bytes, pixels: Pixels | None) -> Iterator[bytes]:
+    """Yield all parts of a file."""
+    yield head
+    if pixels is not None:
+        yield from pixels.encoded()
 
 
 @contextlib.contextmanager

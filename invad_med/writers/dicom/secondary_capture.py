@@ -98,7 +98,7 @@ def _write(
     pixels = Pixels(
         "PixelData", "OB", count * math.prod(size), lambda: (_frame(picture, size).tobytes() for picture in pictures)
     )
-    return save(ds, author, folder / "secondary_capture.dcm", lambda read: None, pixels)
+    return save(ds, author, folder / "secondary_capture.dcm", pixels=pixels)
 
 
 def panel(ds: Dataset) -> tuple[int, int, int]:
