@@ -263,8 +263,8 @@ def _slabs(image: nib.Nifti1Image, stream: io.BufferedIOBase) -> Spool:
         content = stream.read(some * size)
         if len(content) < some * size:
             raise ReadError(f"data end after {start * size + len(content)} of {count * size} bytes: cut off or damaged")
-        place = (width, height, some), dtype, 0, stored.slope, stored.inter
-        values = ArrayProxy(io.BytesIO(content), place, mmap=False)
+        spec = (width, height, some), dtype, 0, stored.slope, stored.inter
+        values = ArrayProxy(io.BytesIO(content), spec, mmap=False)
         voxels = np.asanyarray(values, dtype=np.float32)
         finite = np.isfinite(voxels)
         if not finite.all() and np.isfinite(np.asanyarray(values)[~finite]).any():

@@ -22,7 +22,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from invad_med.data.own_results import OwnResult, is_marked
-from invad_med.data.slices import RASTER_SUFFIXES, ReadError, Slice, Source, Unit
+from invad_med.data.slices import RASTER_SUFFIXES, ReadError, Slice, Source
 from invad_med.files import digest_of
 from invad_med.readers.decoding import check_size, grey_or_colour, reading, value_range
 from invad_med.readers.pages import count_slices
