@@ -235,13 +235,16 @@ def read(source: Source) -> Sequence[Slice | ReadError]:
         shared = range_of_sample(_sample(slabs), slabs)
         sizes = _sizes(image)
         if len(_spatial(image)) == 2:
-            slices, spacing = turned(slabs, 2, lambda part: part.transpose(2, 1, 0)), (sizes[1], sizes[0])
+            cut, spacing = turned(slabs, 2, lambda part: part.transpose(2, 1, 0)), (sizes[1], sizes[0])
         else:
             transform = _to_display(image)
             axis, backwards = slice_axis(image)
-            slices = turned(slabs, axis, lambda part: to_display(image, part), backwards)
+            cut = turned(slabs, axis, lambda part: to_display(image, part), backwards)
             display = dict(zip(transform[:, 0].astype(int), sizes, strict=True))
             spacing = (display[1], display[0])
+        slices = Spool()
+        for pixels in cut:
+            slices.append(pixels.copy())
     known = (float(spacing[0]), float(spacing[1])) if all(map(is_length, spacing)) else None
     common = partial(Slice, source=source, unit="stored", value_range=shared, spacing=known, origin=grid, digest=digest)
     return pieces_of([(partial(common, index=i), i) for i in range(count)], slices)
@@ -301,6 +304,14 @@ def slice_axis(image: nib.Nifti1Image | NiftiGrid) -> tuple[int, bool]:
     """Return across which stored axis a volume is cut into slices, and whether the last place there comes first."""
     (axis,) = (a for a, (to, _) in enumerate(_to_display(image)) if int(to) == 2)
     return axis, bool(_to_display(image)[axis, 1] < 0)
+
+
+def stored_axis(image: nib.Nifti1Image | NiftiGrid) -> tuple[int, bool]:
+    """Return which axis of (rows, columns, slices) is the last of a file, and whether it is stored the other way."""
+    if len(_spatial(image)) == 2:
+        return 2, False
+    to, direction = _to_display(image)[2]
+    return (1, 0, 2)[int(to)], bool(direction < 0)
 
 
 def to_voxels(image: nib.Nifti1Image | NiftiGrid, slices: np.ndarray) -> np.ndarray:

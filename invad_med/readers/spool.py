@@ -154,7 +154,7 @@ def extended(pieces: Sequence[Slice | ReadError], errors: Sequence[ReadError]) -
 
 def turned(
     slabs: Sequence[np.ndarray], axis: int, turn: Callable[[np.ndarray], np.ndarray], backwards: bool = False
-) -> Spool:
+) -> Iterator[np.ndarray]:
     """Cut a volume that is given in slabs into slabs across another axis, a block of `HELD` bytes at a time.
 
     Args:
@@ -163,10 +163,10 @@ def turned(
         turn: makes new slabs (m, H, W) of a part of the volume, (h, w, n) with m of its places on ``axis``.
         backwards: ``turn`` gives the slab of the last place first.
 
-    Raises:
-        OSError: see `Spool.append`.
+    Yields:
+        the new slabs, each a part of a block: copy what is to be kept.
     """
-    first, result = slabs[0], Spool()
+    first = slabs[0]
     shape = [*first.shape, len(slabs)]
     count = shape[axis]
     at_once = max(1, HELD * count // (first.nbytes * len(slabs)))
@@ -178,9 +178,7 @@ def turned(
         for k in range(start, end) if axis == 2 else range(len(slabs)):
             slab = slabs[k]
             part[..., k - start if axis == 2 else k] = (slab[start:end], slab[:, start:end], slab)[axis]
-        for new in turn(part):
-            result.append(new.copy())
-    return result
+        yield from turn(part)
 
 
 def _bytes_of(array: np.ndarray) -> memoryview:
