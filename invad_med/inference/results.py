@@ -230,7 +230,7 @@ class SourceWriter:
         predictions = tuple(scored[i] for i in indices)
         study = self.judge.study(source.name, self.predictions[self._first :])
         result = Result(source, predictions, slices, self.provenance(predictions[0].modality or ""), study)
-        if self.dicom is not None and self.dicom.wanted(result):
+        if self.dicom is not None and self.dicom.wanted(source):
             outcome = self.dicom(result)
             self._files += outcome.written
             objects, refused = len(outcome.written), outcome.failed

@@ -7,12 +7,16 @@ from dataclasses import dataclass, field, replace
 from enum import Enum
 from functools import cached_property
 from pathlib import Path
+from types import TracebackType
 
 from PIL import Image
 from pydicom.dataset import Dataset
 
 from invad_med.data.modalities import find_modality
-from invad_med.data.slices import ReadError
+from invad_med.data.prediction import Prediction
+from invad_med.data.provenance import Provenance
+from invad_med.data.slices import ReadError, Slice, Source
+from invad_med.data.study import Study
 from invad_med.data.transforms import to_unit
 from invad_med.writers.dicom.anonymous import Anonymiser, own_secret
 from invad_med.writers.dicom.blending import write_blending
@@ -92,9 +96,18 @@ class DicomWriter:
         """What tells objects under one secret of the user's own from those under another; empty without such a one."""
         return self.anonymise.mark if self.anonymise and self.deterministic else ""
 
-    def wanted(self, result: Result) -> bool:
+    def wanted(self, source: Source) -> bool:
         """Return whether anything is to be written: of an input that never was DICOM, only a capture can be made."""
-        return bool(self.kinds) and (result.source.kind == "dicom" or "secondary_capture" in self.kinds)
+        return bool(self.kinds) and (source.kind == "dicom" or "secondary_capture" in self.kinds)
+
+    def begin(self, source: Source, provenance: Provenance) -> DicomJob:
+        """Begin the objects of one source; nothing is written before its first slice is added.
+
+        Args:
+            source: the file or series.
+            provenance: of the model that scores it.
+        """
+        return DicomJob(self, source, provenance)
 
     def __call__(self, result: Result) -> Outcome:
         """Write all objects of one source; one that cannot be written stops no other.
@@ -102,6 +115,12 @@ class DicomWriter:
         Args:
             result: with at least one prediction.
         """
+        with self.begin(result.source, result.provenance) as job:
+            for prediction, piece in zip(result.predictions, result.pieces, strict=True):
+                job.add(prediction, piece)
+            return job.finish(result.study)
+
+    def _write(self, result: Result) -> Outcome:
         outcome = Outcome()
         with quiet():
             try:
@@ -133,6 +152,55 @@ class DicomWriter:
         author.evidence.first.StudyInstanceUID = author.uid("study")
         author.evidence.first.SeriesInstanceUID = author.uid("source")
         return author
+
+
+class DicomJob:
+    """The objects of one source in the making: give it every scored slice, then finish it.
+
+    As a context manager it lets go of everything if it is left before it was finished.
+
+    Args:
+        writer: whose options hold.
+        source, provenance: as `DicomWriter.begin`.
+    """
+
+    def __init__(self, writer: DicomWriter, source: Source, provenance: Provenance) -> None:
+        self._writer, self._source, self._provenance = writer, source, provenance
+        self._predictions: list[Prediction] = []
+        self._pieces: list[Slice] = []
+
+    def __enter__(self) -> DicomJob:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def add(self, prediction: Prediction, piece: Slice) -> None:
+        """Take one scored slice, by ascending index; what cannot be written of it, `finish` tells.
+
+        Args:
+            prediction: of the slice, with its map, which is asked for once.
+            piece: the slice.
+        """
+        self._predictions.append(prediction)
+        self._pieces.append(piece)
+
+    def finish(self, study: Study) -> Outcome:
+        """Write what is left and put all objects in place; one that cannot be written stops no other.
+
+        Args:
+            study: what the slices come to.
+        """
+        if not self._predictions:
+            return Outcome()
+        result = Result(self._source, tuple(self._predictions), tuple(self._pieces), self._provenance, study)
+        return self._writer._write(result)
+
+    def close(self) -> None:
+        """Let go of what was taken, and remove what is not in place yet."""
+        self._predictions, self._pieces = [], []
 
 
 def _unusual(error: Exception) -> str:

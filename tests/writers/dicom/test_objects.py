@@ -296,7 +296,7 @@ def test_an_input_that_never_was_dicom_gets_a_capture_of_its_own(tmp_path):
     assert all("never was DICOM" in reason for _, reason in outcome.failed)
     (ds,) = objects.values()
     assert "FrameOfReferenceUID" not in ds and "SourceImageSequence" not in ds and not ds.PatientID
-    assert not DicomWriter(tmp_path, ["overlay"]).wanted(result_of(source))
+    assert not DicomWriter(tmp_path, ["overlay"]).wanted(source)
 
 
 def test_uids_are_new_in_every_run_or_the_same_on_request(ct, tmp_path, monkeypatch):
