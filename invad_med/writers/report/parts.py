@@ -115,9 +115,7 @@ def _checked(stated: Mapping[str, Any]) -> Frame:
     return Frame(int(stated["index"]), picture, rows, columns, cells, peak)
 
 
-def frame_of(
-    prediction: Prediction, piece: Slice, unit_image: np.ndarray, values: np.ndarray | None = None
-) -> Frame:
+def frame_of(prediction: Prediction, piece: Slice, unit_image: np.ndarray, values: np.ndarray | None = None) -> Frame:
     """Return what the page shows of a slice.
 
     Args:
