@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import csv
 import dataclasses
+import io
 import json
 import math
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
-
-import pandas as pd
 
 from invad_med.data.prediction import Prediction, Scores, Status
 from invad_med.data.slices import Problem
@@ -88,10 +88,11 @@ class GrowingTable:
 
 def as_csv(rows: list[dict[str, Any]], columns: Sequence[str], header: bool = True) -> bytes:
     """Return rows as CSV in UTF-8; what is None is empty."""
-    text = pd.DataFrame(rows, columns=list(columns), dtype=object).to_csv(
-        index=False, header=header, lineterminator="\n"
-    )
-    return _encoded(text)
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerows([list(columns)] * header)
+    writer.writerows([row.get(name) for name in columns] for row in rows)
+    return _encoded(text.getvalue())
 
 
 def as_json(rows: list[dict[str, Any]]) -> bytes:
