@@ -38,6 +38,51 @@ def partial_of(path: Path) -> Path:
     return path.with_name(f".{secrets.token_hex(4)}.partial")
 
 
+class WholeFile:
+    """A file that is written piece by piece and appears at the end, as `whole_file` says.
+
+    Args:
+        path: of the file; its folder is made if need be.
+
+    Raises:
+        OSError: it cannot be begun.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        with contextlib.ExitStack() as stack:
+            self._file = stack.enter_context(stack.enter_context(whole_file(path)).open("wb"))
+            self._stack = stack.pop_all()
+
+    def write(self, content: bytes) -> None:
+        """Write content at the end; an `OSError` leaves the file to be abandoned."""
+        self._file.write(content)
+
+    def write_at(self, place: int, content: bytes) -> None:
+        """Write content over what stands at a place; an `OSError` leaves the file to be abandoned."""
+        self._file.seek(place)
+        self._file.write(content)
+        self._file.seek(0, os.SEEK_END)
+
+    def close(self) -> Path:
+        """Put the file in place and return its path.
+
+        Raises:
+            OSError: that fails; nothing is left then.
+        """
+        self._stack.close()
+        return self.path
+
+    def abandon(self) -> None:
+        """Leave nothing; does nothing to a file that is in place."""
+        with contextlib.suppress(_Abandoned, OSError), self._stack:
+            raise _Abandoned
+
+
+class _Abandoned(Exception):
+    """A file is not to appear."""
+
+
 def write_atomically(path: Path, content: bytes) -> None:
     """Write ``content`` to ``path``, making its folder if need be; a failure leaves nothing new behind."""
     with whole_file(path) as partial:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import dataclasses
+import io
 import json
 import math
 import os
@@ -10,8 +12,6 @@ import unicodedata
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
-
-import pandas as pd
 
 from invad_med.data.prediction import Prediction, Scores, Status
 from invad_med.data.slices import Problem
@@ -92,14 +92,15 @@ class GrowingTable:
 
 def as_csv(rows: list[dict[str, Any]], columns: Sequence[str], header: bool = True) -> bytes:
     """Return rows as CSV in UTF-8; what is None is empty, and names are as `cell_of` writes them."""
-    cells = [
-        {name: cell_of(value) if name in _NAMES and isinstance(value, str) else value for name, value in row.items()}
-        for row in rows
-    ]
-    text = pd.DataFrame(cells, columns=list(columns), dtype=object).to_csv(
-        index=False, header=header, lineterminator="\n"
-    )
-    return _encoded(text)
+
+    def cell(name: str, value: Any) -> Any:
+        return cell_of(value) if name in _NAMES and isinstance(value, str) else value
+
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerows([list(columns)] * header)
+    writer.writerows([cell(name, row.get(name)) for name in columns] for row in rows)
+    return _encoded(text.getvalue())
 
 
 def as_json(rows: list[dict[str, Any]]) -> bytes:
