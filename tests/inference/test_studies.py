@@ -67,7 +67,7 @@ def models(tmp_path_factory):
     for item in list_inputs(folder / "normal", ["brain"], "brain").items:
         images.append(prepare(item, read_source(item.source)[item.index], 64))
     with torch.no_grad():
-        z = torch.cat([detector.end_point(batch) for batch in torch.stack(images).split(64)])
+        z = torch.cat([detector.end_point(batch) for batch in torch.from_numpy(np.stack(images)).split(64)])
     held_out = z[: PATIENTS * SLICES]
     detector.calibration = Calibration(detector.host.channels).fit(z[len(held_out) :], held_out, detector.timesteps)
     torch.save(detector.state_dict(), folder / "without.pt")
