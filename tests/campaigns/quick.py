@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from invad_med.data.contrast import judged
 from invad_med.data.prediction import Detection
