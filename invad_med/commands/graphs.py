@@ -1,4 +1,4 @@
-"""Make the graphs that the package ships for engines: those of the preset ``cpu``, of every walk and rule of a training.
+"""Make the graphs that the package ships: those of the preset ``cpu``, of every walk and rule of a training.
 
 To be run in a checkout after a change to what a detector computes, see docs/engines.md.
 """
