@@ -108,7 +108,7 @@ def _calibration(p_values: np.ndarray, what: str) -> str:
 def case(e: Evaluation, i: int) -> str:
     """Return image ``i``, the map over it and its mask, side by side, as a PNG data URI."""
     own, size = e.own, 2 * 96
-    unit = to_image(e.truth.read(i), e.truth.modality, SIZE).numpy().transpose(1, 2, 0)
+    unit = to_image(e.truth.read(i), e.truth.modality, SIZE).transpose(1, 2, 0)
     grey = (unit * 255).round().astype(np.uint8)
     limit = own.map_threshold or float(
         np.quantile(own.maps[e.truth.labels == 0], 0.99) if (e.truth.labels == 0).any() else own.maps.max()

@@ -6,6 +6,7 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from ignite.engine import Engine, Events
 from monai.engines import Evaluator, IterationEvents
 from tqdm import tqdm
@@ -22,7 +23,7 @@ from invad_med.writers.report.writer import ReportWriter
 
 
 class WriteResults:
-    """Write the results of a MONAI evaluator whose network is `invad_med.detection.Detectors`.
+    """Write the results of a MONAI evaluator whose network is `invad_med.inference.monai.DetectorsNetwork`.
 
     The engine's output has ``pred``, the maps, and ``detection``, a record for each image, where postprocessing and
     other handlers find them.
@@ -81,7 +82,7 @@ class WriteResults:
         output: Any = engine.state.output
         detections = output["pred"]
         if isinstance(detections, list):
-            output["pred"] = stacked([d.map[None] for d in detections])
+            output["pred"] = stacked([torch.from_numpy(d.map)[None] for d in detections])
             output["detection"] = [Carried(d) for d in detections]
 
     def _collect(self, engine: Engine) -> None:
@@ -92,7 +93,7 @@ class WriteResults:
             if isinstance(piece, ReadError):
                 prediction = unreadable(entry, piece)
             else:
-                prediction = scored(entry, result["detection"], result["pred"][0])
+                prediction = scored(entry, result["detection"], result["pred"][0].numpy(force=True))
             self.writer.take(prediction, piece)
             self.bar.update()
 

@@ -8,10 +8,9 @@ the normal training images, and an image's score is the length of their deviatio
 which the mean of their whitened vectors shows where their lengths do not; so there is more than one rule, and a
 checkpoint states its own (docs/results.md tells how they were found).
 
-A p-value is the conformal rank among held-out normal images, so that a fresh normal image falls below alpha with
-probability at most alpha, whatever the distribution of scores. Each of these is compared halfway up to the next, so
-that no image stands or falls with the last digit of a score. The map has a threshold by the same argument: of each
-held-out map the value is kept that a twentieth of it exceeds, and a fresh normal image ranks among these.
+P-values and thresholds are ranks among held-out normal images (`invad_med.scoring.conformal`). The map has a threshold
+by the same argument: of each held-out map the value is kept that a twentieth of it exceeds, and a fresh normal image
+ranks among these.
 """
 
 from __future__ import annotations
@@ -23,6 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from invad_med.diffusion import Timesteps
+from invad_med.scoring.conformal import References, halfway_up, why_withheld
 from invad_med.scoring.rules import DEFAULT_RULE, find_rule
 
 _MAP_SHARE = 0.05  # of a normal image's map that may lie above its threshold
@@ -88,22 +88,15 @@ class Calibration(nn.Module):
         statistics = self.statistics(z_train).double()
         self.statistics_mean = statistics.mean(0).to(self.z_mean)
         self.statistics_std = statistics.std(0, correction=0).clamp_min(1e-6).to(self.z_mean)
-        self.reference = halfway_up(self.score(z_held_out)).to(self.z_mean)
+        self.reference = _halfway_up(self.score(z_held_out)).to(self.z_mean)
         maps = self.map(z_held_out).flatten(1)
         exceeded = maps.kthvalue(math.ceil((1.0 - _MAP_SHARE) * maps.shape[1]), dim=1).values
-        self.map_reference = halfway_up(exceeded).to(self.z_mean)
+        self.map_reference = _halfway_up(exceeded).to(self.z_mean)
         return self
 
     def why_not(self, timesteps: Timesteps) -> str | None:
         """Return why scores made with ``timesteps`` have no calibrated meaning, or None if they have."""
-        if len(self.reference) == 0:
-            return "the model is not calibrated: fit it on held-out normal images"
-        if list(timesteps) != self.timesteps:
-            return (
-                f"calibrated for the timesteps {self.timesteps}, not {list(timesteps)}: score, p-value and threshold "
-                "are withheld"
-            )
-        return None
+        return why_withheld(len(self.reference), self.timesteps, timesteps)
 
     def whiten(self, z: Tensor) -> Tensor:
         """Return ``z`` (B, C, h, w), each channel with mean 0 and deviation 1 on normal images."""
@@ -123,25 +116,10 @@ class Calibration(nn.Module):
         mean, std = (x.to(z.device) for x in (self.statistics_mean, self.statistics_std))
         return combined((self.statistics(z) - mean) / std)
 
-    def p_value(self, score: Tensor) -> Tensor:
-        """Return the conformal p-value of scores (B,) against the n held-out normals: in [1 / (n + 1), 1]."""
-        reference = self.reference.to(score.device)
-        at_least = len(reference) - torch.searchsorted(reference, score.contiguous(), right=False)
-        return (1.0 + at_least) / (len(self.reference) + 1.0)
-
-    def threshold(self, false_positive_rate: float = 0.05) -> float | None:
-        """Return the score that a fresh normal image exceeds with at most this probability, or None.
-
-        None means the rate is out of reach: n held-out normals support no rate below 1 / (n + 1).
-        """
-        return upper_limit(self.reference, false_positive_rate)
-
-    def map_threshold(self, false_positive_rate: float = 0.05) -> float | None:
-        """Return the map value that more than a twentieth of a fresh normal map exceeds with at most this probability.
-
-        None means the rate is out of reach.
-        """
-        return upper_limit(self.map_reference, false_positive_rate)
+    @property
+    def references(self) -> References:
+        """What the held-out normal images came to, which p-values and thresholds are ranks among."""
+        return References(self.reference.cpu().numpy(), self.map_reference.cpu().numpy())
 
     def get_extra_state(self) -> dict[str, Any]:
         """Return what the statistics were fitted for, so that it travels in the state dict."""
@@ -165,24 +143,10 @@ class Calibration(nn.Module):
         super()._load_from_state_dict(state_dict, prefix, *args)
 
 
-def halfway_up(values: Tensor) -> Tensor:
-    """Return ``values`` (n,) ascending, each moved halfway to the next larger one, the largest by a hair: (n,) float64.
-
-    They are no smaller than before, so that what exceeds one exceeds the value that it stands for; equal ones stay so.
-    """
-    distinct, counts = values.double().unique(return_counts=True)
-    upper = torch.cat([distinct[1:], distinct[-1:] + distinct[-1:].abs().clamp_min(1e-3) * 1e-5])
-    return ((distinct + upper) / 2).repeat_interleave(counts)
+def _halfway_up(values: Tensor) -> Tensor:
+    return torch.from_numpy(halfway_up(values.cpu().numpy()))
 
 
 def combined(deviations: Tensor) -> Tensor:
     """Return the length of the positive ones of ``deviations`` (B, k), or the largest if none is: (B,)."""
     return deviations.clamp_min(0.0).norm(dim=1) + deviations.amax(1).clamp_max(0.0)
-
-
-def upper_limit(ascending: Tensor, rate: float) -> float | None:
-    """Return the order statistic that a fresh, exchangeable value exceeds with probability at most ``rate``."""
-    if not 0.0 < rate < 1.0:
-        raise ValueError(f"false_positive_rate={rate} must lie between 0 and 1")
-    rank = math.ceil((len(ascending) + 1) * (1.0 - rate))  # counted from 1
-    return float(ascending[rank - 1]) if rank <= len(ascending) else None

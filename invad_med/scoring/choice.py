@@ -117,9 +117,10 @@ def choose_highest_of(normal: Slices, abnormal: Slices) -> tuple[int, dict[int, 
         normal: normal slices that nothing was learnt from.
         abnormal: all slices of patients with abnormal images, whose numbers are those of ``normal`` if they are there.
     """
-    studies = [(part.where(part.patients == i), i) for part in (normal, abnormal) for i in part.patients.unique()]
-    n, m = (len(part.patients.unique()) for part in (normal, abnormal))
-    stack = int(abnormal.patients.unique(return_counts=True)[1].median()) if m else 0
+    studies = [(part.where(part.patients == i), i) for part in (normal, abnormal) for i in np.unique(part.patients)]
+    n, m = (len(np.unique(part.patients)) for part in (normal, abnormal))
+    counts = np.sort(np.unique(abnormal.patients, return_counts=True)[1])
+    stack = int(counts[(m - 1) // 2]) if m else 0
     if n < 2 or m < 2 or stack < HIGHEST_OF_MENU[0]:
         return HIGHEST_OF_MENU[0], {}
     scores = {

@@ -9,8 +9,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from invad_med.data.mask_grid import mask_on_grid
 from invad_med.data.masks import read_mask
-from invad_med.data.transforms import mask_on_grid
 from invad_med.detection.host import Host
 from invad_med.features.cached import cached_features
 from invad_med.networks.checkpoints import round_to_half

@@ -21,7 +21,7 @@ from invad_med.features.endpoints import walk_to_noise
 from invad_med.files import whole_file
 from invad_med.networks.checkpoints import read_checkpoint
 from invad_med.parallel import rank
-from invad_med.scoring import Calibration
+from invad_med.scoring.calibration import Calibration
 from invad_med.scoring.choice import EndPoints, as_walk, choose
 from invad_med.scoring.rules import DEFAULT_RULE
 from invad_med.training.features import CohortFeatures

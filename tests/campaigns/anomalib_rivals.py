@@ -95,7 +95,7 @@ class Material:
         """Training and test images, (N, 3, 256, 256) float32, normalised as the backbone takes them."""
         parts = self.detector.host.features
         train, test = (
-            torch.stack([to_image(truth.read(i), truth.modality) for i in range(len(truth.images))])
+            torch.from_numpy(np.stack([to_image(truth.read(i), truth.modality) for i in range(len(truth.images))]))
             for truth in (self.train_truth, self.truth)
         )
         return (train - parts.image_mean) / parts.image_std, (test - parts.image_mean) / parts.image_std

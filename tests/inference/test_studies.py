@@ -27,7 +27,7 @@ from invad_med.inference.progress import RECORD, Progress
 from invad_med.inference.results import SourceWriter
 from invad_med.inference.studies import StudyJudge
 from invad_med.readers.sources import read_source
-from invad_med.scoring import Calibration
+from invad_med.scoring.calibration import Calibration
 from invad_med.writers.study_table import COLUMNS, write_studies
 from tests.conftest import CONFIGS
 from tests.detection.test_detectors import save_model

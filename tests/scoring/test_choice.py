@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from invad_med.scoring import Calibration
+from invad_med.scoring.calibration import Calibration
 from invad_med.scoring.choice import EndPoints, as_walk, choose, choose_highest_of
 from invad_med.scoring.rules import DEFAULT_RULE, MENU
 from invad_med.scoring.studies import HIGHEST_OF, Slices

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from invad_med.scoring import Calibration
+from invad_med.scoring.calibration import Calibration
 from invad_med.scoring.rules import DEFAULT_RULE, MENU, RULES, find_rule, lengths_of_means
 
 

@@ -74,7 +74,7 @@ def planted(tmp_path_factory):
     maps = []
     for i in range(5):
         piece = read_slice(source, i)
-        maps.append(from_image(to_image(piece, modality)[0], piece, modality).numpy() * 2 * LIMIT)
+        maps.append(from_image(to_image(piece, modality)[0], piece, modality) * 2 * LIMIT)
     outcome, objects = write(folder, source, np.stack(maps).astype(np.float32))
     assert outcome.failed == []
     return objects, to_patient(3, 24.0, 15.0), source, np.stack(maps).astype(np.float32)
