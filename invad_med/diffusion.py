@@ -8,7 +8,7 @@ Schedules are float64; a network computes in whatever dtype it has; the walk its
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass
 from enum import Enum
 
@@ -106,6 +107,11 @@ class Detection(Scores):
         return self.distance is not None and self.distance > 1.0
 
 
+def without_distance(reason: str) -> str:
+    """Return why an image is unfamiliar without its own distance, which would keep like reasons apart."""
+    return re.sub(r" \(distance [^)]*\)", "", reason)
+
+
 @dataclass(frozen=True)
 class Prediction(Scores):
     """The result for one slice.
@@ -118,6 +124,8 @@ class Prediction(Scores):
         modality: name of the modality whose model scored it, or that it belongs to; None if unknown.
         chosen_by: what decided the modality.
         map: (H, W) float32 anomaly map on the slice's own grid, >= 0, or None.
+        computed_by: engine and precision, such as ``onnxruntime float32``; None if nothing was computed.
+        content: digest of the file that the slice lies in, `invad_med.data.slices.Slice.digest`; empty where unknown.
     """
 
     source: Source
@@ -127,3 +135,5 @@ class Prediction(Scores):
     modality: str | None = None
     chosen_by: ChosenBy | None = None
     map: np.ndarray | None = None
+    computed_by: str | None = None
+    content: str = ""

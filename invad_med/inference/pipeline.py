@@ -42,17 +42,18 @@ def scored(item: Input, detection: Detection, anomaly: np.ndarray) -> Prediction
     """
     reasons = [*([detection.withheld] if detection.withheld else []), *item.source.notes]
     reason = "; ".join(reasons) or None
+    choice, engine = (item.modality.name, item.chosen_by), detection.computed_by or None
     if detection.unfamiliar:
-        return Prediction(item.source, item.index, Status.UNFAMILIAR, reason, item.modality.name, item.chosen_by)
+        return Prediction(item.source, item.index, Status.UNFAMILIAR, reason, *choice, computed_by=engine)
     numbers = {field.name: getattr(detection, field.name) for field in dataclasses.fields(Scores)}
     return Prediction(
         item.source,
         item.index,
         Status.SCORED,
         reason,
-        item.modality.name,
-        item.chosen_by,
+        *choice,
         map=np.asarray(anomaly, dtype=np.float32),
+        computed_by=engine,
         **numbers,
     )
 

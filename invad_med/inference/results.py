@@ -24,10 +24,11 @@ from invad_med.writers.dicom.common import Result
 from invad_med.writers.dicom.export import DicomWriter
 from invad_med.writers.heatmap import save_heatmap
 from invad_med.writers.maps import write_map
+from invad_med.writers.naming import printable
 from invad_med.writers.overview import draw_overview
 from invad_med.writers.report.writer import PAGE, ReportWriter, remove_page
 from invad_med.writers.study_table import write_studies
-from invad_med.writers.table import GrowingTable, relative_name, write_table
+from invad_med.writers.table import GrowingTable, write_table
 
 logger = logging.getLogger(__name__)
 
@@ -122,7 +123,7 @@ class SourceWriter:
             fault = self._attempt("heatmap", lambda: self._draw(prediction, piece))
             prediction = _with_reason(prediction, [fault] if fault else [])
             self._scored[prediction.index] = prediction
-        self.predictions.append(replace(prediction, map=None))
+        self.predictions.append(replace(prediction, map=None, content=piece.digest))
         try:
             self._table.add(prediction)
         except OSError as error:
@@ -139,7 +140,7 @@ class SourceWriter:
         self._finish_source()
         everything = [*self.predictions, *self._known]
         write_table(everything, self.inputs.problems, self.output_dir, self.inputs.base)
-        self.studies = self.judge(everything)
+        self.studies = self.judge(everything, self.inputs.unread)
         self._attempt("table of studies", lambda: write_studies(self.studies, self.output_dir))
         self._attempt(
             "overview", lambda: draw_overview(self.studies, everything, self.inputs.problems, self.output_dir)
@@ -230,7 +231,7 @@ class SourceWriter:
         predictions = tuple(scored[i] for i in indices)
         study = self.judge.study(source.name, self.predictions[self._first :])
         result = Result(source, predictions, slices, self.provenance(predictions[0].modality or ""), study)
-        if self.dicom is not None and self.dicom.wanted(result):
+        if self.dicom is not None and self.dicom.wanted(source):
             outcome = self.dicom(result)
             self._files += outcome.written
             objects, refused = len(outcome.written), outcome.failed
@@ -292,8 +293,8 @@ class SourceWriter:
         return fault
 
     def _warn(self) -> None:
-        for problem in self.inputs.problems:
-            logger.warning("not read: %s: %s", relative_name(problem.path, self.inputs.base), problem.reason)
+        for name, reason in self.inputs.unread:
+            logger.warning("not read: %s: %s", printable(name), reason)
         scored = (p for p in [*self.predictions, *self._known] if p.status is Status.SCORED)
         for reason in dict.fromkeys(p.reason for p in scored if p.reason):
             logger.warning("%s", reason)

@@ -101,7 +101,10 @@ def settings() -> str:
     whether there is a page, which are made in the end, and checkpoints: their names say nothing of their content.
     """
     run = _running()
-    return _kept(run.parser.get() if run else {})
+    content: dict[str, Any] = run.parser.get() if run else {}
+    meant = run.parser.ref_resolver.resolved_content if run else {}
+    plain = {key: meant[key] for key in content if key in meant and find_kind(key) is not Kind.PART}
+    return _kept(content | plain)
 
 
 def settings_of(config: str, given: Mapping[str, Any]) -> str:
@@ -111,9 +114,7 @@ def settings_of(config: str, given: Mapping[str, Any]) -> str:
         config: name of the bundle's file.
         given: what its plain keys are instead of what it says.
     """
-    own = _own(config)
-    stated = {key: as_expression(value) if isinstance(value, str) else value for key, value in given.items()}
-    return _kept(own | {key: value for key, value in stated.items() if given[key] != own[key]})
+    return _kept(_own(config) | dict(given))
 
 
 def plain_keys(config: str) -> dict[str, Any]:

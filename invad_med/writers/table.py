@@ -6,6 +6,7 @@ import dataclasses
 import json
 import math
 import os
+import unicodedata
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,10 +20,13 @@ from invad_med.files import append_whole, write_atomically
 _NUMBERS = tuple(field.name for field in dataclasses.fields(Scores) if field.name != "map_threshold")
 _DECIDED = ("score", "threshold", "abnormal")
 COLUMNS = (
-    *("input", "slice", "status", "modality", "chosen_by", *_DECIDED),
+    *("input", "slice", "status", "modality", "chosen_by", "computed_by", *_DECIDED),
     *(name for name in _NUMBERS if name not in _DECIDED),
     "reason",
 )
+_NAMES = ("input", "study", "source", "first_slice")  # columns, of this table and that of studies
+_FORMULA = tuple("=+-@\uff1d\uff0b\uff0d\uff20")  # what begins one in a spreadsheet
+_ESCAPED = ("Cc", "Zl", "Zp", "Cs")  # categories of characters: control, line, paragraph, half of a pair
 _END = len(b"\n]\n")  # of a list in JSON
 
 
@@ -87,8 +91,12 @@ class GrowingTable:
 
 
 def as_csv(rows: list[dict[str, Any]], columns: Sequence[str], header: bool = True) -> bytes:
-    """Return rows as CSV in UTF-8; what is None is empty."""
-    text = pd.DataFrame(rows, columns=list(columns), dtype=object).to_csv(
+    """Return rows as CSV in UTF-8; what is None is empty, and names are as `cell_of` writes them."""
+    cells = [
+        {name: cell_of(value) if name in _NAMES and isinstance(value, str) else value for name, value in row.items()}
+        for row in rows
+    ]
+    text = pd.DataFrame(cells, columns=list(columns), dtype=object).to_csv(
         index=False, header=header, lineterminator="\n"
     )
     return _encoded(text)
@@ -103,6 +111,18 @@ def as_json(rows: list[dict[str, Any]]) -> bytes:
 def _encoded(text: str) -> bytes:
     """Return text as UTF-8; names of files need not be valid text: what does not encode is written as \\udcXX."""
     return text.encode("utf-8", "backslashreplace")
+
+
+def cell_of(name: str) -> str:
+    r"""Return a file's name as CSV has it: it stays the name of one file, stands on one line, and is no formula.
+
+    What begins with one of =, +, -, @ or their wide forms, which a spreadsheet would calculate, has ``./`` before it:
+    as a path that is the same file. A backslash, what controls a terminal or breaks a line, and what is no text are
+    written as in a string of Python: ``\\``, ``\n``, ``\x1b``, ``\udce4``.
+    """
+    escaped = (c.encode("unicode_escape").decode() if unicodedata.category(c) in _ESCAPED else c for c in name)
+    text = "".join(r"\\" if c == "\\" else c for c in escaped)
+    return f"./{text}" if text.startswith(_FORMULA) else text
 
 
 def relative_name(path: Path, base: str | Path) -> str:
@@ -120,6 +140,7 @@ def _row(p: Prediction) -> dict[str, Any]:
         "status": str(p.status),
         "modality": p.modality,
         "chosen_by": p.chosen_by and str(p.chosen_by),
+        "computed_by": p.computed_by,
         # Compared before rounding.
         "abnormal": None if numbers["score"] is None or numbers["threshold"] is None else p.abnormal,
         "reason": p.reason,
