@@ -6,6 +6,7 @@ batch brings nothing on a CPU (docs/engines.md).
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Callable, Mapping
 from typing import NamedTuple, Protocol
@@ -85,6 +86,55 @@ class OnnxRuntime:
         return joined(self._outputs, runs)
 
 
+class OpenVino:
+    """OpenVINO on the CPU, float32; where a processor computes in bfloat16, OpenVINO does so unless it is told.
+
+    Args:
+        graph: of the detector.
+        weights: by name, as `invad_med.serving.graph.Graph.fill` gives them.
+        threads: of one image's computation; `usable_threads` if None.
+
+    Raises:
+        RuntimeError: it is not installed.
+    """
+
+    name, precision = "openvino", "float32"
+
+    def __init__(self, graph: Graph, weights: Mapping[str, np.ndarray], threads: int | None = None) -> None:
+        try:
+            import onnx
+            import openvino
+        except ImportError as error:
+            raise RuntimeError("engine='openvino' is an extra: pip install 'invad-med[openvino]'") from error
+
+        model = onnx.load_from_string(graph.model)
+        for tensor in model.graph.initializer:
+            if tensor.name in graph.weights:
+                tensor.data_location = onnx.TensorProto.DEFAULT
+                del tensor.external_data[:]
+                tensor.raw_data = weights[tensor.name].tobytes()
+        options = {
+            "INFERENCE_PRECISION_HINT": "f32",
+            "PERFORMANCE_HINT": "LATENCY",
+            "INFERENCE_NUM_THREADS": threads or usable_threads(),
+        }
+        core = openvino.Core()
+        self._compiled = core.compile_model(core.read_model(io.BytesIO(model.SerializeToString())), "CPU", options)
+        self._outputs = [output.get_any_name() for output in self._compiled.outputs]
+        self._shape = tuple(self._compiled.input(0).shape)
+
+    def __call__(self, images: np.ndarray) -> Served:
+        """Return what the detector makes of ``images`` (B, 3, S, S) float32 in [0, 1].
+
+        Raises:
+            ValueError: no image, or images of another size.
+        """
+        check_images(images, self._shape)
+        request = self._compiled.create_infer_request()  # one a call, so that threads may share the engine
+        runs = [[part.copy() for part in request.infer({0: image[None]}).to_tuple()] for image in images]
+        return joined(self._outputs, runs)
+
+
 def check_images(images: np.ndarray, shape: tuple[int, ...]) -> None:
     """Raise ValueError unless ``images`` are one or more of a graph's input shape (1, 3, S, S), float32."""
     if images.dtype != np.float32 or images.shape[1:] != shape[1:] or not len(images):
@@ -101,6 +151,7 @@ def joined(names: list[str], runs: list[list[np.ndarray]]) -> Served:
 
 ENGINES: dict[str, Callable[[Graph, Mapping[str, np.ndarray], int | None], ServingEngine]] = {
     OnnxRuntime.name: OnnxRuntime,
+    OpenVino.name: OpenVino,
 }
 
 

@@ -174,8 +174,25 @@ def test_images_that_do_not_fit_are_refused(shape):
         engine(np.zeros((1, 3, 256, 256)))
 
 
+def test_openvino_serves_as_pytorch_does_each_image_alike():
+    pytest.importorskip("openvino")
+    batch, engine = images(3), load_engine(MODELS[0], "openvino")
+    together = engine(batch.numpy())
+    assert_close(together, reference(load_detector(MODELS[0]), batch), 1e-5)
+    for ours, theirs in zip(engine(batch[2:].numpy()), together, strict=True):
+        np.testing.assert_array_equal(ours[0], theirs[2])
+    with pytest.raises(ValueError, match=r"takes float32 images \(B, 3, 256, 256\)"):
+        engine(batch[:, :1].numpy())
+
+
+def test_an_engine_that_is_not_installed_says_how_to_install_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    with pytest.raises(RuntimeError, match=r"engine='openvino' is an extra: pip install 'invad-med\[openvino\]'"):
+        load_engine(MODELS[0], "openvino")
+
+
 def test_an_unknown_engine_is_named():
-    with pytest.raises(ValueError, match="engine='fast' is none of onnxruntime"):
+    with pytest.raises(ValueError, match="engine='fast' is none of onnxruntime, openvino"):
         load_engine(MODELS[0], "fast")
 
 
