@@ -13,7 +13,6 @@ Where slices have no threshold, those that rank highest are listed. All slices' 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import highdicom as hd
@@ -21,6 +20,7 @@ import numpy as np
 from highdicom.coding_schemes import CodingSchemeIdentificationItem
 from highdicom.sr import CodedConcept
 from pydicom.dataset import Dataset
+from pydicom.sequence import Sequence
 from pydicom.sr.codedict import codes
 
 import invad_med
@@ -71,8 +71,6 @@ def write_report(author: Author, folder: Path) -> list[Path]:
     )
     listed, which = _listed(account.slices)
     words = f"{_words(study)} {which}"
-    groups = [_study(author, study, algorithm, words), *(_slice(author, i, algorithm) for i in listed)]
-    region = _highest(author, algorithm)
     device = hd.sr.DeviceObserverIdentifyingAttributes(
         uid=author.uid("device"), name=account.model, manufacturer_name=MANUFACTURER,
         model_name=account.model, serial_number=author.serial,
@@ -83,7 +81,7 @@ def write_report(author: Author, folder: Path) -> list[Path]:
         ),
         procedure_reported=CodedConcept("363679005", "SCT", "Imaging procedure"),
         title=codes.DCM.ImagingMeasurementReport,
-        imaging_measurements=[*groups, region],
+        imaging_measurements=[_study(author, study, algorithm, words), _highest(author, algorithm)],
     )
     ds = hd.sr.ComprehensiveSR(
         evidence=author.evidence.images,
@@ -93,13 +91,16 @@ def write_report(author: Author, folder: Path) -> list[Path]:
         coding_schemes=[_SCHEME],
         **author.keywords(SERIES),
     )
-    _refer_to_all(_groups(ds)[0], author)
+    groups = _groups(ds)  # highdicom copies and searches what it is given several times; these come after that
+    _refer_to_all(groups[0], author)
+    for place, position in enumerate(listed, start=1):
+        groups.insert(place, _slice(author, position, algorithm)[0])
     author.finish(ds, SERIES)
-    count = len(groups) + 1
+    count = len(groups)
     return [save(ds, author, folder / "report.dcm", lambda read: _require(read, count, words))]
 
 
-def _listed(slices: Sequence[ScoredSlice]) -> tuple[list[int], str]:
+def _listed(slices: list[ScoredSlice]) -> tuple[list[int], str]:
     """Return the positions of the slices that the report lists, the highest first, and which they are in words."""
     judged = any(slice_.abnormal is not None for slice_ in slices)
     found = [i for i, slice_ in enumerate(slices) if slice_.abnormal or not judged]
@@ -112,7 +113,7 @@ def _listed(slices: Sequence[ScoredSlice]) -> tuple[list[int], str]:
     return listed, f"Listed: {which} slices above threshold, of {len(slices)} scored."
 
 
-def _groups(ds: Dataset) -> list[Dataset]:
+def _groups(ds: Dataset) -> Sequence:
     """Return the measurement groups of a report.
 
     Raises:
@@ -120,12 +121,13 @@ def _groups(ds: Dataset) -> list[Dataset]:
     """
     for item in ds.ContentSequence:
         if item.ConceptNameCodeSequence[0].CodeValue == codes.DCM.ImagingMeasurements.value:
-            return list(item.ContentSequence)
+            groups: Sequence = item.ContentSequence
+            return groups
     raise Refused("the report read back holds no measurements")
 
 
 def _refer_to_all(group: Dataset, author: Author) -> None:
-    """Add all images to the group of the study (TID 1501, row 4); highdicom copies them many times."""
+    """Add all images to the group of the study, which so are evidence that must be listed (PS3.3 C.17.2.3)."""
     images = dict[str, tuple[str, list[int]]]()  # class and frames by instance
     for i in range(len(author.account.slices)):
         image, frame = author.evidence.image_of(i)

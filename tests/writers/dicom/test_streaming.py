@@ -17,6 +17,8 @@ from pydicom.uid import MultiFrameGrayscaleWordSecondaryCaptureImageStorage
 from invad_med.data.prediction import Prediction
 from invad_med.readers.sources import read_slice, scan, whole_source
 from invad_med.writers.dicom.bits import packed
+from invad_med.writers.dicom.common import Pixels
+from invad_med.writers.dicom.evidence import Refused
 from invad_med.writers.dicom.export import KINDS, DicomWriter
 from invad_med.writers.dicom.report import MOST_SLICES
 
@@ -127,6 +129,13 @@ def test_what_is_not_read_back_as_it_was_written_is_not_put_in_place(tmp_path, m
     outcome = DicomWriter(tmp_path / "out", KINDS)(result)
     assert not outcome.written and not [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
     assert dict(outcome.failed) == dict.fromkeys(KINDS, "the object read back differs from the one that was meant")
+
+
+def test_pixels_that_no_element_can_hold_are_refused():
+    with pytest.raises(
+        Refused, match="its pixels would take 4294967296 bytes, and an element holds 4294967294 at most"
+    ):
+        next(Pixels("FloatPixelData", "OF", 2**32, list).encoded())
 
 
 @pytest.mark.parametrize("shape", [(5, 7), (4, 4), (3, 1)])
