@@ -8,6 +8,7 @@ from collections.abc import Callable, Generator, Iterable
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
+AHEAD = 8  # slices that are scored before those before them are written
 _END = object()
 
 
