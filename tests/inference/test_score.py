@@ -119,8 +119,7 @@ def test_what_is_handed_on_is_taken_in_order_and_an_error_ends_it():
 
     behind = Behind(refuse, 2)
     with pytest.raises(OSError, match="full"):
-        for i in range(100):
-            behind.put(i)
+        list(map(behind.put, range(100)))
     with pytest.raises(OSError, match="full"):
         behind.close()
     assert taken[100:] == [0]
