@@ -24,8 +24,7 @@ def whole_file(path: Path) -> Iterator[Path]:
     that two threads or machines that write the same file do not meet. What a killed process leaves,
     `remove_partials` finds.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{secrets.token_hex(4)}.partial")
+    partial = partial_of(path)
     try:
         yield partial
         os.replace(partial, path)
@@ -76,6 +75,12 @@ class WholeFile:
 
 class _Abandoned(Exception):
     """A file is not to appear."""
+
+
+def partial_of(path: Path) -> Path:
+    """Return a path beside ``path``, as `whole_file` does, for what gets its name later; its folder is made."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path.with_name(f".{secrets.token_hex(4)}.partial")
 
 
 def write_atomically(path: Path, content: bytes) -> None:

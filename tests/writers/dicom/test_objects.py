@@ -1,6 +1,7 @@
 """DICOM objects of a result: right place, valid, faithful, silent about the patient, whole or not there."""
 
 import errno
+import io
 import os
 import shutil
 import subprocess
@@ -376,7 +377,8 @@ def test_overlays_are_numbered_as_the_slices_of_the_table_are(tmp_path, kept):
         ds = pydicom.dcmread(next(p for p in outcome.written if p.name == f"overlay_s{k:03d}.dcm"))
         origin = pydicom.dcmread(source.paths[k])
         assert ds.ImagePositionPatient == origin.ImagePositionPatient
-        assert ds.SourceImageSequence[kept.index(k)].ReferencedSOPInstanceUID == origin.SOPInstanceUID
+        (image,) = ds.SourceImageSequence
+        assert image.ReferencedSOPInstanceUID == origin.SOPInstanceUID
 
 
 def test_files_that_share_an_instance_uid_are_not_referred_to(tmp_path):
@@ -461,12 +463,15 @@ def test_names_stay_out_of_logs_also_where_they_are_kept(tmp_path, caplog, capfd
 
 
 def test_a_full_disk_leaves_nothing_behind(ct, tmp_path, monkeypatch):
-    def full(self, data):
-        with open(self, "wb") as file:
-            file.write(data[: len(data) // 2])
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    class Full(io.FileIO):
+        def write(self, data):
+            super().write(bytes(data)[: len(data) // 2])
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(Path, "write_bytes", full)
+    def full(self, mode="r", *rest, **others):
+        return Full(self, mode) if "w" in mode else open(self, mode, *rest, **others)
+
+    monkeypatch.setattr(Path, "open", full)
     outcome, _ = write(tmp_path, ct)
     assert {k for k, _ in outcome.failed} == set(KINDS)
     assert all("No space left" in reason for _, reason in outcome.failed)
