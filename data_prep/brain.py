@@ -18,11 +18,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from data_prep import cli
 from data_prep.layout import Case, Picture, PrepError, Report, build, run_all
 from data_prep.splits import assign, shuffled, spread
 from data_prep.volumes import imsave, niftis_by_name, read_labels, read_volume, stored_volume, to_8bit
+from invad_med.data.contrast import with_contrast
 from invad_med.data.modalities import all_modalities
+from invad_med.data.places import place_along
 
 SHARES = {"train": 0.6, "valid": 0.1, "test": 0.3}  # of patients, recipe clean
 PUBLISHED = {"all": 1251, "train": 424, "test": 162, "valid": 39, "valid abnormal": 11}  # patients
@@ -166,17 +170,19 @@ def _plan_clean(areas: dict[str, list[int]], first: int, last: int, seed: int) -
 def _make_bmad(case: Case) -> Iterator[Picture]:
     name = case.parameters["patient"]
     flair, seg = (stored_volume(case.inputs[f"{name}_{kind}"]) for kind in ("flair", "seg"))
+    shown = np.flatnonzero(np.ptp(flair, axis=(0, 1))).tolist()
     for split, kind, z in case.parameters["slices"]:
         number = name.split("_")[-1]
         image, mask = (imsave(volume[:, :, z], "bone") for volume in (flair, seg))
-        yield Picture(split, kind, f"{number}_{z}", image, mask, number, f"{name}_flair", z, (z + 0.5) / flair.shape[2])
+        yield Picture(split, kind, f"{number}_{z}", image, mask, number, f"{name}_flair", z, place_along(z, shown))
 
 
 def _make_clean(case: Case) -> Iterator[Picture]:
     name = case.parameters["patient"]
     volume = read_volume(case.inputs[f"{name}_flair"], case.inputs[f"{name}_seg"])
     assert volume.labels is not None
+    brain = all_modalities()["brain"]
+    shown = with_contrast(volume.slices, brain)
     for split, kind, z in case.parameters["slices"]:
-        image, mask = to_8bit(volume.slices[z], all_modalities()["brain"], volume.labels[z])
-        position = (z + 0.5) / len(volume.slices)
-        yield Picture(split, kind, f"{name}_{z:03d}", image, mask, name, f"{name}_flair", z, position)
+        image, mask = to_8bit(volume.slices[z], brain, volume.labels[z])
+        yield Picture(split, kind, f"{name}_{z:03d}", image, mask, name, f"{name}_flair", z, place_along(z, shown))

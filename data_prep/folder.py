@@ -37,6 +37,7 @@ from data_prep.pictures import read_marks
 from data_prep.splits import anonymous, apart, assign, spread
 from data_prep.volumes import mask_volume, slice_distance, to_8bit
 from invad_med.data.bmad_folders import composed
+from invad_med.data.contrast import with_contrast
 from invad_med.data.modalities import (
     Modality,
     Percentile,
@@ -45,6 +46,7 @@ from invad_med.data.modalities import (
     modality_for_dicom,
     require_modality,
 )
+from invad_med.data.places import place_along
 from invad_med.data.slices import ReadError, Slice, Source
 from invad_med.readers.sources import scan, whole_source
 
@@ -140,7 +142,7 @@ def prepare(
                 name = f"{patient}_{anonymous(source.name, salt)[:6]}"
             parameters: dict[str, Any] = {
                 "kind": source.kind, "n_slices": source.n_slices, "dicom_modality": source.modality, "patient": patient,
-                "split": where[patient], "class": kind, "name": name, **recipe,
+                "split": where[patient], "class": kind, "name": name, "ascends": source.ascends, **recipe,
                 "every_mm": every_mm, "slices": slices,
             }  # fmt: skip
             if source.frames is not None:
@@ -245,10 +247,11 @@ def _make(case: Case) -> Iterator[Picture]:
         raise PrepError(f"{files[0]}: {error}") from None
     labels = _labels(source, pieces, case.inputs["mask"]) if "mask" in case.inputs else None
     first = next(iter(case.inputs)) if p["kind"] != "dicom" else p["patient"]
+    visible = with_contrast(pieces, shown)
     for i in _choose(case, source, pieces, labels):
         image, mask = to_8bit(pieces[i], shown, None if labels is None else labels[i])
         name = p["name"] if source.n_slices == 1 else f"{p['name']}_{i:04d}"
-        position = (i + 0.5) / len(pieces) if len(pieces) > 1 else None
+        position = place_along(i, visible) if len(pieces) > 1 and p["ascends"] else None
         yield Picture(p["split"], p["class"], name, image, mask, p["patient"], first, i, position)
 
 

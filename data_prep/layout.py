@@ -60,7 +60,7 @@ class Picture:
         group: patient, slide or other unit that must not be in two splits.
         source: input it was made from, as the manifest names it.
         slice: index in the source, or None.
-        position: of the slice along the whole stack, (slice + 0.5) / slices, or None.
+        position: of the slice along its stack, see `invad_med.data.places.place_along`, or None.
         finding: finer class, where the source has one.
         facts: whatever else the source knows of it: further columns of ``manifest.csv``, which hold text.
     """

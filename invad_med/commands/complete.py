@@ -97,6 +97,12 @@ def _compare_with(detector: AnomalyDetector, normals: Path, cohort: Cohort, cach
     if twice or not items:
         raise ValueError(f"{twice} of {len(items)} normal images of {normals} are among those that the model has seen")
     raw = cached_features(detector.host, [item.image for item in items], cohort.modality, cache_dir)
+    unlike = int((detector.familiarity.distance(raw) > 1.0).sum())
+    if 2 * unlike > len(items):
+        raise ValueError(
+            f"{unlike} of {len(items)} normal images of {normals} are unlike those that the model was trained on, so "
+            "that inference would not score them: give normal patients of the model's kind"
+        )
     names = [item.group or str(item.image) for item in items]
     numbers = {name: i for i, name in enumerate(dict.fromkeys(names))}
     positions = [item.position for item in items]
@@ -145,5 +151,6 @@ def run(options: argparse.Namespace) -> int:
     except (ValueError, ReadError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    print(f"model written to {path}: it withholds the verdict of unfamiliar images, and judges studies")
+    studies = "judges studies" if len(load_detector(path).studies.scores) else "does not judge studies"
+    print(f"model written to {path}: it withholds the verdict of unfamiliar images, and {studies}")
     return 0

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 
 from invad_med.data.modalities import Modality
@@ -35,6 +37,11 @@ def judged(piece: Slice | ReadError, modality: Modality) -> Slice | ReadError:
         return piece
     error.origin, error.digest = piece.origin, piece.digest
     return error
+
+
+def with_contrast(pieces: Iterable[Slice | ReadError], modality: Modality) -> list[int]:
+    """Return the indices of the slices of a source that show anything, and of those that cannot be read or judged."""
+    return [i for i, piece in enumerate(pieces) if not isinstance(judged(piece, modality), NoContrast)]
 
 
 def without_contrast(unit_image: np.ndarray) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass
 from enum import Enum
 
@@ -105,6 +106,11 @@ class Detection(Scores):
         return self.distance is not None and self.distance > 1.0
 
 
+def without_distance(reason: str) -> str:
+    """Return why an image is unfamiliar without its own distance, which would keep like reasons apart."""
+    return re.sub(r" \(distance [^)]*\)", "", reason)
+
+
 @dataclass(frozen=True)
 class Prediction(Scores):
     """The result for one slice.
@@ -117,6 +123,7 @@ class Prediction(Scores):
         modality: name of the modality whose model scored it, or that it belongs to; None if unknown.
         chosen_by: what decided the modality.
         map: (H, W) float32 anomaly map on the slice's own grid, >= 0, or None.
+        content: digest of the file that the slice lies in, `invad_med.data.slices.Slice.digest`; empty where unknown.
     """
 
     source: Source
@@ -126,3 +133,4 @@ class Prediction(Scores):
     modality: str | None = None
     chosen_by: ChosenBy | None = None
     map: np.ndarray | None = None
+    content: str = ""

@@ -55,6 +55,7 @@ class Source:
         frames: of one multi-frame DICOM file, the stored frames (0-based) that are the slices, in order; None for all.
         notes: sentences on how it was read, for the reason column of the user's table.
         unfit: why it must not be scored (a localiser, a mosaic), or None.
+        ascends: whether its slices go from feet to head, as far as the file says where they lie.
     """
 
     kind: Kind
@@ -67,6 +68,7 @@ class Source:
     frames: tuple[int, ...] | None = None
     notes: tuple[str, ...] = ()
     unfit: str | None = None
+    ascends: bool = True
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ class Verdict(Judged):
 
     Args:
         score, threshold, p_value: see `Judged`; among held-out normal patients, see `invad_med.scoring.studies`.
-        withheld: why one of them is None, or None where nothing is withheld.
+        withheld: why one of them is None, and what the others do not rest on; None where there is nothing to say.
     """
 
     withheld: str | None = None
@@ -30,7 +30,8 @@ class Study(Verdict):
         name: of the source, or of the folder whose images it holds.
         sources: what it holds, scored or not, in the order of their names.
         modality: name of the modality whose model scored it; None if nothing was scored.
-        slices: number of slices, and how many of them were scored.
+        unread: how many files of a folder could not be read; each counts as a slice.
+        slices: number of slices, copies of one file being one, and how many of them were scored.
         scored: see above.
         above: how many of those lie above the threshold of a slice; None where there is no such threshold.
         expected_above: how many of as many normal slices would lie above it by chance: ``scored`` times the rate.
@@ -40,6 +41,7 @@ class Study(Verdict):
 
     name: str
     sources: tuple[Source, ...]
+    unread: int = 0
     modality: str | None = None
     slices: int = 0
     scored: int = 0

@@ -18,6 +18,7 @@ from invad_med.evaluation.tracker import RECORD
 from invad_med.files import write_atomically
 from invad_med.metrics.bootstrap import Figure
 from invad_med.metrics.summary import bmad9
+from invad_med.writers.table import cell_of
 
 _SCORES, _REPLICATES = "scores.csv", "replicates.npz"  # of each data set, in a folder of its name
 
@@ -79,7 +80,7 @@ def scores_table(e: Evaluation) -> pd.DataFrame:
     """Return one row per image: its file in the data set, label, number of its group, every score, p-value."""
     own = e.own
     table: dict[str, Any] = {
-        "image": [path.relative_to(e.truth.root).as_posix() for path in e.truth.images],
+        "image": [cell_of(path.relative_to(e.truth.root).as_posix()) for path in e.truth.images],
         "label": e.truth.labels,
         "group": e.truth.groups,
         "p_value": e.p_values,
@@ -110,8 +111,7 @@ def write_tables(evaluations: Sequence[Evaluation], problems: dict[str, str], ou
         write_atomically(output_dir / name, text.encode())
     write_atomically(output_dir / "problems.json", (json.dumps(problems, indent=1) + "\n").encode())
     for e in evaluations:
-        content = _csv(scores_table(e)).encode("utf-8", "backslashreplace")
-        write_atomically(output_dir / e.name / _SCORES, content)
+        write_atomically(output_dir / e.name / _SCORES, _csv(scores_table(e)).encode())
         write_atomically(output_dir / e.name / _REPLICATES, _replicates(e))
     return [output_dir / name for name in anonymous]
 

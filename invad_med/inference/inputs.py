@@ -12,8 +12,9 @@ from invad_med.data.modalities import Modality
 from invad_med.data.prediction import ChosenBy, Prediction, Status
 from invad_med.data.slices import Problem, Source
 from invad_med.inference.choose import choose_modality
-from invad_med.inference.studies import study_of
+from invad_med.inference.studies import study_of, study_of_unread
 from invad_med.readers.sources import scan
+from invad_med.writers.table import relative_name
 
 logger = logging.getLogger(__name__)
 
@@ -52,6 +53,11 @@ class Inputs:
     def modalities(self) -> tuple[str, ...]:
         """Names of the modalities of the slices to be scored, each once."""
         return tuple(dict.fromkeys(item.modality.name for item in self.items))
+
+    @property
+    def unread(self) -> list[tuple[str, str]]:
+        """Name, as the table of slices has it, of each file that was not read, and the reason."""
+        return [(relative_name(problem.path, self.base), problem.reason) for problem in self.problems]
 
     @property
     def datalist(self) -> list[dict[str, Any]]:
@@ -117,7 +123,7 @@ def list_inputs(
 def share_inputs(inputs: Inputs, rank: int, processes: int, by: str | None = None) -> Inputs:
     """Return the part of ``inputs`` that one of several processes scores: every study whole, in exactly one part.
 
-    What has no model or could not be read is in the first part.
+    Also what has no model or could not be read is where the rest of its study is, else in the first part.
 
     Args:
         inputs: everything found.
@@ -132,8 +138,16 @@ def share_inputs(inputs: Inputs, rank: int, processes: int, by: str | None = Non
     if len(studies) < processes:
         raise ValueError(f"{len(studies)} studies cannot be shared among {processes} processes: start fewer")
     mine = set(studies[rank::processes])
-    items = tuple(item for item in inputs.items if study_of(item.source, by) in mine)
-    first = rank == 0
+    if rank == 0:
+        mine |= {study_of(p.source, by) for p in inputs.unscored}.difference(studies)
+
+    def is_mine(problem: Problem) -> bool:
+        name = study_of_unread(relative_name(problem.path, inputs.base), by)
+        return name in mine if name in studies else rank == 0
+
     return replace(
-        inputs, items=items, unscored=inputs.unscored if first else (), problems=inputs.problems if first else ()
+        inputs,
+        items=tuple(item for item in inputs.items if study_of(item.source, by) in mine),
+        unscored=tuple(p for p in inputs.unscored if study_of(p.source, by) in mine),
+        problems=tuple(filter(is_mine, inputs.problems)),
     )

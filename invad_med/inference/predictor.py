@@ -107,8 +107,9 @@ class Predictor:
             FileNotFoundError, ValueError: as a call; or ``by`` is another word.
         """
         judge, inputs = StudyJudge(self.detectors, by), self._list(path)
-        scored = [replace(p, map=None) for p, _ in score_inputs(self.detectors, inputs, batch_size)]
-        return judge([*scored, *inputs.unscored])
+        pairs = score_inputs(self.detectors, inputs, batch_size)
+        scored = [replace(p, map=None, content=piece.digest) for p, piece in pairs]
+        return judge([*scored, *inputs.unscored], inputs.unread)
 
     def _list(self, path: str | Path) -> Inputs:
         return list_inputs(path, self.detectors.names, self.detectors.default, self.modality)

@@ -283,6 +283,7 @@ def _plain(done: Done) -> dict[str, Any]:
             "index": p.index,
             "status": str(p.status),
             "reason": p.reason,
+            "content": p.content,
             **{field.name: getattr(p, field.name) for field in dataclasses.fields(Scores)},
         }
         for p in done.predictions

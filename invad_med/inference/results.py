@@ -18,10 +18,11 @@ from invad_med.inference.progress import Progress, content_of
 from invad_med.inference.source_files import Outputs, SourceFiles, with_reason
 from invad_med.inference.studies import StudyJudge
 from invad_med.writers.dicom.export import DicomWriter
+from invad_med.writers.naming import printable
 from invad_med.writers.overview import draw_overview
 from invad_med.writers.report.writer import PAGE, ReportWriter, remove_page
 from invad_med.writers.study_table import write_studies
-from invad_med.writers.table import GrowingTable, relative_name, write_table
+from invad_med.writers.table import GrowingTable, write_table
 
 logger = logging.getLogger(__name__)
 
@@ -112,7 +113,7 @@ class SourceWriter:
             self._first, self._failed_before = len(self.predictions), self._failures()
             self._attempt("progress", lambda: self.progress.begin(prediction.source))
         prediction = hand.take(prediction, piece)
-        self.predictions.append(replace(prediction, map=None))
+        self.predictions.append(replace(prediction, map=None, content=piece.digest))
         try:
             self._table.add(self.predictions[-1])
         except OSError as error:
@@ -129,7 +130,7 @@ class SourceWriter:
         self._finish_source()
         everything = [*self.predictions, *self._known]
         write_table(everything, self.inputs.problems, self.output_dir, self.inputs.base)
-        self.studies = self.judge(everything)
+        self.studies = self.judge(everything, self.inputs.unread)
         self._attempt("table of studies", lambda: write_studies(self.studies, self.output_dir))
         self._attempt(
             "overview", lambda: draw_overview(self.studies, everything, self.inputs.problems, self.output_dir)
@@ -238,8 +239,8 @@ class SourceWriter:
         return fault
 
     def _warn(self) -> None:
-        for problem in self.inputs.problems:
-            logger.warning("not read: %s: %s", relative_name(problem.path, self.inputs.base), problem.reason)
+        for name, reason in self.inputs.unread:
+            logger.warning("not read: %s: %s", printable(name), reason)
         scored = (p for p in [*self.predictions, *self._known] if p.status is Status.SCORED)
         for reason in dict.fromkeys(p.reason for p in scored if p.reason):
             logger.warning("%s", reason)

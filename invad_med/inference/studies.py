@@ -3,14 +3,18 @@
 A study of one slice is judged as that slice is. What was not scored of a larger one, though it shows something, may be
 what is abnormal: such a study is not called normal.
 
-| what was found | is a study | place of slice i of n |
+| what was found | is a study | place of a slice |
 |---|---|---|
-| DICOM series, or one acquisition of it; NIfTI volume | of its own | (i + 0.5) / n from 5 slices on, else unknown |
+| DICOM series, or one acquisition of it; NIfTI volume | of its own | along it, see below |
 | TIFF of several pages | of its own | unknown: nothing says what the pages are |
 | one PNG, JPEG or TIFF | of its own; with ``folder`` all those of its folder together | unknown |
+| a file that cannot be read, neither DICOM nor NIfTI by its name | none; with ``folder`` a slice of its folder | |
+
+A slice's place is that from the first to the last slice that shows anything, if these are at least 5 and go from feet
+to head: those of another plane, or from head to feet, have no place that a model knows.
 
 A DICOM file says itself what it belongs to, and a NIfTI file is a volume, so a folder does not. Pictures of one folder
-are all for one model.
+are all for one model, and copies of one file are one slice.
 """
 
 from __future__ import annotations
@@ -20,12 +24,16 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Protocol
 
-from invad_med.data.prediction import Prediction, Status
+from invad_med.data.identity import MANIFEST
+from invad_med.data.places import place_along
+from invad_med.data.prediction import Prediction, Status, without_distance
 from invad_med.data.slices import Source
 from invad_med.data.study import Study, Verdict, ranked
+from invad_med.readers.kinds import DICOM_SUFFIXES
 
 FOLDER = "folder"
 _STACK = 5  # slices from which a place along the stack is taken for one along the body
+_NO_PICTURE = (".nii", ".nii.gz", *DICOM_SUFFIXES)
 
 
 class Models(Protocol):
@@ -60,40 +68,51 @@ class StudyJudge:
             )
         self.models, self.by = models, by
 
-    def __call__(self, predictions: Iterable[Prediction]) -> list[Study]:
+    def __call__(self, predictions: Iterable[Prediction], unread: Iterable[tuple[str, str]] = ()) -> list[Study]:
         """Return the studies of a run, `ranked`.
 
         Args:
             predictions: of all slices, scored or not, in any order, without their maps if need be.
+            unread: name, as the table of slices has it, and reason of each file that could not be read.
         """
-        members: dict[str, list[Prediction]] = {}
+        lost: dict[str, list[str]] = {}
+        for file, reason in unread:
+            if name := study_of_unread(file, self.by):
+                lost.setdefault(name, []).append(reason)
+        members: dict[str, list[Prediction]] = {name: [] for name in lost}
         everything = sorted(predictions, key=lambda p: (p.source.name, p.index))
         for prediction in everything:
             members.setdefault(study_of(prediction.source, self.by), []).append(prediction)
-        return ranked([self.study(name, group) for name, group in members.items()], everything)
+        return ranked([self.study(name, own, lost.get(name, ())) for name, own in members.items()], everything)
 
-    def study(self, name: str, members: Sequence[Prediction]) -> Study:
+    def study(self, name: str, members: Sequence[Prediction], unread: Sequence[str] = ()) -> Study:
         """Return one study.
 
         Args:
             name: of it.
-            members: predictions for its slices, at least one, all of those that are scored by one model.
+            members: predictions for its slices, all of those that are scored by one model.
+            unread: why each further file of it could not be read; there is at least one of either.
         """
         sources = tuple({p.source.name: p.source for p in members}.values())
+        given, members = len(members), _once(members)
+        copies = given - len(members)
         scored = [p for p in members if p.status is Status.SCORED]
         above = [p.abnormal for p in scored if p.abnormal is not None]
         rate = self.models.rate if self.models else None
         first = min(scored, key=lambda p: p.rank, default=None)
-        slices = sum(source.n_slices for source in sources)
+        slices = sum(source.n_slices for source in sources) - copies + len(unread)
         if not scored:
-            verdict = Verdict(withheld=_why(members))
-        elif slices == 1:
-            verdict = _of_slice(scored[0])
+            shown = [p for p in members if p.status is not Status.NO_CONTRAST]
+            verdict = Verdict(
+                withheld=_why([*(p.reason for p in shown), *unread] or [p.reason for p in members], slices)
+            )
         else:
-            verdict = _of_part(self._verdict(scored), members)
+            verdict = _of_slice(scored[0]) if slices == 1 else self._verdict(members)
+            verdict = _qualified(verdict, members, len(unread), copies)
         return Study(
             name=name,
             sources=sources,
+            unread=len(unread),
             modality=scored[0].modality if scored else None,
             slices=slices,
             scored=len(scored),
@@ -104,10 +123,12 @@ class StudyJudge:
             **vars(verdict),
         )
 
-    def _verdict(self, scored: Sequence[Prediction]) -> Verdict:
-        pairs = [(p.score, position(p.source, p.index)) for p in scored if p.score is not None]
+    def _verdict(self, members: Sequence[Prediction]) -> Verdict:
+        scored = [p for p in members if p.status is Status.SCORED]
+        shown = [p.index for p in members if p.status is not Status.NO_CONTRAST]
+        pairs = [(p.score, position(p.source, p.index, shown)) for p in scored if p.score is not None]
         if not pairs:
-            return Verdict(withheld=_why(scored))
+            return Verdict(withheld=_why([p.reason for p in scored], len(scored)))
         if self.models is None:
             return Verdict(withheld="there is no model to judge studies")
         known = [place for _, place in pairs if place is not None]
@@ -122,16 +143,36 @@ def _of_slice(prediction: Prediction) -> Verdict:
     )
 
 
-def _of_part(verdict: Verdict, members: Sequence[Prediction]) -> Verdict:
-    """Return a verdict with what it does not rest on; if that is anything, it does not say that a study is normal."""
+def _once(members: Sequence[Prediction]) -> list[Prediction]:
+    """Return the first of all slices that are the same slice of files with the same content."""
+    kept: dict[tuple[str, int], Prediction] = {}
+    for p in members:
+        kept.setdefault((p.content or p.source.name, p.index), p)
+    return list(kept.values())
+
+
+def _qualified(verdict: Verdict, members: Sequence[Prediction], unread: int, copies: int) -> Verdict:
+    """Return a verdict with what it does not rest on; what was not scored keeps a study from being called normal.
+
+    Args:
+        verdict: on those of ``members`` that are scored.
+        members: slices, each once.
+        unread: files that could not be read.
+        copies: files whose content is that of others.
+    """
     left_out = Counter(str(p.status) for p in members if p.status not in (Status.SCORED, Status.NO_CONTRAST))
-    if not left_out:
-        return verdict
-    scored = sum(p.status is Status.SCORED for p in members)
-    said = f"{scored} of {len(members)} slices were scored ({', '.join(f'{n} {what}' for what, n in left_out.items())})"
-    if verdict.abnormal is False:
-        return replace(verdict, threshold=None, withheld=f"not called normal, as only {said}")
-    return replace(verdict, withheld="; ".join([*([verdict.withheld] if verdict.withheld else []), f"only {said}"]))
+    left_out += Counter({str(Status.UNREADABLE): unread})
+    said = [verdict.withheld] if verdict.withheld else []
+    if left_out:
+        scored, slices = sum(p.status is Status.SCORED for p in members), len(members) + unread
+        part = f"only {scored} of {slices} slices were scored"
+        part += f" ({', '.join(f'{n} {what}' for what, n in left_out.items())})"
+        if verdict.abnormal is False:
+            verdict, part = replace(verdict, threshold=None), f"not called normal, as {part}"
+        said.append(part)
+    if copies:
+        said.append(f"{copies} of {len(members) + copies} images are copies of others, and count once")
+    return replace(verdict, withheld="; ".join(said) or None)
 
 
 def study_of(source: Source, by: str | None = None) -> str:
@@ -141,15 +182,35 @@ def study_of(source: Source, by: str | None = None) -> str:
     return f"{source.name.rpartition('/')[0] or '.'}/"
 
 
-def position(source: Source, index: int) -> float | None:
-    """Return where a slice lies along its stack, 0 to 1; None where that says nothing of its place in the body."""
-    if source.kind == "raster" or source.n_slices < _STACK:
+def study_of_unread(name: str, by: str | None = None) -> str | None:
+    """Return the name of the study that a file which cannot be read belongs to, or None.
+
+    Args:
+        name: of the file, relative to what was searched, with its ending.
+        by: ``folder``, or None.
+    """
+    folder, _, file = name.rpartition("/")
+    if by is None or file == MANIFEST or file.casefold().endswith(_NO_PICTURE):
         return None
-    return (index + 0.5) / source.n_slices
+    return f"{folder or '.'}/"
 
 
-def _why(predictions: Sequence[Prediction]) -> str:
-    """Return why slices have no score: the reason of most of them."""
-    ((reason, count),) = Counter(p.reason or "no score" for p in predictions).most_common(1)
-    others = len(predictions) - count
-    return reason + (f" ({count} of {len(predictions)} slices; the others for other reasons)" if others else "")
+def position(source: Source, index: int, shown: Sequence[int]) -> float | None:
+    """Return where a slice lies along its stack, 0 to 1; None where that says nothing of its place in the body.
+
+    Args:
+        source: the stack.
+        index: of the slice.
+        shown: of those of its slices that are not known to show nothing.
+    """
+    if source.kind == "raster" or not source.ascends or max(shown) - min(shown) + 1 < _STACK:
+        return None
+    return place_along(index, shown)
+
+
+def _why(reasons: Sequence[str | None], slices: int) -> str:
+    """Return why none of so many slices has a score: the reason of most of those that show anything."""
+    said = [reason or "no score" for reason in reasons]
+    alike = Counter(said if len(said) == 1 else map(without_distance, said))
+    ((reason, count),) = alike.most_common(1)
+    return reason + (f" ({count} of {slices} slices; the others for other reasons)" if count < slices else "")

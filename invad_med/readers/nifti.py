@@ -196,6 +196,12 @@ def notes_of(image: nib.Nifti1Image) -> tuple[str, ...]:
     return tuple(result)
 
 
+def ascends(image: nib.Nifti1Image | NiftiGrid) -> bool:
+    """Return whether the slices that a volume is cut into go from feet to head; of a 2-D file it is taken so."""
+    plane = plane_of(image)
+    return plane is None or (plane == "axial" and plane_note(_orientation(image)) is None)
+
+
 def _disagree(header: nib.Nifti1Header) -> bool:
     """Return whether qform and sform name different axes of the patient, or one in the other direction."""
     try:

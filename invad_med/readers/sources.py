@@ -154,7 +154,8 @@ def _identify(path: Path) -> Source | Header | str:
             image = nifti.load(path, file)
             if nifti.is_own(image):
                 raise OwnResult("result of an earlier run")
-            return Source("nifti", (path,), "", nifti.display_shape(image)[0], notes=nifti.notes_of(image))
+            slices, notes = nifti.display_shape(image)[0], nifti.notes_of(image)
+            return Source("nifti", (path,), "", slices, notes=notes, ascends=nifti.ascends(image))
         if reader == "raster":
             return Source("raster", (path,), "", rasters.count_pages(path, file))
         if reader == "dicom":
@@ -177,7 +178,7 @@ def _series(stack: HeaderStack, base: Path) -> Source:
         name += f"-{stack.label}"
     return Source(
         "dicom", paths, name, stack.n_slices, first.modality, first.body_part,
-        frames=stack.frames, notes=stack.notes, unfit=stack.unfit,
+        frames=stack.frames, notes=stack.notes, unfit=stack.unfit, ascends=stack.ascends,
     )  # fmt: skip
 
 

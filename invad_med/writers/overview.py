@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import math
-import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from pathlib import Path
 from PIL import Image, ImageDraw
 
 from invad_med.data.own_results import png_mark
-from invad_med.data.prediction import Prediction, Status
+from invad_med.data.prediction import Prediction, Status, without_distance
 from invad_med.data.slices import Problem
 from invad_med.data.study import Study
 from invad_med.files import write_atomically
@@ -25,7 +24,6 @@ _THUMB, _FRAME, _MARGIN, _SIZE, _LINE = 224, 4, 16, 12, 16
 _TILE = _THUMB + 2 * _FRAME
 _TEXT = 74  # height below a thumbnail: name, bar, numbers, counts
 _LEGEND = 90  # width of the colour bar with its words
-_DISTANCE = re.compile(r" \(distance [^)]*\)")  # an image's own, which would keep like reasons apart
 _REASONS = 6  # lines of reasons at most, of each kind
 
 
@@ -184,7 +182,7 @@ def _notes(predictions: list[Prediction], problems: list[Problem]) -> list[str]:
     unmodelled = {(p.source.name, p.reason or "no reason given") for p in predictions if p.status is Status.NO_MODEL}
     broken = [p.reason or "no reason given" for p in predictions if p.status is Status.UNREADABLE]
     blank = [p.reason or "no reason given" for p in predictions if p.status is Status.NO_CONTRAST]
-    unlike = [_DISTANCE.sub("", p.reason or "") for p in predictions if p.status is Status.UNFAMILIAR]
+    unlike = [without_distance(p.reason or "") for p in predictions if p.status is Status.UNFAMILIAR]
     reasons = [reason for _, reason in sorted(unmodelled)]
     lines = _tally(f"No model for {_count(len({n for n, _ in unmodelled}), 'input')}", reasons) if unmodelled else []
     if problems:

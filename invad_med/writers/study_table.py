@@ -40,7 +40,7 @@ def _row(study: Study) -> dict[str, Any]:
     alone, first = study.is_source, study.first_slice
     values = {
         "study": study.name,
-        "source": study.name if alone else len(study.sources),
+        "source": study.name if alone else len(study.sources) + study.unread,
         "abnormal": study.abnormal,
         "first_slice": None if first is None else first[1] if alone else first[0].name,
         "reason": study.withheld,

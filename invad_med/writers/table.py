@@ -8,6 +8,7 @@ import io
 import json
 import math
 import os
+import unicodedata
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,9 @@ COLUMNS = (
     *(name for name in _NUMBERS if name not in _DECIDED),
     "reason",
 )
+_NAMES = ("input", "study", "source", "first_slice")  # columns, of this table and that of studies
+_FORMULA = tuple("=+-@\uff1d\uff0b\uff0d\uff20")  # what begins one in a spreadsheet
+_ESCAPED = ("Cc", "Zl", "Zp", "Cs")  # categories of characters: control, line, paragraph, half of a pair
 _END = len(b"\n]\n")  # of a list in JSON
 
 
@@ -87,11 +91,14 @@ class GrowingTable:
 
 
 def as_csv(rows: list[dict[str, Any]], columns: Sequence[str], header: bool = True) -> bytes:
-    """Return rows as CSV in UTF-8; what is None is empty."""
+    """Return rows as CSV in UTF-8; what is None is empty, and names are as `cell_of` writes them."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerows([list(columns)] * header)
-    writer.writerows([row.get(name) for name in columns] for row in rows)
+    for row in rows:
+        cells = {name: row.get(name) for name in columns}
+        named = {name: cell_of(str(cells[name])) for name in _NAMES if isinstance(cells.get(name), str)}
+        writer.writerow((cells | named).values())
     return _encoded(text.getvalue())
 
 
@@ -104,6 +111,18 @@ def as_json(rows: list[dict[str, Any]]) -> bytes:
 def _encoded(text: str) -> bytes:
     """Return text as UTF-8; names of files need not be valid text: what does not encode is written as \\udcXX."""
     return text.encode("utf-8", "backslashreplace")
+
+
+def cell_of(name: str) -> str:
+    r"""Return a file's name as CSV has it: it stays the name of one file, stands on one line, and is no formula.
+
+    What begins with one of =, +, -, @ or their wide forms, which a spreadsheet would calculate, has ``./`` before it:
+    as a path that is the same file. A backslash, what controls a terminal or breaks a line, and what is no text are
+    written as in a string of Python: ``\\``, ``\n``, ``\x1b``, ``\udce4``.
+    """
+    escaped = (c.encode("unicode_escape").decode() if unicodedata.category(c) in _ESCAPED else c for c in name)
+    text = "".join(r"\\" if c == "\\" else c for c in escaped)
+    return f"./{text}" if text.startswith(_FORMULA) else text
 
 
 def relative_name(path: Path, base: str | Path) -> str:

@@ -61,6 +61,7 @@ def judge(tree: Path, output: Path, run: Run, cases: Sequence[Case], reference: 
         faults.append(f"scores of good files differ: {[r for r in good_rows(output) if r not in reference][:4]}")
     faults += _accounted(tree, rows, cases, run)
     faults += _files(output, rows)
+    faults += _studies(output, rows)
     faults += _identity(output, said)
     return faults
 
@@ -181,6 +182,33 @@ def _files(output: Path, rows: list[dict[str, str]]) -> list[str]:
     rest = {n for n in written if not n.startswith(("maps/", "dicom/"))}
     if rest != expected:
         faults.append(f"unexpected {sorted(rest - expected)[:3]}, missing {sorted(expected - rest)[:3]}")
+    return faults
+
+
+def _studies(output: Path, rows: list[dict[str, str]]) -> list[str]:
+    """Judge the table of studies: every slice in one of them, no verdict of nothing, none normal of which a part is."""
+    with (output / "studies.csv").open(newline="", encoding="utf-8") as file:
+        studies = list(csv.DictReader(file))
+    faults = []
+    by_folder = any(study["study"].endswith("/") for study in studies)
+    unread = sum(not row["slice"] for row in rows) if by_folder else 0
+    slices = sum(int(study["slices"]) for study in studies)
+    copies = sum(int(n) for s in studies for n in re.findall(r"(\d+) of \d+ images are copies", s["reason"]))
+    found = sum(bool(row["slice"]) for row in rows)
+    if not found <= slices + copies <= found + unread:
+        faults.append(f"{slices} slices and {copies} copies in studies, {found} and {unread} unread files in the table")
+    for study in studies:
+        name = study["study"]
+        of_folder = name.endswith("/")
+        own = [row for row in rows if (f"{row['input'].rpartition('/')[0]}/" if of_folder else row["input"]) == name]
+        part = not of_folder and any(row["status"] not in ("scored", "no contrast") for row in own)
+        values = [float(study[column]) for column in ("score", "threshold", "p_value") if study[column]]
+        if not all(math.isfinite(value) for value in values) or (study["scored"] == "0" and values):
+            faults.append(f"numbers of {study}")
+        if not own or (study["abnormal"] == "False" and part):
+            faults.append(f"no slices, or normal in spite of some that were not scored: {study}")
+        if not study["abnormal"] and not study["reason"]:
+            faults.append(f"no verdict, and no reason: {study}")
     return faults
 
 

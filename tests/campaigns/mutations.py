@@ -26,13 +26,13 @@ from tests.campaigns.seeds import seeds
 
 OPTIONS: tuple[tuple[str, ...], ...] = (  # reports of noise, all of which is abnormal, take most of a run
     ("--dicom_out", "overlay segmentation"),
-    ("--dicom_out", "secondary_capture", "--deterministic_uids", "true"),
+    ("--dicom_out", "secondary_capture", "--deterministic_uids", "true", "--study_by", "folder"),
     ("--dicom_out", "parametric_map segmentation presentation_state", "--anonymize", "true"),
     (),
     ("--dicom_out", "overlay parametric_map"),
+    ("--dicom_out", "none", "--study_by", "folder"),
     ("--dicom_out", "none"),
-    ("--dicom_out", "none"),
-    ("--dicom_out", "none"),
+    ("--dicom_out", "none", "--study_by", "folder"),
 )
 
 

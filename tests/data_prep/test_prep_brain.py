@@ -9,6 +9,7 @@ from invad_med.data.bmad import read_tree
 from invad_med.data.masks import read_mask
 
 FIRST, LAST, DEPTH = 6, 17, 24
+BELOW, ABOVE = 3, 2  # empty slices that fill up the volumes, as BraTS's are
 
 
 def tumour(i: int) -> slice:
@@ -22,6 +23,7 @@ def volumes():
     made = {}
     for i in range(14):
         flair = rng.integers(1, 900, (DEPTH, 20, 16)).astype(np.int16)
+        flair[:BELOW], flair[DEPTH - ABOVE :] = 0, 0
         seg = np.zeros_like(flair, dtype=np.uint8)
         seg[tumour(i), 4:9, 2:6] = 1
         seg[tumour(i), 5:7, 3:5] = (2, 4)
@@ -56,7 +58,7 @@ def test_clean_has_checked_slices_and_patients_in_one_split(proven, source, volu
     for item in found.items:
         name, z = item.image.stem.rsplit("_", 1)
         flair, seg = volumes[name]
-        assert item.position == pytest.approx((int(z) + 0.5) / DEPTH, abs=1e-4)
+        assert item.position == pytest.approx((int(z) - BELOW + 0.5) / (DEPTH - BELOW - ABOVE), abs=1e-4)
         # Display orientation, whatever the file's: the scale is one for the volume.
         low, high = np.percentile(flair, [0.5, 99.5])
         expected = np.clip((flair[int(z)] - low) / (high - low), 0, 1) * 255
@@ -77,6 +79,9 @@ def test_clean_has_checked_slices_and_patients_in_one_split(proven, source, volu
 def test_bmad_does_as_the_benchmark_did(proven, source, volumes, pixels):
     found = proven(brain.prepare, source, recipe="bmad", first=FIRST, last=LAST)
     assert pixels(found.items[0].image).shape == (16, 20, 4)  # as stored: x down, y right; bluish RGBA
+    for item in found.items:
+        z = int(item.image.stem.split("_")[1])
+        assert item.position == pytest.approx((z - BELOW + 0.5) / (DEPTH - BELOW - ABOVE), abs=1e-4)
     ungood = [item for item in found.items if item.label]
     masks = [read_mask(item.mask) for item in ungood]
     assert not all(mask.any() for mask in masks), "bmad does not look at the segmentation"

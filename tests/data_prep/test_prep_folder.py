@@ -115,7 +115,7 @@ def test_niftis_without_masks_and_pictures(proven, tmp_path, save_nifti, pixels)
     affine = np.diag([-1.0, -2.0, 10.0, 1.0])  # pixels are not square
     for kind, count in (("normal", 5), ("abnormal", 3)):
         for i in range(count):
-            volume = rng.integers(0, 900, (4, 8, 16)).astype(np.int16)
+            volume = np.pad(rng.integers(0, 900, (4, 8, 16)).astype(np.int16), ((i, 1), (0, 0), (0, 0)))
             save_nifti(tmp_path / f"{kind}/{kind}{i}.nii.gz", volume, affine, flip=(1,))
     Image.fromarray(rng.integers(0, 255, (9, 9, 3), np.uint8)).save(tmp_path / "abnormal/photo.png")
     (tmp_path / "normal/README.txt").write_text("mine")
@@ -124,6 +124,12 @@ def test_niftis_without_masks_and_pictures(proven, tmp_path, save_nifti, pixels)
     assert found.splits["train"] == {"good": {"images": 9, "masks": 0}}
     assert sum(item.label for item in found.items) == 3 * 3 + 1
     assert all(pixels(i.image).shape == (16, 16) for i in found.items if "photo" not in i.image.name)
+    for item in found.items:
+        if item.image.stem == "photo":
+            assert item.position is None
+        else:  # the volume's number is that of empty slices before those that show anything
+            volume, z = item.image.stem.split("_")
+            assert item.position == pytest.approx((int(z) - int(volume[-1]) + 0.5) / 4, abs=1e-4)
     assert where_of(found)["photo"] <= {"valid", "test"}
     lists = json.loads((found.root / "datalist.json").read_text())
     assert [len(lists[s]) for s in ("train", "valid", "test")] == [

@@ -216,6 +216,26 @@ def test_studies_can_be_compared_with_other_normal_patients(sets, models, tmp_pa
     assert len(studies.patients.unique()) == 8
     assert main([*command, "--normals", str(sets / "brain")]) == 2
     assert "are among those that the model has seen" in capsys.readouterr().err
+    before = (tmp_path / "brain.pt").read_bytes()
+    assert main([*command, "--normals", str(sets / "chest")]) == 2
+    assert (
+        "70 of 70 normal images of" in (said := capsys.readouterr().err)
+        and "are unlike those that the model was trained on" in said
+        and "give normal patients of the model's kind" in said
+    )
+    assert (tmp_path / "brain.pt").read_bytes() == before
+
+
+def test_the_command_says_whether_the_model_judges_studies(sets, old_models, tmp_path, capsys):
+    command = ["complete", str(tmp_path / "brain.pt"), str(sets / "brain")]
+    state = torch.load(old_models / "brain.pt", weights_only=True)
+    torch.save(state, tmp_path / "brain.pt")
+    assert main(command) == 0
+    assert "images, and judges studies" in capsys.readouterr().out
+    stated = state["_extra_state"] | {"train_images": 3}  # divided otherwise: what calibrates may have been learnt from
+    torch.save(state | {"_extra_state": stated}, tmp_path / "brain.pt")
+    assert main(command) == 0
+    assert "images, and does not judge studies" in capsys.readouterr().out
 
 
 def test_what_is_there_stays(sets, models, tmp_path):

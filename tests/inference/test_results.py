@@ -23,7 +23,7 @@ from invad_med.inference.progress import Progress
 from invad_med.inference.results import SourceWriter
 from invad_med.readers.sources import read_source, scan
 from invad_med.writers.dicom.export import DicomWriter
-from invad_med.writers.table import GrowingTable, write_table
+from invad_med.writers.table import GrowingTable, cell_of, write_table
 
 
 def save(path, seed=0, size=(20, 24)):
@@ -51,7 +51,7 @@ def rows(output):
     with (output / "scores.csv").open() as file:
         table = list(csv.DictReader(file))
     stated = json.loads((output / "scores.json").read_text())
-    assert [(r["input"], r["reason"]) for r in table] == [(r["input"], r["reason"] or "") for r in stated]
+    assert [(r["input"], r["reason"]) for r in table] == [(cell_of(r["input"]), r["reason"] or "") for r in stated]
     return table
 
 

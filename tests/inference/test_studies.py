@@ -351,7 +351,108 @@ def test_the_place_along_a_stack_is_known_of_volumes_and_series(kind, slices, pl
     StudyJudge(models)([prediction(source, i, float(i)) for i in reversed(range(slices))])
     ((modality, scores, positions),) = models.asked
     assert (modality, scores) == ("brain", [float(i) for i in range(slices)])
+    assert StudyJudge(models)([prediction(source, i) for i in range(slices)])[0].modality == "brain"
     assert positions == (places if places is None else pytest.approx(places))
+
+
+def test_empty_slices_at_the_ends_of_a_stack_shift_no_place():
+    models, source = Recorder(), of_kind("nifti", "a", 12)
+    empty = [prediction(source, i, None, Status.NO_CONTRAST, reason="no contrast") for i in (0, 1, 2, 5, 10, 11)]
+    shown = [prediction(source, i) for i in (3, 4, 6, 7, 8, 9)]
+    StudyJudge(models)([*empty, *shown])
+    assert models.asked[0][2] == pytest.approx([(i + 0.5) / 7 for i in (0, 1, 3, 4, 5, 6)])
+    few = [prediction(source, i, None, Status.NO_CONTRAST, reason="no contrast") for i in range(8)]
+    StudyJudge(models)([*few, *(prediction(source, i) for i in range(8, 12))])
+    assert models.asked[1][2] is None  # four slices say nothing of places
+    lost = [prediction(source, i, None, Status.UNREADABLE, reason="cut off") for i in (0, 11)]
+    StudyJudge(models)([*lost, *(prediction(source, i) for i in range(1, 11))])
+    assert models.asked[2][2] == pytest.approx([(i + 0.5) / 12 for i in range(1, 11)])  # they may show something
+
+
+def test_slices_of_another_plane_have_no_place_along_the_body():
+    models, source = Recorder(), replace(of_kind("dicom", "a", 8), ascends=False)
+    StudyJudge(models)([prediction(source, i) for i in range(8)])
+    assert models.asked == [("brain", [1.0] * 8, None)]
+
+
+def test_a_padded_stack_is_judged_as_the_stack(models, tmp_path):
+    volume = noise(105, 9, ill=3)
+    save_volume(tmp_path / "padded.nii.gz", np.pad(volume, ((20, 4), (0, 0), (0, 0))))
+    run(models, tmp_path / "padded.nii.gz", tmp_path / "out")
+    (row,) = rows(tmp_path / "out")
+    scores = [float(r["score"]) for r in rows(tmp_path / "out", "scores.csv") if r["score"]]
+    detector = load(ckpt_path=models / "with.pt", modality="brain", device="cpu").detectors.detector("brain")
+    meant = detector.judge_study(scores, [(i + 0.5) / 9 for i in range(9)], RATE)
+    assert (row["slices"], row["scored"]) == ("33", "9")
+    assert float(row["score"]) == pytest.approx(meant.score, rel=1e-5)
+
+
+def test_files_that_cannot_be_read_count_in_their_folder_s_study(models, tmp_path, monkeypatch):
+    folder = tmp_path / "in"
+    save_pictures(folder / "patient", noise(102, 4))
+    for name, content in {
+        "patient/cut.png": b"", "patient/old.bmp": b"BM", "patient/volume.nii": b"", "patient/manifest.json": b"{",
+        "patient/notes.txt": b"no image", "lost/a.png": b"", "lost/b.png": b"x", "ill/x.tif": b"",
+    }.items():  # fmt: skip
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_bytes(content)
+    save_pictures(folder / "ill", noise(103, 3, ill=3))
+    with pytest.raises(SystemExit, match="3"):
+        run(models, folder, tmp_path / "out", study_by="folder")
+    found = {row["study"]: row for row in rows(tmp_path / "out")}
+    assert set(found) == {"patient/", "lost/", "ill/"}
+    patient, lost, ill = found["patient/"], found["lost/"], found["ill/"]
+    assert [patient[name] for name in ("source", "slices", "scored", "abnormal", "threshold")] == [
+        "6",
+        "6",
+        "4",
+        "",
+        "",
+    ]
+    assert patient["score"] and patient["p_value"] and patient["expected_above"] == "0.2"
+    assert patient["reason"] == "not called normal, as only 4 of 6 slices were scored (2 unreadable)"
+    assert [lost[name] for name in ("source", "slices", "scored", "score", "first_slice")] == ["2", "2", "0", "", ""]
+    unread = {r["input"]: r["reason"] for r in rows(tmp_path / "out", "scores.csv") if r["status"] == "unreadable"}
+    assert unread["lost/a.png"] in lost["reason"]
+    assert ill["abnormal"] == "True" and ill["reason"] == "only 3 of 4 slices were scored (1 unreadable)"
+    predictor = load(ckpt_path=models / "with.pt", modality="brain", device="cpu")
+    studies = {study.name: study for study in predictor.study(folder, by="folder")}
+    assert {name: study.withheld for name, study in studies.items()} == {n: r["reason"] for n, r in found.items()}
+    assert (studies["patient/"].unread, len(studies["patient/"].sources), studies["patient/"].slices) == (2, 4, 6)
+    assert all(not study.unread for study in predictor.study(folder))
+
+
+def test_copies_of_one_image_count_once(models, tmp_path):
+    save_pictures(tmp_path / "once" / "p", np.concatenate([noise(103, 1, ill=1), noise(102, 9)]))
+    twice = shutil.copytree(tmp_path / "once", tmp_path / "twice")
+    for i in range(20):
+        shutil.copy(twice / "p" / "03.png", twice / "p" / f"copy {i}.png")
+    for name in ("once", "twice"):
+        run(models, tmp_path / name, tmp_path / f"{name}_out", study_by="folder")
+    (once,), (copied,) = (rows(tmp_path / f"{name}_out") for name in ("once", "twice"))
+    assert once["reason"] == "" and copied["reason"] == "20 of 30 images are copies of others, and count once"
+    assert (once.pop("source"), copied.pop("source")) == ("10", "30")
+    assert [once[name] for name in ("slices", "scored")] == ["10", "10"]
+    numbers = ("score", "p_value", "threshold", "expected_above")
+    assert [float(copied[n]) for n in numbers] == pytest.approx([float(once[n]) for n in numbers], rel=1e-5)
+    same = ("study", "slices", "scored", "abnormal", "above", "first_slice")
+    assert [copied[n] for n in same] == [once[n] for n in same]
+    assert len(rows(tmp_path / "twice_out", "scores.csv")) == 30
+    (tmp_path / "twice_out" / "studies.csv").unlink()
+    run(models, twice, tmp_path / "twice_out", study_by="folder")  # all of it is taken over
+    assert rows(tmp_path / "twice_out") == [copied | {"source": "30"}]
+    (study,) = load(ckpt_path=models / "with.pt", modality="brain", device="cpu").study(twice, by="folder")
+    assert (study.slices, study.scored, study.withheld) == (10, 10, copied["reason"])
+
+
+def test_two_copies_alone_are_one_slice():
+    models, sources = Recorder(), [of_kind("raster", f"p/{i}", 1) for i in range(2)]
+    (study,) = StudyJudge(models, "folder")([prediction(s, 0, 1.2, content="same") for s in sources])
+    assert (study.score, study.threshold, study.abnormal, study.slices) == (1.2, 1.5, False, 1) and not models.asked
+    assert study.withheld == "1 of 2 images are copies of others, and count once"
+    volume = of_kind("nifti", "v", 6)
+    (study,) = StudyJudge(models)([prediction(volume, i, content="of the file") for i in range(6)])
+    assert study.scored == 6 and study.withheld is None
 
 
 @pytest.mark.parametrize("status", [Status.UNFAMILIAR, Status.UNREADABLE])
@@ -398,6 +499,17 @@ def test_why_there_is_no_verdict():
     (study,) = StudyJudge(Recorder())(lost)
     assert study.withheld == "cut off (2 of 3 slices; the others for other reasons)"
     assert (study.modality, study.above, study.expected_above, study.first_slice) == (None, None, None, None)
+    unlike = [
+        prediction(source, i, None, Status.UNFAMILIAR, reason=f"unlike (distance 1.{i} of a limit of 1); like none")
+        for i in range(2)
+    ]
+    blank = [prediction(of_kind("nifti", "a", 5), i, None, Status.NO_CONTRAST, reason="no contrast") for i in (2, 3, 4)]
+    (study,) = StudyJudge(Recorder())([*unlike, *blank])
+    assert study.withheld == "unlike; like none (2 of 5 slices; the others for other reasons)"
+    (study,) = StudyJudge(Recorder())([replace(unlike[1], source=of_kind("raster", "b", 1), index=0)])
+    assert study.withheld == "unlike (distance 1.1 of a limit of 1); like none"
+    (study,) = StudyJudge(Recorder())(blank)
+    assert study.withheld.startswith("no contrast")
     other = [prediction(source, i, None, reason="other timesteps", paper_score=i % 2) for i in range(3)]
     (study,) = StudyJudge(Recorder())(other)
     assert (study.withheld, study.score, study.scored, study.first_slice) == ("other timesteps", None, 3, (source, 1))
@@ -438,6 +550,15 @@ def test_a_study_is_whole_in_one_of_several_processes(tmp_path):
     inputs = list_inputs(tmp_path, ["brain"], "brain")
     parts = [share_inputs(inputs, rank, 2, "folder") for rank in range(2)]
     assert [{i.source.name[0] for i in part.items} for part in parts] == [{"a", "c"}, {"b"}]
+    (tmp_path / "b" / "cut.png").write_bytes(b"")
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "cut.png").write_bytes(b"")
+    inputs = list_inputs(tmp_path, ["brain"], "brain")
+    for by, files in (
+        ("folder", [["elsewhere/cut.png"], ["b/cut.png"]]),
+        (None, [["b/cut.png", "elsewhere/cut.png"], []]),
+    ):
+        assert [[name for name, _ in share_inputs(inputs, rank, 2, by).unread] for rank in range(2)] == files
     with pytest.raises(ValueError, match="3 studies cannot be shared among 4 processes: start fewer"):
         share_inputs(inputs, 0, 4, "folder")
 
@@ -461,6 +582,12 @@ def test_the_table_is_whole_or_not_there(tmp_path, monkeypatch):
     assert {p.name for p in (tmp_path / "out").iterdir() if p.is_file()} == {
         "progress.jsonl", "scores.csv", "scores.json", "overview.png",
     }  # fmt: skip
+
+
+def test_studies_without_a_verdict_are_ranked_by_their_most_abnormal_slice():
+    a, b = of_kind("nifti", "a", 2), of_kind("nifti", "b", 2)
+    found = [prediction(a, 0, 4.0), prediction(a, 1, 4.0), prediction(b, 0, 1.0), prediction(b, 1, 5.0)]
+    assert [study.name for study in StudyJudge()(found)] == ["b", "a"]
 
 
 def test_equal_p_values_are_ranked_by_score_and_numbers_are_rounded(tmp_path):

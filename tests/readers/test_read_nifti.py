@@ -184,6 +184,7 @@ def test_a_thick_stack_is_cut_as_it_was_scanned(shape, sizes, plane, show, codes
         np.testing.assert_array_equal(piece.pixels, show(values, k))
     image = nib.load(source.paths[0])
     assert nifti.plane_of(image) == plane
+    assert nifti.ascends(image) == (plane == "axial")
     assert [plane in note for note in nifti.notes_of(image)] == ([] if plane == "axial" else [True])
     written = nib.load(write_nifti_map(pieces[0].origin, np.stack([p.pixels for p in pieces]), tmp_path / "map.nii"))
     np.testing.assert_array_equal(written.get_fdata(), image.get_fdata())

@@ -68,6 +68,50 @@ def test_a_slice_is_compared_with_those_of_like_place():
     assert unplaced.judge(scores, top) == unplaced.judge(scores, bottom) == unplaced.judge(scores)
 
 
+def deviations(scores, positions, normal, places):
+    """Return scores in deviations from normal slices of like place: weights of a Gaussian and of two slices of all."""
+    found = []
+    for score, position in zip(scores, positions, strict=True):
+        weights = np.exp(-((position - places) ** 2) / (2 * 0.07**2)) + 2 / len(normal)
+        mean = np.average(normal, weights=weights)
+        found.append((score - mean) / np.sqrt(np.average((normal - mean) ** 2, weights=weights)))
+    return np.array(found)
+
+
+@pytest.mark.parametrize("m", [1, 3])
+def test_score_and_references_are_those_of_the_formula(m):
+    generator = np.random.default_rng(m)
+    sizes = [9, 12, 7, 2, 10]  # the fourth patient has too few slices for m = 3
+    normal = generator.normal(size=sum(sizes))
+    places = generator.permutation((np.arange(sum(sizes)) + 0.5) / sum(sizes))  # not in the order of the slices
+    ids = np.repeat(np.arange(5), sizes)
+    studies = StudyCalibration(m).fit(torch.tensor(normal), torch.tensor(ids), torch.tensor(places))
+    scores, positions = generator.normal(size=6), np.linspace(0.1, 0.9, 6)
+
+    def highest(values):
+        return np.mean([max(draw) for draw in itertools.combinations(values, m)])
+
+    meant = highest(deviations(scores, positions, normal, places))
+    study = studies.judge(torch.tensor(scores), torch.tensor(positions), 0.2)
+    assert study.score == pytest.approx(meant, rel=1e-5)
+    references = []
+    for patient in range(5):
+        own = np.flatnonzero(ids == patient)
+        if len(own) < m:
+            continue
+        own = own[places[own].argsort()]
+        count = min(6, len(own))
+        own = own[[int((k + 0.5) * len(own) / count) for k in range(count)]]
+        others = ids != patient
+        references.append(highest(deviations(normal[own], places[own], normal[others], places[others])))
+    references = np.sort(references)
+    found = studies.references(6, True).numpy()
+    assert found[:-1] == pytest.approx((references[:-1] + references[1:]) / 2, rel=1e-5)
+    assert found[-1] == pytest.approx(references[-1], rel=1e-4) and study.patients == len(references)
+    assert study.p_value == pytest.approx((1 + (found >= study.score).sum()) / (1 + len(found)))
+    assert studies.references(6, True) is studies.references(6, True)
+
+
 def test_few_patients_support_no_small_rate():
     study = fitted(np.random.default_rng(2), 4, count=10).judge(torch.full((5,), 100.0))
     assert study.threshold is None and study.p_value == pytest.approx(1 / 11) and study.patients == 10
@@ -102,6 +146,10 @@ def test_what_cannot_be_used_is_refused():
         StudyCalibration(0)
     with pytest.raises(ValueError, match="finite"):
         StudyCalibration().fit(torch.tensor([float("nan")]), torch.tensor([0]))
+    with pytest.raises(ValueError, match="finite"):
+        StudyCalibration().fit(torch.zeros(1), torch.tensor([0]), torch.tensor([float("inf")]))
+    with pytest.raises(ValueError, match=r"\[2, 2, 1\] scores, patients and positions"):
+        StudyCalibration().fit(torch.zeros(2), torch.zeros(2), torch.zeros(1))
     with pytest.raises(ValueError, match=r"\[2, 1\] scores, patients and positions"):
         StudyCalibration().fit(torch.zeros(2), torch.zeros(1))
     with pytest.raises(ValueError, match="0 to compare them with"):

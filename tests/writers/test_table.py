@@ -10,7 +10,7 @@ import pytest
 
 from invad_med.data.prediction import ChosenBy, Prediction, Status
 from invad_med.data.slices import Problem, Source
-from invad_med.writers.table import COLUMNS, relative_name, write_table
+from invad_med.writers.table import COLUMNS, cell_of, relative_name, write_table
 
 HEAD = Source("nifti", (Path("/data/in/DOE/head.nii"),), "head", 3)
 FILM = Source("dicom", (Path("/data/in/film.dcm"),), "chest/film", 1)
@@ -97,9 +97,43 @@ def test_an_empty_run_has_a_heading(tmp_path):
 
 def test_names_that_are_not_text(tmp_path):
     path = write_table([], [Problem(Path("/in/\udce4 é\n.png"), "empty file")], tmp_path, "/in")
-    assert pd.read_csv(path)["input"][0] == "\\udce4 é\n.png"
+    assert pd.read_csv(path)["input"][0] == "\\udce4 é\\n.png"
     (record,) = json.loads((tmp_path / "scores.json").read_text(encoding="utf-8"))
     assert record["input"] == "\udce4 é\n.png"
+
+
+NAMES = [
+    "a\nb",
+    "a\\nb",
+    "=1+1",
+    "+x",
+    "-1/@b",
+    "@b",
+    "\uff1dx",
+    "x=1",
+    "\x1b[31m",
+    "a\u2028b",
+    "Bild\u202f 10\xa0é",
+    "\t=1",
+]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_name_is_one_line_no_formula_and_still_the_file_s(tmp_path, name):
+    write_table([scored(Source("raster", (Path("x"),), name, 1))], [Problem(tmp_path / name, "r")], tmp_path, tmp_path)
+    text = (tmp_path / "scores.csv").read_bytes().decode()
+    assert len(text.splitlines()) == 3 and "\x1b" not in text
+    cells = pd.read_csv(tmp_path / "scores.csv")["input"]
+    assert len(set(cells)) == 1 and not cells[0].startswith(tuple("=+-@\uff1d\t"))
+    meant = cells[0].encode("latin-1", "backslashreplace").decode("unicode_escape")
+    assert Path(meant) == Path(name)
+    assert {r["input"] for r in json.loads((tmp_path / "scores.json").read_text())} == {name}
+
+
+def test_names_stay_apart_and_common_ones_as_they_are():
+    assert len({cell_of(name) for name in NAMES}) == len(NAMES)
+    common = ["head", "p/01", "Müller 1 (2), b", "Bild\u202f 10\xa0é", "x=1", "a-b/+c"]
+    assert [cell_of(name) for name in common] == common
 
 
 def test_a_failing_write_leaves_the_old_table(tmp_path, monkeypatch):

@@ -166,6 +166,18 @@ def plane_note(orientation: Iterable[float]) -> str | None:
     return said_of_plane(plane_of_body(orientation) or "oblique")
 
 
+def ascends(orientation: Iterable[float] | None) -> bool:
+    """Return whether slices in order along their normal go from feet to head: axial ones whose normal points there.
+
+    Args:
+        orientation: Image Orientation (Patient), or None, of which it is taken so.
+    """
+    if orientation is None:
+        return True
+    orientation = list(orientation)
+    return plane_note(orientation) is None and bool(normal_of(orientation)[2] >= 0.0)
+
+
 def said_of_plane(plane: str) -> str:
     """Return the sentence on slices of a plane that no model was trained on."""
     plane = "oblique" if plane == "axial" else plane

@@ -69,6 +69,7 @@ class Header:
         stacks: acquisitions among the frames of a multi-frame file; empty of a single-frame one.
         notes: sentences for the table of each of ``stacks``, else of the file: `invad_med.readers.dicom.fitness`.
         unfit: likewise why it must not be scored, or None.
+        ascends: likewise whether its slices go from feet to head.
         identity: parts of the patient's name and IDs, in lower case; no output may be named by them.
     """
 
@@ -84,6 +85,7 @@ class Header:
     stacks: tuple[Stack, ...]
     notes: tuple[tuple[str, ...], ...]
     unfit: tuple[str | None, ...]
+    ascends: tuple[bool, ...]
     identity: frozenset[str]
 
     @property
@@ -129,6 +131,11 @@ class HeaderStack:
         return next((reason for reason in reasons if reason), fitness.PLANES if self.localiser else None)
 
     @property
+    def ascends(self) -> bool:
+        """Whether the slices go from feet to head, as far as the files say where they lie."""
+        return all(header.ascends[self.number] for header in self.headers)
+
+    @property
     def n_slices(self) -> int:
         """Number of slices."""
         if self.frames is not None:
@@ -168,6 +175,7 @@ def read_header(path: Path, file: BinaryIO | None = None) -> Header | None:
         localiser = fitness.PLANES if fitness.is_localiser(planes) else None
         parts = [s.members for s in acquisitions] or [(0,)]
         plain = numbers(ds, "ImageOrientationPatient", 6)
+        stated = [plain or orientation_of(ds, part[0]) for part in parts]
         return Header(
             path=path,
             modality=code(ds, "Modality"),
@@ -179,8 +187,9 @@ def read_header(path: Path, file: BinaryIO | None = None) -> Header | None:
             shape=(int(ds.Rows), int(ds.Columns)),
             place=_place(ds, path) if frames == 1 else None,
             stacks=acquisitions,
-            notes=tuple(fitness.notes(ds, plain or orientation_of(ds, part[0]), part) for part in parts),
+            notes=tuple(fitness.notes(ds, o, part) for o, part in zip(stated, parts, strict=True)),
             unfit=tuple(localiser or fitness.unfit(ds, part) for part in parts),
+            ascends=tuple(fitness.ascends(o) for o in stated),
             identity=_identity(ds),
         )
 

@@ -1,6 +1,7 @@
 """What the header says against scoring, and what the table says of what is scored."""
 
 import numpy as np
+import pydicom
 import pytest
 from dicom_made import at, item, write_frames
 from dicom_made import write_series as write
@@ -75,6 +76,21 @@ def test_other_planes_than_axial_are_noted(orientation, plane, modality, tmp_pat
     words = [note.split()[0] for note in source.notes]
     assert words == ([] if plane is None else ["coronal" if plane == "oblique" and "coronal" in words else plane])
     assert all(note.endswith("slices, while the models were trained on axial ones") for note in source.notes)
+    assert source.ascends == (plane is None)
+
+
+@pytest.mark.parametrize(
+    ("orientation", "ascends"),
+    [(AXIAL, True), ([-1, 0, 0, 0, -1, 0], True), ([1, 0, 0, 0, -1, 0], False), ([-1, 0, 0, 0, 1, 0], False)],
+)
+def test_axial_slices_whose_normal_points_down_go_from_head_to_feet(orientation, ascends, tmp_path):
+    write(
+        tmp_path,
+        [(0, 100, dict(ImagePositionPatient=[0, 0, k], ImageOrientationPatient=orientation)) for k in range(6)],
+    )
+    (source,) = scan(tmp_path).sources
+    heights = [float(pydicom.dcmread(path).ImagePositionPatient[2]) for path in source.paths]
+    assert source.ascends == ascends == (heights == sorted(heights))
 
 
 @pytest.mark.parametrize(

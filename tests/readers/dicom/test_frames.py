@@ -72,6 +72,7 @@ def test_planes_of_several_directions_are_several_sources(tmp_path):
             frames.append((100 * (n + 1) + k, groups))
     write(tmp_path / "x.dcm", frames, shared=item(FrameAnatomySequence=[item(FrameLaterality="U")]))
     assert sorted(marks(tmp_path)) == [[100, 101], [200, 201], [300, 301]]
+    assert [s.name for s in scan(tmp_path).sources if s.ascends] == ["x-axial3"]
 
 
 def test_two_spacings_in_one_file_are_two_sources(tmp_path):
