@@ -139,9 +139,14 @@ class Author:
 
     @property
     def versions(self) -> list[str]:
-        """Software Versions (0018,1020): of this program and of those the model was trained with."""
+        """Software Versions (0018,1020): of this program, of what computes, of what the model was trained with."""
         trained = self.account.provenance.versions
-        return [f"invad_med {invad_med.__version__}", *(f"trained with {k} {v}" for k, v in sorted(trained.items()))]
+        engines = (f"computed by {engine}" for engine in self.account.engines)
+        return [
+            f"invad_med {invad_med.__version__}",
+            *engines,
+            *(f"trained with {k} {v}" for k, v in sorted(trained.items())),
+        ]
 
     @property
     def serial(self) -> str:
