@@ -7,7 +7,7 @@
 | (0008,0070), (0008,1090), (0018,1020), (0018,1000) | invad-med, model, versions, digest of its training data |
 | Content Qualification (0018,9004) | RESEARCH |
 | Derivation Description (0008,2111) | what was done, with the threshold |
-| Source Image Sequence (0008,2112) | the source images, purpose 121322 DCM |
+| Source Image Sequence (0008,2112) | the source images, of an overlay the one it is a copy of; purpose 121322 DCM |
 | Lossy Image Compression (0028,2110) and its ratio and method | the source's |
 """
 

@@ -217,3 +217,12 @@ def test_a_source_is_read_once_for_all_slices(tmp_path):
         path.unlink()
     outcome = DicomWriter(tmp_path / "out", KINDS)(replace(result, pieces=tuple(pieces)))
     assert outcome.failed == []
+
+
+def test_slices_of_another_size_are_refused(tmp_path):
+    source = series(tmp_path / "in", 4)
+    maps = [np.zeros((20, 24), np.float32)] * 3 + [np.zeros((20, 22), np.float32)]
+    outcome = DicomWriter(tmp_path / "out", KINDS)(result_of(source, maps))
+    reason = "slices of the source differ in size, so that no object can hold them all"
+    assert not outcome.written and dict(outcome.failed) == dict.fromkeys(KINDS, reason)
+    assert not [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
