@@ -2,6 +2,7 @@
 
 import errno
 import gc
+import gzip
 import os
 import pickle
 import tempfile
@@ -188,3 +189,13 @@ def test_arrays_are_held_up_to_a_limit_and_then_all_in_a_file(monkeypatch):
     unbounded = Spool(bounded=False)
     unbounded.append(np.zeros(1000))
     assert unbounded.in_memory
+
+
+def test_a_volume_whose_data_end_early_is_refused_with_what_it_lacks(tmp_path):
+    nib.save(nib.Nifti1Image(VOLUME, np.eye(4)), tmp_path / "v.nii")
+    content = (tmp_path / "v.nii").read_bytes()
+    (tmp_path / "v.nii").unlink()
+    (tmp_path / "v.nii.gz").write_bytes(gzip.compress(content[:-100]))  # whole as a compressed file
+    (source,) = scan(tmp_path).sources
+    said = f"data end after {VOLUME.nbytes - 100} of {VOLUME.nbytes} bytes: cut off or damaged"
+    assert {str(piece) for piece in read_source(source)} == {said}
