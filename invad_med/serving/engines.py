@@ -15,6 +15,9 @@ import numpy as np
 
 from invad_med.serving.graph import Graph
 
+# From 1.29 on it keeps a device id on the disk and reports sessions to its makers, unless it is told not to.
+_NO_TELEMETRY = ("ORT_DISABLE_TELEMETRY", "ORT_TELEMETRY_DISABLED")
+
 
 class Served(NamedTuple):
     """What an engine makes of B images, float32; None: the graph has no such output.
@@ -65,6 +68,8 @@ class OnnxRuntime:
     name, precision = "onnxruntime", "float32"
 
     def __init__(self, graph: Graph, weights: Mapping[str, np.ndarray], threads: int | None = None) -> None:
+        for switch in _NO_TELEMETRY:  # read when it is imported
+            os.environ.setdefault(switch, "1")
         try:
             import onnxruntime
         except ImportError as error:

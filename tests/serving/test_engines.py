@@ -245,3 +245,11 @@ print(*(part.shape for part in engine(np.zeros((2, 3, 256, 256), np.float32))))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "(2, 16, 16) (2,) (2,) (2,)\n"
+
+
+def test_nothing_is_reported_home(tmp_path):
+    code = f"from invad_med.detection.serve import load_engine; load_engine({str(MODELS[0])!r})"
+    home = {"HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path / "cache"), "TMPDIR": str(tmp_path)}
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("ORT_", "CI"))}
+    subprocess.run([sys.executable, "-c", code], check=True, env=kept | home)
+    assert not list(tmp_path.rglob("*"))
