@@ -49,11 +49,11 @@ class WholeFile:
             self._stack = stack.pop_all()
 
     def write(self, content: bytes) -> None:
-        """Write content at the end; an `OSError` leaves the file to be abandoned."""
+        """Write content at the end; after an error the file is to be abandoned."""
         self._file.write(content)
 
     def write_at(self, place: int, content: bytes) -> None:
-        """Write content over what stands at a place; an `OSError` leaves the file to be abandoned."""
+        """Write content over what stands at a place; after an error the file is to be abandoned."""
         self._file.seek(place)
         self._file.write(content)
         self._file.seek(0, os.SEEK_END)
