@@ -173,6 +173,9 @@ def _take_up_old_states(module: nn.Module, state_dict: dict[str, Any], prefix: s
     state_dict.setdefault(f"{prefix}studies._extra_state", StudyCalibration().to_state())
     for name in [name for name in state_dict if name.startswith(tuple(prefix + part for part in _OLD_PARTS))]:
         state_dict[f"{prefix}host.{name.removeprefix(prefix)}"] = state_dict.pop(name)
+    mean = state_dict.get(f"{prefix}calibration.z_mean")
+    if mean is not None:  # of checkpoints up to version 0.2, which remember nothing
+        state_dict.setdefault(f"{prefix}calibration.remembered", mean.new_zeros(0, len(mean)))
     for name, unfitted in Familiarity().state_dict().items():  # of checkpoints up to version 0.2
         state_dict.setdefault(f"{prefix}familiarity.{name}", unfitted)
 

@@ -63,7 +63,8 @@ def random_detector(key: GraphKey) -> WholeDetector:
     calibration, familiarity = Calibration(host.channels), Familiarity()
     if key.rule is not None:
         calibration.use_rule(key.rule)
-        count = find_rule(key.rule).statistics(torch.zeros(1, host.channels, host.grid_size, host.grid_size)).shape[1]
+        calibration.remembered = torch.zeros(find_rule(key.rule).remembers, host.channels)
+        count = calibration.statistics(torch.zeros(1, host.channels, host.grid_size, host.grid_size)).shape[1]
         calibration.statistics_mean, calibration.statistics_std = torch.zeros(count), torch.ones(count)
     if key.gate:
         sizes = {
@@ -84,6 +85,6 @@ def random_detector(key: GraphKey) -> WholeDetector:
         if isinstance(tensor, Tensor) and tensor.is_floating_point():
             values = torch.rand(tensor.shape, generator=generator)
             # Matrices keep the size of what they are applied to; the rest may be divided by.
-            state[name] = (values - 0.5) * (12 / tensor[0].numel()) ** 0.5 if tensor.ndim > 1 else values + 0.5
+            state[name] = (values - 0.5) * (12 / tensor.shape[1:].numel()) ** 0.5 if tensor.ndim > 1 else values + 0.5
     module.load_state_dict(state)
     return module.eval()

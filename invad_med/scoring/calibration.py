@@ -6,7 +6,9 @@ rule's (`invad_med.scoring.rules`): statistics for the image's score, and a map.
 the normal training images, and an image's score is the length of their deviations above normal. Disease may be diffuse
 (the whole map rises a little) or local, and local disease often shifts the features of a region in one direction,
 which the mean of their whitened vectors shows where their lengths do not; so there is more than one rule, and a
-checkpoint states its own (docs/results.md tells how they were found).
+checkpoint states its own (docs/results.md tells how they were found). A rule that remembers keeps vectors of
+the normal training images; their own statistics are made with those of one half of them for the other, so that no image
+is its own neighbour.
 
 P-values and thresholds are ranks among held-out normal images (`invad_med.scoring.conformal`). The map has a threshold
 by the same argument: of each held-out map the value is kept that a twentieth of it exceeds, and a fresh normal image
@@ -23,6 +25,7 @@ from torch import Tensor, nn
 
 from invad_med.diffusion import Timesteps
 from invad_med.scoring.conformal import References, halfway_up, why_withheld
+from invad_med.scoring.memory import averaged, distances, draw
 from invad_med.scoring.rules import DEFAULT_RULE, find_rule
 
 _MAP_SHARE = 0.05  # of a normal image's map that may lie above its threshold
@@ -43,6 +46,7 @@ class Calibration(nn.Module):
     z_std: Tensor
     statistics_mean: Tensor
     statistics_std: Tensor
+    remembered: Tensor
     reference: Tensor
     map_reference: Tensor
 
@@ -53,6 +57,7 @@ class Calibration(nn.Module):
         self.register_buffer("z_std", torch.ones(channels))
         self.register_buffer("statistics_mean", torch.zeros(0))  # (k,) of `statistics` over normal training images
         self.register_buffer("statistics_std", torch.ones(0))
+        self.register_buffer("remembered", torch.zeros(0, channels))  # (n, C), of a rule that remembers
         self.register_buffer("reference", torch.zeros(0))  # scores of the held-out normals, `halfway_up`
         self.register_buffer("map_reference", torch.zeros(0))  # what a twentieth of each map exceeds, alike
         self.timesteps: list[tuple[int, int | None]] = []
@@ -85,7 +90,7 @@ class Calibration(nn.Module):
         self.z_mean = flat.mean(1).to(self.z_mean)
         self.z_std = flat.std(1).clamp_min(1e-6).to(self.z_std)
         self.timesteps = list(timesteps)
-        statistics = self.statistics(z_train).double()
+        statistics = self._normal_statistics(z_train).double()
         self.statistics_mean = statistics.mean(0).to(self.z_mean)
         self.statistics_std = statistics.std(0, correction=0).clamp_min(1e-6).to(self.z_mean)
         self.reference = _halfway_up(self.score(z_held_out)).to(self.z_mean)
@@ -93,6 +98,25 @@ class Calibration(nn.Module):
         exceeded = maps.kthvalue(math.ceil((1.0 - _MAP_SHARE) * maps.shape[1]), dim=1).values
         self.map_reference = _halfway_up(exceeded).to(self.z_mean)
         return self
+
+    def _normal_statistics(self, z_train: Tensor) -> Tensor:
+        """Return the statistics (N, k) of what is learnt from, and remember it if the rule does."""
+        count = self._rule.remembers
+        if not count:
+            self.remembered = self.remembered[:0]
+            return self.statistics(z_train)
+        halves = [part for part in z_train.tensor_split(2) if len(part)]
+        statistics = []
+        for half, other in zip(halves, reversed(halves), strict=True):
+            self.remembered = self._vectors(other, count)
+            statistics.append(self.statistics(half))
+        self.remembered = self._vectors(z_train, count)
+        return torch.cat(statistics)
+
+    def _vectors(self, z: Tensor, count: int) -> Tensor:
+        """Return ``count`` vectors of normal ``z``, rounded as a checkpoint stores them."""
+        means = torch.cat([averaged(self.whiten(part)) for part in z.split(64)])
+        return draw(means, count).half().to(self.z_mean)
 
     def why_not(self, timesteps: Timesteps) -> str | None:
         """Return why scores made with ``timesteps`` have no calibrated meaning, or None if they have."""
@@ -109,7 +133,10 @@ class Calibration(nn.Module):
 
     def statistics(self, z: Tensor) -> Tensor:
         """Return the rule's statistics of ``z`` (B, C, h, w): (B, k)."""
-        return self._rule.statistics(self.whiten(z))
+        whitened = self.whiten(z)
+        if self._rule.remembers:
+            return self._rule.statistics(distances(averaged(whitened), self.remembered.to(z.device)))
+        return self._rule.statistics(whitened)
 
     def score(self, z: Tensor) -> Tensor:
         """Return the image score of ``z`` (B, C, h, w): (B,), in deviations from normal, negative if below."""
@@ -135,11 +162,11 @@ class Calibration(nn.Module):
         self.timesteps = [(t, t_next) for t, t_next in state["timesteps"]]
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        # The number of held-out normals and of statistics is the checkpoint's.
-        for name in ("statistics_mean", "statistics_std", "reference", "map_reference"):
+        # The number of held-out normals, of statistics and of what is remembered is the checkpoint's.
+        for name in ("statistics_mean", "statistics_std", "remembered", "reference", "map_reference"):
             stored = state_dict.get(prefix + name)
             if stored is not None:
-                setattr(self, name, torch.zeros_like(stored, device=self.z_mean.device))
+                setattr(self, name, self.z_mean.new_zeros(stored.shape))
         super()._load_from_state_dict(state_dict, prefix, *args)
 
 

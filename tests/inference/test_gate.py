@@ -74,7 +74,8 @@ def old_models(sets, tmp_path_factory):
             detector.host.architecture.to_plain(), kind, TITLES[kind], train_images=len(cohort.train), seed=0,
             data_digest=data_digest([*cohort.train, *cohort.held_out]), held_out_fraction=0.15,
         )  # fmt: skip
-        state = {name: value for name, value in detector.state_dict().items() if not name.startswith("familiarity")}
+        later = ("familiarity", "calibration.remembered")
+        state = {name: value for name, value in detector.state_dict().items() if not name.startswith(later)}
         torch.save(state, folder / f"{kind}.pt")
     return folder
 
