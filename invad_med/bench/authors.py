@@ -1,7 +1,7 @@
 """The method as its authors' code computes it (arXiv 2504.05662), made of our networks: what ours is compared with.
 
-The backbone runs to its end though nothing reads its last stages, attention takes tensors (B heads, N, d), and every step
-embeds its timestep and computes its modulation anew. Weights and results of what is read are ours.
+The backbone runs to its end though nothing reads its last stages, attention takes tensors (B heads, N, d), and every
+step embeds its timestep and computes its modulation anew. Weights are ours.
 """
 
 from __future__ import annotations

@@ -10,8 +10,8 @@ from statistics import median
 
 from invad_med.bench.builds import Build
 from invad_med.bench.children import run_child
-from invad_med.bench.made import make_files, make_series
 from invad_med.bench.machine import cores
+from invad_med.bench.made import make_files, make_series
 from invad_med.bench.record import Growth, GrowthRun, Kind, Slope
 
 _MAKERS: dict[Kind, Callable[[Path, int], Path]] = {"series": make_series, "files": make_files}
@@ -68,9 +68,7 @@ def name_of(kind: Kind) -> str:
     return "slices" if kind == "series" else "files"
 
 
-def _run(
-    build: Build, kind: Kind, count: int, made: Path, work: Path, allowed: int, threads: int | None
-) -> GrowthRun:
+def _run(build: Build, kind: Kind, count: int, made: Path, work: Path, allowed: int, threads: int | None) -> GrowthRun:
     output = work / "output"
     command = build.score(output, made)
     cost = run_child(command, build.environment(threads), build.tree, work / "log.txt", cores=allowed)

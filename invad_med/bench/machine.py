@@ -41,7 +41,8 @@ def _processor() -> tuple[str, set[str]]:
         text = Path("/proc/cpuinfo").read_text()
     except OSError:
         return platform.processor() or platform.machine(), set()
-    fields = dict(tuple(part.strip() for part in line.split(":", 1)) for line in text.splitlines() if ":" in line)
+    lines = (line.partition(":") for line in text.splitlines())
+    fields = {key.strip(): value.strip() for key, _, value in lines}
     name = fields.get("model name") or platform.machine()
     if fields.get("cpu family"):
         name += f", family {fields['cpu family']} model {fields.get('model', '')}"

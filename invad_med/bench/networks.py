@@ -48,9 +48,7 @@ def measure_network(
         torch.set_num_threads(threads)
 
 
-def _measure(
-    checkpoint: Path, rounds: int, export: bool, with_rivals: bool, step: Callable[[str], object]
-) -> Network:
+def _measure(checkpoint: Path, rounds: int, export: bool, with_rivals: bool, step: Callable[[str], object]) -> Network:
     found: list[Contestant] = []
     absent: list[Absent] = []
     for each in chain(ours(checkpoint, export), [authors(checkpoint)], rivals() if with_rivals else ()):
@@ -67,7 +65,7 @@ def _measure(
             return to_image(read_raster(file), modality, SIZE)[None]
 
         image = decoded()
-        calls: dict[str, Callable[[], object]] = {"product": _product(), "decode": decoded}
+        calls: dict[str, Callable[[], object]] = {"product": product(), "decode": decoded}
         for i, each in enumerate(found):
             for batch in BATCHES:
                 images = np.ascontiguousarray(np.repeat(image, batch, axis=0))
@@ -77,7 +75,8 @@ def _measure(
     return compared(checkpoint.stem, found, absent, costs)
 
 
-def _product() -> Callable[[], object]:
+def product() -> Callable[[], object]:
+    """Return the product of two matrices of `_SIDE` that is the floor, to be called."""
     a, b = (torch.rand(_SIDE, _SIDE, generator=torch.Generator().manual_seed(seed)) for seed in (0, 1))
     return lambda: a @ b
 
@@ -101,14 +100,11 @@ def compared(
     gflops = 2 * _SIDE**3 / 1e6 / product.p50
     times = []
     for i, each in enumerate(contestants):
+        floor_ms = None if each.gflop is None else 1000 * each.gflop / gflops
         for batch, key in [(1, f"{i} file"), *((batch, f"{i} {batch}") for batch in BATCHES)]:
             core, wall = (Spread.of([1000 * part / batch for part in parts]) for parts in zip(*costs[key], strict=True))
-            of_floor = None if each.gflop is None else core.p50 / (1000 * each.gflop / gflops)
-            times.append(
-                NetworkTime(
-                    each.name, each.engine, each.evaluations, batch, key.endswith("file"), core, wall, each.gflop,
-                    of_floor,
-                )  # fmt: skip
-            )
+            of_floor = None if floor_ms is None else core.p50 / floor_ms
+            kind = (each.name, each.engine, each.evaluations)
+            times.append(NetworkTime(*kind, batch, key.endswith("file"), core, wall, each.gflop, of_floor))
     decode = Spread.of([1000 * cost.core for cost in costs["decode"]])
     return Network(model, product, gflops, decode, tuple(times), tuple(absent))

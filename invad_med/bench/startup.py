@@ -58,7 +58,9 @@ def startups(costs: dict[tuple[str, str], list[ChildCost]]) -> tuple[StartUp, ..
     for (build, what), own in costs.items():
         ratio = None
         if build == "this":
-            others = costs.get(("former", what)) or (costs.get(("former", COMMANDS[3])) if what == COMMANDS[2] else None)
+            others = costs.get(("former", what)) or (
+                costs.get(("former", COMMANDS[3])) if what == COMMANDS[2] else None
+            )
             if others:
                 ratio = median(other.core_s / mine.core_s for mine, other in zip(own, others, strict=True))
         core, wall = Spread.of([cost.core_s for cost in own]), Spread.of([cost.wall_s for cost in own])
