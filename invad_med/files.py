@@ -32,12 +32,6 @@ def whole_file(path: Path) -> Iterator[Path]:
         partial.unlink(missing_ok=True)
 
 
-def partial_of(path: Path) -> Path:
-    """Return a path beside ``path``, as `whole_file` does, for what gets its name later; its folder is made."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return path.with_name(f".{secrets.token_hex(4)}.partial")
-
-
 class WholeFile:
     """A file that is written piece by piece and appears at the end, as `whole_file` says.
 
@@ -55,11 +49,11 @@ class WholeFile:
             self._stack = stack.pop_all()
 
     def write(self, content: bytes) -> None:
-        """Write content at the end; an `OSError` leaves the file to be abandoned."""
+        """Write content at the end; after an error the file is to be abandoned."""
         self._file.write(content)
 
     def write_at(self, place: int, content: bytes) -> None:
-        """Write content over what stands at a place; an `OSError` leaves the file to be abandoned."""
+        """Write content over what stands at a place; after an error the file is to be abandoned."""
         self._file.seek(place)
         self._file.write(content)
         self._file.seek(0, os.SEEK_END)
@@ -81,6 +75,12 @@ class WholeFile:
 
 class _Abandoned(Exception):
     """A file is not to appear."""
+
+
+def partial_of(path: Path) -> Path:
+    """Return a path beside ``path``, as `whole_file` does, for what gets its name later; its folder is made."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path.with_name(f".{secrets.token_hex(4)}.partial")
 
 
 def write_atomically(path: Path, content: bytes) -> None:

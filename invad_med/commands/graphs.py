@@ -18,7 +18,7 @@ from invad_med.serving.graph import GraphKey, shipped_path
 from invad_med.training.candidates import usual_walks
 
 EXAMPLES = """\
-  python -m invad_med graphs
+  python -m invad_med graphs  # then run the tests of tests/serving
 """
 
 

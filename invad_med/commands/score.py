@@ -1,7 +1,6 @@
 """Score images: what the bundle's inference.json does, the same results, without MONAI and torch, which start slowly.
 
-Takes the plain keys of that configuration. A network of your own, and keys of its parts, are for
-`python -m monai.bundle run --config_file bundles/invad/configs/inference.json`.
+Takes the plain keys of that configuration. A network of your own, and keys of its parts, are for the bundle's command.
 """
 
 from __future__ import annotations

@@ -1,13 +1,14 @@
-"""What one thread makes while another uses it: decoding and networks beside writing."""
+"""Decoding and networks in one thread, beside writing in another: `ahead` of who asks, `Behind` who hands on."""
 
 from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Generator, Iterable
-from typing import TypeVar
+from collections.abc import Callable, Generator, Iterable
+from typing import Generic, TypeVar
 
 T = TypeVar("T")
+AHEAD = 8  # slices that are scored before those before them are written
 _END = object()
 
 
@@ -51,3 +52,47 @@ def ahead(items: Iterable[T], count: int) -> Generator[T]:
     finally:
         stopped.set()
         thread.join()
+
+
+class Behind(Generic[T]):
+    """Hands items to a function that a thread of its own calls, in order, up to ``count`` items behind.
+
+    Args:
+        take: the function; after an error it is not called again.
+        count: at least 1.
+    """
+
+    def __init__(self, take: Callable[[T], object], count: int) -> None:
+        self._take, self._waiting = take, queue.Queue[object](count)
+        self._failed: list[BaseException] = []
+        self._thread = threading.Thread(target=self._work, name="behind", daemon=True)
+        self._thread.start()
+
+    def put(self, item: T) -> None:
+        """Hand on an item.
+
+        Raises:
+            BaseException: that the function raised of an earlier one.
+        """
+        self._waiting.put(item)
+        if self._failed:
+            raise self._failed[0]
+
+    def close(self) -> None:
+        """Wait until all items are taken.
+
+        Raises:
+            BaseException: that the function raised.
+        """
+        self._waiting.put(_END)
+        self._thread.join()
+        if self._failed:
+            raise self._failed[0]
+
+    def _work(self) -> None:
+        while (item := self._waiting.get()) is not _END:
+            try:
+                if not self._failed:
+                    self._take(item)  # type: ignore[arg-type]
+            except BaseException as error:
+                self._failed.append(error)

@@ -11,8 +11,10 @@ from ignite.engine import Engine, Events
 from monai.engines import Evaluator, IterationEvents
 from tqdm import tqdm
 
+from invad_med.data.prediction import Prediction
 from invad_med.data.provenance import Provenance
-from invad_med.data.slices import ReadError
+from invad_med.data.slices import ReadError, Slice
+from invad_med.inference.ahead import AHEAD, Behind
 from invad_med.inference.monai import Carried, stacked
 from invad_med.inference.pipeline import scored, unreadable
 from invad_med.inference.progress import Progress
@@ -75,6 +77,7 @@ class WriteResults:
 
     def _start(self, engine: Engine) -> None:
         self.writer = self._begin()
+        self._behind = Behind[tuple[Prediction, Slice | ReadError]](lambda pair: self.writer.take(*pair), AHEAD)
         self.bar = tqdm(total=len(self.progress.todo.items), desc="scoring", unit="slice")
 
     @staticmethod
@@ -94,10 +97,11 @@ class WriteResults:
                 prediction = unreadable(entry, piece)
             else:
                 prediction = scored(entry, result["detection"], result["pred"][0].numpy(force=True))
-            self.writer.take(prediction, piece)
+            self._behind.put((prediction, piece))
             self.bar.update()
 
     def _complete(self, engine: Engine) -> None:
+        self._behind.close()
         self.writer.close()
         self.bar.close()
         print(self.writer.summary())

@@ -12,7 +12,7 @@ from tqdm import tqdm
 from invad_med.bundle import root
 from invad_med.detection import Detectors, model_files
 from invad_med.detection.serve import usual_device
-from invad_med.inference.ahead import ahead
+from invad_med.inference.ahead import AHEAD, ahead
 from invad_med.inference.inputs import list_inputs
 from invad_med.inference.pipeline import score_inputs
 from invad_med.inference.progress import Progress
@@ -20,8 +20,6 @@ from invad_med.inference.results import INCOMPLETE, SourceWriter, Store
 from invad_med.inference.studies import StudyJudge
 from invad_med.writers.dicom.export import DicomWriter
 from invad_med.writers.report.writer import ReportWriter
-
-_AHEAD = 8  # slices that are scored before those before them are written
 
 
 @dataclass(frozen=True)
@@ -74,7 +72,7 @@ def score(options: RunOptions, settings: str) -> int:
     report = ReportWriter(anonymize=options.anonymize) if options.report else None
     writer = SourceWriter(progress, dicom, models.provenance, store, judge, report)
     todo = progress.todo
-    with closing(ahead(score_inputs(models, todo, options.batch_size), _AHEAD)) as results, writer:
+    with closing(ahead(score_inputs(models, todo, options.batch_size), AHEAD)) as results, writer:
         for prediction, piece in tqdm(results, desc="scoring", unit="slice", total=len(todo.items), file=sys.stderr):
             writer.take(prediction, piece)
     print(writer.summary())

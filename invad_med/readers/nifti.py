@@ -38,9 +38,10 @@ from nibabel.spatialimages import HeaderDataError
 from invad_med.data.own_results import MARK
 from invad_med.data.slices import Origin, ReadError, Slice, Source
 from invad_med.files import digest_of
+from invad_med.readers import spool
 from invad_med.readers.decoding import MOST_PACKED, check_size, is_length, range_of_sample, reading, sample_step
 from invad_med.readers.dicom.fitness import plane_note, said_of_plane, turned_note
-from invad_med.readers.spool import HELD, Spool, pieces_of, turned
+from invad_med.readers.spool import Spool, pieces_of, turned
 
 SUFFIXES = (".nii", ".nii.gz")
 _DISPLAY = {  # directions in which columns, rows and slices run
@@ -259,14 +260,14 @@ def read(source: Source) -> Sequence[Slice | ReadError]:
 def _slabs(image: nib.Nifti1Image, stream: io.BufferedIOBase) -> Spool:
     """Return the values of a file as float32 in slabs (X, Y) across its last axis, what is not finite filled.
 
-    Some slabs are decoded at once, `HELD` bytes of them or one.
+    Some slabs are decoded at once: `invad_med.readers.spool.HELD` bytes of them, or one.
     """
     shape, dtype, stored = _spatial(image), image.get_data_dtype(), cast(ArrayProxy, image.dataobj)
     width, height, count = (*shape, 1)[:3]
     size = width * height * dtype.itemsize
     least, holes, slabs = np.float32(np.inf), [], Spool()
     stream.seek(stored.offset)
-    at_once = max(1, HELD // (4 * width * height))
+    at_once = max(1, spool.HELD // (4 * width * height))
     for start in range(0, count, at_once):
         some = min(at_once, count - start)
         content = stream.read(some * size)
@@ -321,12 +322,7 @@ def stored_axis(image: nib.Nifti1Image | NiftiGrid) -> tuple[int, bool]:
 
 
 def to_voxels(image: nib.Nifti1Image | NiftiGrid, slices: np.ndarray) -> np.ndarray:
-    """Put (N, H, W) slices in display orientation back into the voxel order and shape of the file they came from."""
-    return to_stored(image, slices).reshape(image.shape)
-
-
-def to_stored(image: nib.Nifti1Image | NiftiGrid, slices: np.ndarray) -> np.ndarray:
-    """Turn slices (n, h, w), or a part of each, back into the voxel order of their file: (x, y, z)."""
+    """Turn slices (n, h, w), some or a part of each, back into the voxel order of their file: (x, y, z)."""
     if len(_spatial(image)) == 2:
         return slices.transpose(2, 1, 0)
     back = ornt_transform(_DISPLAY[plane_of(image) or "axial"], io_orientation(_affine(image)))

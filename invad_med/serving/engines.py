@@ -15,6 +15,9 @@ import numpy as np
 
 from invad_med.serving.graph import Graph
 
+# From 1.29 on it keeps a device id on the disk and reports sessions to its makers, unless it is told not to.
+_NO_TELEMETRY = ("ORT_DISABLE_TELEMETRY", "ORT_TELEMETRY_DISABLED")
+
 
 class Served(NamedTuple):
     """What an engine makes of B images, float32; None: the graph has no such output.
@@ -57,12 +60,20 @@ class OnnxRuntime:
         graph: of the detector.
         weights: by name, as `invad_med.serving.graph.Graph.fill` gives them.
         threads: of one image's computation; `usable_threads` if None.
+
+    Raises:
+        RuntimeError: it is not installed, or refuses the graph.
     """
 
     name, precision = "onnxruntime", "float32"
 
     def __init__(self, graph: Graph, weights: Mapping[str, np.ndarray], threads: int | None = None) -> None:
-        import onnxruntime  # 0.2 s: imported where it is used
+        for switch in _NO_TELEMETRY:  # read when it is imported
+            os.environ.setdefault(switch, "1")
+        try:
+            import onnxruntime
+        except ImportError as error:
+            raise RuntimeError("engine='onnxruntime' is not installed: pip install onnxruntime") from error
 
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads or usable_threads()
@@ -71,7 +82,13 @@ class OnnxRuntime:
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         values = [onnxruntime.OrtValue.ortvalue_from_numpy(weights[name]) for name in graph.weights]
         options.add_external_initializers(list(graph.weights), values)
-        self._session = onnxruntime.InferenceSession(graph.model, options, providers=["CPUExecutionProvider"])
+        try:
+            self._session = onnxruntime.InferenceSession(graph.model, options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # its own have no class in common
+            raise RuntimeError(
+                f"ONNX Runtime {onnxruntime.__version__} refuses the graph ({type(error).__name__}): use another "
+                "version, or the eager engine"
+            ) from error
         self._outputs = [output.name for output in self._session.get_outputs()]
         self._shape = tuple(self._session.get_inputs()[0].shape)
 

@@ -150,9 +150,9 @@ class Graph:
 
 def find_graph(key: GraphKey) -> Graph | None:
     """Return the graph that ships or is kept for a key; None: there is none yet, or it is damaged."""
-    for path in (shipped_path(key), kept_path(key)):
+    for path_of in (shipped_path, kept_path):
         try:
-            return Graph.from_file(path, key)
+            return Graph.from_file(path_of(key), key)
         except FileNotFoundError:
             continue
         except (OSError, ValueError) as error:
@@ -174,10 +174,17 @@ def shipped_path(key: GraphKey) -> Path:
 
 
 def kept_path(key: GraphKey) -> Path:
-    """Return where a key's graph is kept; another version of what makes graphs has another place."""
-    maker = hashlib.sha256((key.to_json() + _maker()).encode()).hexdigest()[:32]
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "invad-med" / "graphs" / f"{maker}.zip"
+    """Return where a key's graph is kept; another version of what makes graphs has another place.
+
+    Raises:
+        FileNotFoundError: the user has no home folder, and ``XDG_CACHE_HOME`` is not set.
+    """
+    try:
+        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    except RuntimeError as error:
+        raise FileNotFoundError("no home folder, and XDG_CACHE_HOME is not set") from error
+    name = hashlib.sha256((key.to_json() + _maker()).encode()).hexdigest()[:32]
+    return base / "invad-med" / "graphs" / f"{name}.zip"
 
 
 @cache

@@ -85,10 +85,7 @@ class Weights:
         order = self._folder + "byteorder"
         self._order = ">" if order in archive.namelist() and archive.read(order) == b"big" else "<"
         with archive.open(pickles[0]) as file:
-            values = _StateUnpickler(file).load()
-        if not isinstance(values, dict):
-            raise ValueError(f"checkpoint {path} holds a {type(values).__name__}, not a state dict")
-        self.values: dict[str, Any] = values
+            self.values: dict[str, Any] = _StateUnpickler(file).load()
 
     def read(self, name: str) -> Any:
         """Return a value of the state dict, each tensor in it as a new array of its shape and dtype.
@@ -150,8 +147,10 @@ def open_weights(path: str | Path) -> Iterator[Weights]:
             weights = Weights(zipfile.ZipFile(file), path)
         except _NotAllowed as error:
             raise _unsafe(path, str(error)) from error
-        except (pickle.UnpicklingError, zipfile.BadZipFile, EOFError, TypeError, AttributeError, IndexError) as error:
+        except Exception as error:  # whatever a damaged pickle makes of itself
             raise _unsafe(path, type(error).__name__) from error
+        if not isinstance(weights.values, dict):
+            raise ValueError(f"checkpoint {path} holds a {type(weights.values).__name__}, not a state dict")
         yield weights
 
 

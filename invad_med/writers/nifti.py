@@ -9,7 +9,7 @@ import numpy as np
 
 from invad_med.data.own_results import MARK
 from invad_med.files import WholeFile
-from invad_med.readers.nifti import NiftiGrid, display_shape, stored_axis, to_stored
+from invad_med.readers.nifti import NiftiGrid, display_shape, stored_axis, to_voxels
 from invad_med.readers.spool import Spool, turned
 from invad_med.writers.deflate import gzip_stream
 
@@ -119,7 +119,7 @@ class GridFile:
             expected = display_shape(self._grid)
             raise ValueError(f"a map of shape {values.shape}, but the source has slices, rows, columns {expected}")
         if self._axis == 2 and not self._backwards:
-            self._file.add(to_stored(self._grid, values[None]))
+            self._file.add(to_voxels(self._grid, values[None]))
         else:
             self._waiting.append(values)
 
@@ -140,7 +140,7 @@ class GridFile:
 
     def _turn(self, part: np.ndarray) -> np.ndarray:
         """Return some rows, columns or slices of all (rows, columns, slices) as they are stored, last axis first."""
-        return to_stored(self._grid, part.transpose(2, 0, 1)).transpose(2, 0, 1)
+        return to_voxels(self._grid, part.transpose(2, 0, 1)).transpose(2, 0, 1)
 
 
 def placed_header(shape: tuple[int, int, int], affine: np.ndarray) -> nib.Nifti1Header:

@@ -44,8 +44,8 @@ def main() -> None:
     detector = load_detector(options.model)
     modality = require_modality(str(detector.provenance.modality))
     items = datalist(options.dataset, options.split)
-    step = max(1, len(items) // options.count) if options.count else 1
-    items = items[::step][: options.count]
+    count = min(len(items), options.count or len(items))
+    items = [items[i] for i in np.linspace(0, len(items) - 1, count).round().astype(int)]
     pictures = (to_image(read_raster(Path(item["image"])), modality, detector.host.image_size) for item in items)
     images = np.stack([np.asarray(picture, np.float32) for picture in pictures])
     labels = np.array([item["label"] for item in items])

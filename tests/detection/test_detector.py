@@ -124,3 +124,13 @@ def test_onnx_reproduces_the_map(detector, images, tmp_path):
     torch.onnx.export(detector, (images[:1],), str(path), input_names=["image"], output_names=["pred"], dynamo=True)
     (ours,) = onnxruntime.InferenceSession(str(path)).run(None, {"image": images[1:2].numpy()})
     np.testing.assert_allclose(ours, detector(images[1:2]).numpy(), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.slow  # waits for a compiler
+@torch.no_grad()
+def test_the_compiled_engine_computes_what_the_eager_one_does(checkpoint, images):
+    compiled, eager = (load_detector(checkpoint, engine=name) for name in ("compile", "eager"))
+    assert compiled.state_dict().keys() == eager.state_dict().keys()
+    for ours, theirs in zip(compiled.detect(images[:2], 0.4), eager.detect(images[:2], 0.4), strict=True):
+        np.testing.assert_allclose(ours.map, theirs.map, rtol=1e-4)
+        assert ours.score == pytest.approx(theirs.score, rel=1e-4) and ours.p_value == theirs.p_value

@@ -11,7 +11,7 @@ import pytest
 
 from invad_med.__main__ import main
 from invad_med.bundle import root
-from invad_med.inference.ahead import ahead
+from invad_med.inference.ahead import Behind, ahead
 
 CONFIG = str(Path(root()) / "configs" / "inference.json")
 _TIMES = ("ContentDate", "ContentTime", "InstanceCreationDate", "InstanceCreationTime", "SeriesDate", "SeriesTime",
@@ -103,3 +103,23 @@ def test_what_runs_ahead_comes_in_order_and_its_errors_where_they_are():
     first = next(iter(ahead((seen.append(i) or i for i in range(1000)), 3)))
     assert first == 0 and len(seen) <= 6
     assert np.array_equal(list(ahead(range(100), 1)), np.arange(100))
+
+
+def test_what_is_handed_on_is_taken_in_order_and_an_error_ends_it():
+    taken = []
+    behind = Behind(taken.append, 2)
+    for i in range(100):
+        behind.put(i)
+    behind.close()
+    assert taken == list(range(100))
+
+    def refuse(item):
+        taken.append(item)
+        raise OSError("full")
+
+    behind = Behind(refuse, 2)
+    with pytest.raises(OSError, match="full"):
+        list(map(behind.put, range(100)))
+    with pytest.raises(OSError, match="full"):
+        behind.close()
+    assert taken[100:] == [0]

@@ -16,9 +16,9 @@ from invad_med.detection.export import export_graph
 from invad_med.detection.serve import graph_for, load_engine
 from invad_med.detection.whole import random_detector
 from invad_med.diffusion import invert
-from invad_med.scoring import anomaly_map, paper_score
+from invad_med.scoring import anomaly_map, familiarity, paper_score
 from invad_med.serving.engines import OnnxRuntime, usable_threads
-from invad_med.serving.graph import Graph, GraphKey, find_graph, keep_graph, kept_path, shipped_path
+from invad_med.serving.graph import DIRECTIONS, Graph, GraphKey, find_graph, keep_graph, kept_path, shipped_path
 from invad_med.serving.weights import open_weights
 
 MODELS = sorted((Path(__file__).parents[2] / "bundles" / "invad" / "models").glob("*.pt"))
@@ -185,7 +185,32 @@ def test_openvino_serves_as_pytorch_does_each_image_alike():
         engine(batch[:, :1].numpy())
 
 
+def test_no_model_has_more_directions_than_a_graph():
+    assert familiarity._DIRECTIONS <= DIRECTIONS
+
+
+def test_what_onnx_runtime_refuses_is_told():
+    with pytest.raises(RuntimeError, match=r"ONNX Runtime .* refuses the graph \(InvalidProtobuf\)"):
+        OnnxRuntime(Graph(b"no graph", {}), {})
+
+
+def test_without_a_home_folder_graphs_that_ship_are_found(monkeypatch, caplog):
+    def homeless():
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setattr(Path, "home", homeless)
+    assert find_graph(next(iter(shipped_keys()))) is not None
+    key = GraphKey(SMALL, ((0, 999),), None, gate=False)
+    assert find_graph(key) is None
+    keep_graph(key, Graph(b"", {}))
+    assert "the graph is not kept" in caplog.text
+
+
 def test_an_engine_that_is_not_installed_says_how_to_install_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(RuntimeError, match="engine='onnxruntime' is not installed: pip install onnxruntime"):
+        load_engine(MODELS[0])
     monkeypatch.setitem(sys.modules, "openvino", None)
     with pytest.raises(RuntimeError, match=r"engine='openvino' is an extra: pip install 'invad-med\[openvino\]'"):
         load_engine(MODELS[0], "openvino")
@@ -220,3 +245,11 @@ print(*(part.shape for part in engine(np.zeros((2, 3, 256, 256), np.float32))))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "(2, 16, 16) (2,) (2,) (2,)\n"
+
+
+def test_nothing_is_reported_home(tmp_path):
+    code = f"from invad_med.detection.serve import load_engine; load_engine({str(MODELS[0])!r})"
+    home = {"HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path / "cache"), "TMPDIR": str(tmp_path)}
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("ORT_", "CI"))}
+    subprocess.run([sys.executable, "-c", code], check=True, env=kept | home)
+    assert not list(tmp_path.rglob("*"))

@@ -39,6 +39,7 @@ class Account:
 
     Attributes:
         slices: by ascending index.
+        engines: what computed them, each once.
         highest: position among them and map, (H, W) float32, of the one with the highest value.
         study: what they come to, once that is known.
     """
@@ -46,6 +47,7 @@ class Account:
     def __init__(self, source: Source, provenance: Provenance, maps: Spool | None) -> None:
         self.source, self.provenance, self.maps = source, provenance, maps
         self.slices: list[ScoredSlice] = []
+        self.engines: dict[str, None] = {}
         self.highest = 0, np.zeros((1, 1), np.float32)
         self.study: Study | None = None
 
@@ -64,6 +66,7 @@ class Account:
         if not self.slices or slice_.highest > self.slices[self.highest[0]].highest:
             self.highest = len(self.slices), values
         self.slices.append(slice_)
+        self.engines |= dict.fromkeys([prediction.computed_by] if prediction.computed_by else [])
         return slice_
 
     @property

@@ -7,7 +7,7 @@
 | (0008,0070), (0008,1090), (0018,1020), (0018,1000) | invad-med, model, versions, digest of its training data |
 | Content Qualification (0018,9004) | RESEARCH |
 | Derivation Description (0008,2111) | what was done, with the threshold |
-| Source Image Sequence (0008,2112) | the source images, purpose 121322 DCM |
+| Source Image Sequence (0008,2112) | the source images, of an overlay the one it is a copy of; purpose 121322 DCM |
 | Lossy Image Compression (0028,2110) and its ratio and method | the source's |
 """
 
@@ -139,9 +139,14 @@ class Author:
 
     @property
     def versions(self) -> list[str]:
-        """Software Versions (0018,1020): of this program and of those the model was trained with."""
+        """Software Versions (0018,1020): of this program, of what computes, of what the model was trained with."""
         trained = self.account.provenance.versions
-        return [f"invad_med {invad_med.__version__}", *(f"trained with {k} {v}" for k, v in sorted(trained.items()))]
+        engines = (f"computed by {engine}" for engine in self.account.engines)
+        return [
+            f"invad_med {invad_med.__version__}",
+            *engines,
+            *(f"trained with {k} {v}" for k, v in sorted(trained.items())),
+        ]
 
     @property
     def serial(self) -> str:

@@ -203,6 +203,8 @@ class DicomJob:
     def _take(self, prediction: Prediction, piece: Slice) -> None:
         header, values = self.evidence.add(piece), map_of(prediction)
         slice_ = self.account.add(prediction, values)
+        if self.evidence.stored and values.shape != self.account.shape:
+            raise Refused("slices of the source differ in size, so that no object can hold them all")
         self.author.tell(header, slice_, piece, values)
         maps = self.account.maps
         if maps is not None:

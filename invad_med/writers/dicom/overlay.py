@@ -27,7 +27,10 @@ from invad_med.writers.dicom.common import Author, Pixels, Series, series_descri
 from invad_med.writers.dicom.digest import content_digest
 from invad_med.writers.dicom.evidence import Refused
 
-_SERIES, _OBJECT = (generate_uid(entropy_srcs=[what, "not known yet"]).encode() for what in ("series", "object"))
+# UIDs that stand where those belong which only all slices decide
+_SERIES_LATER, _OBJECT_LATER = (
+    generate_uid(entropy_srcs=[what, "not known yet"]).encode() for what in ("series", "object")
+)
 
 SERIES = Series("overlay", 1, "Anomaly overlay")
 
@@ -76,7 +79,7 @@ class OverlayWriter:
         waiting = _Waiting(path, partial_of(path))
         self._waiting.append(waiting)
         head = write(ds, waiting.partial, pixels=element)
-        waiting.places = head.index(_SERIES), head.index(_OBJECT), head.rindex(_OBJECT)
+        waiting.places = head.index(_SERIES_LATER), head.index(_OBJECT_LATER), head.rindex(_OBJECT_LATER)
         if self._author.deterministic:
             waiting.digest = content_digest(ds, element.encoded(), {"SeriesInstanceUID"})
 
@@ -146,7 +149,7 @@ def _derived(author: Author, stored: StoredImage, header: Dataset) -> tuple[Data
     source = author.reference(ds)
     source_type = [str(v) for v in (ds.get("ImageType") or [])]
     ds.ImageType = ["DERIVED", "SECONDARY", *(source_type[2:] or [""]), OVERLAY_TYPE]
-    ds.SOPInstanceUID, ds.SeriesInstanceUID = _OBJECT.decode(), _SERIES.decode()
+    ds.SOPInstanceUID, ds.SeriesInstanceUID = _OBJECT_LATER.decode(), _SERIES_LATER.decode()
     ds.SeriesNumber, ds.SeriesDescription = author.series_number(SERIES), series_description(SERIES)
     created = author.created
     ds.InstanceCreationDate, ds.InstanceCreationTime = created.strftime("%Y%m%d"), created.strftime("%H%M%S.%f")

@@ -35,7 +35,7 @@ class CaptureWriter:
 
     def __init__(self, author: Author, folder: Path, pictures: Spool) -> None:
         self._author, self._folder, self._pictures = author, folder, pictures
-        self._panel = 0, 0, 0, 0
+        self._place = 0, 0, 0  # left, top, factor
 
     def add(self, picture: Image.Image) -> None:
         """Take the picture of one slice, from `draw_heatmap` without reduction.
@@ -44,7 +44,8 @@ class CaptureWriter:
             OSError: it cannot be kept.
         """
         if not len(self._pictures):
-            self._panel = picture.info["panel"]
+            left, top, right, _ = picture.info["panel"]
+            self._place = left, top, (right - left) // self._author.account.shape[1]
         self._pictures.append(np.asarray(picture))
 
     def finish(self) -> list[Path]:
@@ -55,15 +56,14 @@ class CaptureWriter:
         """
         shapes = self._pictures.shapes()
         size = max(shape[0] for shape in shapes), max(shape[1] for shape in shapes), 3
-        return [_write(self._author, self._folder, self._pictures, size, self._panel)]
+        return [_write(self._author, self._folder, self._pictures, size, self._place)]
 
 
 def _write(
-    author: Author, folder: Path, pictures: Spool, size: tuple[int, int, int], panel: tuple[int, int, int, int]
+    author: Author, folder: Path, pictures: Spool, size: tuple[int, int, int], place: tuple[int, int, int]
 ) -> Path:
     first, count = author.evidence.first, len(pictures)
-    left, top, right, _ = panel
-    factor = (right - left) // author.account.shape[1]
+    left, top, factor = place
     spacing = _spacing(author, factor)
     ds = hd.sc.SCImage.from_ref_dataset(
         ref_dataset=first,
@@ -92,8 +92,8 @@ def _write(
         series.SeriesInstanceUID = first.SeriesInstanceUID
         series.ReferencedInstanceSequence = [_plain(author, image) for image in author.evidence.images]
         ds.ReferencedSeriesSequence = [series]
-    place = f"The slice begins at column {left}, row {top}; a source pixel is {factor} x {factor}."
-    author.finish(ds, SERIES, place)
+    where = f"The slice begins at column {left}, row {top}; a source pixel is {factor} x {factor}."
+    author.finish(ds, SERIES, where)
 
     pixels = Pixels(
         "PixelData", "OB", count * math.prod(size), lambda: (_frame(picture, size).tobytes() for picture in pictures)

@@ -38,16 +38,16 @@ def sizes(folder, count):
 
 
 def test_no_object_grows_faster_than_the_slices_and_an_overlay_not_at_all(tmp_path):
-    few, more, many = (sizes(tmp_path / str(count), count) for count in (4, 8, 16))
+    few, more, many = (sizes(tmp_path / str(count), count) for count in (2, 4, 8))
     names = {name for name in few if not name.startswith("overlay")}
     assert len(names) == 7
     overlays = {size for found in (few, more, many) for name, size in found.items() if name not in names}
     assert max(overlays) - min(overlays) < 40  # places have more or fewer digits
     for name in names:
-        steps = (more[name] - few[name]) / 4, (many[name] - more[name]) / 8
+        steps = (more[name] - few[name]) / 2, (many[name] - more[name]) / 4
         assert 0 < steps[1] < 1.02 * steps[0] + 8, name
-    (image,) = pydicom.dcmread(next((tmp_path / "16").rglob("overlay_s005.dcm"))).SourceImageSequence
-    assert image.ReferencedSOPInstanceUID == scanned(tmp_path / "16" / "in", 5).SOPInstanceUID
+    (image,) = pydicom.dcmread(next((tmp_path / "8").rglob("overlay_s005.dcm"))).SourceImageSequence
+    assert image.ReferencedSOPInstanceUID == scanned(tmp_path / "8" / "in", 5).SOPInstanceUID
 
 
 def scanned(folder, index):
@@ -166,12 +166,16 @@ def test_the_overlay_of_a_file_of_several_frames_covers_each(tmp_path):
     assert copy.PixelData == ds.PixelData and len(copy.SourceImageSequence) == 1
 
 
-def report(folder, change):
-    """Return the report on 40 slices, by highdicom, and the words of its first group."""
-    source = series(folder / "in", 40, (16, 16))
-    whole = result_of(source)
+@pytest.fixture(scope="module")
+def forty(tmp_path_factory):
+    """A result of 40 slices."""
+    return result_of(series(tmp_path_factory.mktemp("forty") / "in", 40, (16, 16)))
+
+
+def report(folder, whole, change):
+    """Return the slices that the report lists, by highdicom, and the words of its first group."""
     predictions = tuple(change(i, prediction) for i, prediction in enumerate(whole.predictions))
-    outcome = DicomWriter(folder / "out", ["report"])(replace(whole, predictions=predictions))
+    outcome = DicomWriter(folder, ["report"])(replace(whole, predictions=predictions))
     assert outcome.failed == []
     ds = hd.sr.ComprehensiveSR.from_dataset(pydicom.dcmread(outcome.written[0]))
     content = hd.sr.MeasurementReport.from_sequence([ds.content[0]])
@@ -181,31 +185,31 @@ def report(folder, change):
     return [group.tracking_identifier for group in slices], comment
 
 
-def test_a_report_lists_the_highest_slices_above_threshold_and_says_so(tmp_path):
+def test_a_report_lists_the_highest_slices_above_threshold_and_says_so(forty, tmp_path):
     def ranked(i, prediction):
         return replace(prediction, p_value=None, score=5.0 - 0.1 * i if i < 36 else 1.0)
 
-    listed, words = report(tmp_path, ranked)
+    listed, words = report(tmp_path, forty, ranked)
     assert listed == [f"slice {i}" for i in range(MOST_SLICES)] and MOST_SLICES == 32
     assert words.endswith("Listed: the 32 highest of 36 slices above threshold, of 40 scored.")
 
 
-def test_a_report_on_few_slices_above_threshold_lists_these(tmp_path):
-    listed, words = report(tmp_path, lambda i, p: replace(p, score=3.0 if i in (7, 3) else 1.0, p_value=0.1 + i))
+def test_a_report_on_few_slices_above_threshold_lists_these(forty, tmp_path):
+    listed, words = report(tmp_path, forty, lambda i, p: replace(p, score=3.0 if i in (7, 3) else 1.0, p_value=0.1 + i))
     assert listed == ["slice 3", "slice 7"]
     assert words.endswith("Listed: 2 slices above threshold, of 40 scored.")
 
 
-def test_a_report_on_slices_that_are_not_above_threshold_lists_none(tmp_path):
-    listed, words = report(tmp_path, lambda i, p: replace(p, score=1.0))
+def test_a_report_on_slices_that_are_not_above_threshold_lists_none(forty, tmp_path):
+    listed, words = report(tmp_path, forty, lambda i, p: replace(p, score=1.0))
     assert listed == [] and words.endswith("No slice is listed, as none is above threshold.")
 
 
-def test_a_report_on_slices_without_threshold_lists_the_highest(tmp_path):
+def test_a_report_on_slices_without_threshold_lists_the_highest(forty, tmp_path):
     def withheld(i, prediction):
         return replace(prediction, score=None, threshold=None, p_value=None, paper_score=float(i))
 
-    listed, words = report(tmp_path, withheld)
+    listed, words = report(tmp_path, forty, withheld)
     assert listed == [f"slice {i}" for i in range(39, 7, -1)]
     assert words.endswith("Listed: the 32 highest of 40 scored, which have no threshold.")
 
@@ -217,3 +221,12 @@ def test_a_source_is_read_once_for_all_slices(tmp_path):
         path.unlink()
     outcome = DicomWriter(tmp_path / "out", KINDS)(replace(result, pieces=tuple(pieces)))
     assert outcome.failed == []
+
+
+def test_slices_of_another_size_are_refused(tmp_path):
+    source = series(tmp_path / "in", 4)
+    maps = [np.zeros((20, 24), np.float32)] * 3 + [np.zeros((20, 22), np.float32)]
+    outcome = DicomWriter(tmp_path / "out", KINDS)(result_of(source, maps))
+    reason = "slices of the source differ in size, so that no object can hold them all"
+    assert not outcome.written and dict(outcome.failed) == dict.fromkeys(KINDS, reason)
+    assert not [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
