@@ -41,6 +41,12 @@ class Build:
         """Whether it has ``python -m invad_med score``."""
         return (self.tree / "invad_med" / "commands" / "score.py").is_file()
 
+    @property
+    def bundle(self) -> Path:
+        """Folder of the bundle, of a checkout or an installed package."""
+        package = self.tree / "invad_med" / "bundles" / "invad"
+        return package if package.is_dir() else self.tree / "bundles" / "invad"
+
     def environment(self, threads: int | None) -> dict[str, str]:
         """Return the environment of its commands; ``threads``: OMP_NUM_THREADS, not set if None."""
         values = {key: value for key, value in os.environ.items() if key not in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
@@ -57,10 +63,8 @@ class Build:
 
     def main(self, output: Path, dataset: Path | None = None) -> list[str]:
         """Return the bundle's command; without ``dataset`` on the bundle's sample."""
-        config = Path("configs") / "inference.json"
-        places = (self.tree / "bundles" / "invad", self.tree / "invad_med" / "bundles" / "invad")
-        bundle = next((place for place in places if (place / config).is_file()), places[0])
-        command = [str(self.python), "-m", "monai.bundle", "run", "--config_file", str(bundle / config)]
+        config = self.bundle / "configs" / "inference.json"
+        command = [str(self.python), "-m", "monai.bundle", "run", "--config_file", str(config)]
         return [*command, *([] if dataset is None else ["--dataset_dir", str(dataset)]), "--output_dir", str(output)]
 
     def score(self, output: Path, dataset: Path | None = None) -> list[str]:

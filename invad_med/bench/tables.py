@@ -13,7 +13,7 @@ from invad_med.bench.record import Bench, Growth, Machine, Network, NetworkTime,
 
 @dataclass(frozen=True)
 class Table:
-    """A table: title, notes below it, heads of its columns, rows of as many cells."""
+    """A table: title, heads of its columns, rows of as many cells, notes below it."""
 
     title: str
     head: tuple[str, ...]

@@ -55,7 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--files", nargs="+", type=_count, help="numbers of PNG files (100 1000)")
     parser.add_argument(
         "--former", nargs=2, metavar=("PYTHON", "TREE"), help="interpreter and checkout of another build, measured in "
-        "turn with this one in startup and growth"
+        "turn with this one"
     )  # fmt: skip
     parser.add_argument(
         "--former_slices", type=_count, default=300, help="longest series that it is given (%(default)s)"
@@ -81,10 +81,8 @@ def run(options: argparse.Namespace) -> int:
     for key, value in (_QUICK if options.quick else _FULL).items():
         if getattr(options, key) is None:
             setattr(options, key, value)
-    builds = [this_build()]
-    if options.former:
-        python, tree = (Path(word).absolute() for word in options.former)
-        builds.append(Build("former", python, tree))
+    former = Build("former", *(Path(word).absolute() for word in options.former)) if options.former else None
+    builds = [this_build(), *([former] if former else [])]
     model = options.model or Path(root()) / "models" / "phantom.pt"
     if "network" in options.parts and not model.is_file():
         raise FileNotFoundError(f"--model {model}: there is no such checkpoint")
@@ -102,7 +100,7 @@ def run(options: argparse.Namespace) -> int:
             if "network" in options.parts:
                 step = bar.begin("network", options.rounds + 12)
                 network = measure_network(
-                    model, options.rounds, not options.quick, not options.no_rivals, step
+                    model, options.rounds, not options.quick, not options.no_rivals, former, step
                 )  # fmt: skip
             if "startup" in options.parts:
                 step = bar.begin("startup", options.starts * 4 * len(builds))

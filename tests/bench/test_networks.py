@@ -7,8 +7,10 @@ import pytest
 import torch
 
 from invad_med.bench import contestants
-from invad_med.bench.clock import Cost
+from invad_med.bench.builds import Build, this_build
+from invad_med.bench.clock import Cost, timed
 from invad_med.bench.contestants import AUTHORS, OURS, Contestant, authors, ours, rivals
+from invad_med.bench.former import FormerDetector
 from invad_med.bench.networks import compared
 from invad_med.bench.record import Absent
 from invad_med.bench.rivals import RIVALS, TensorsOnly
@@ -24,8 +26,13 @@ def image():
     return np.random.default_rng(0).random((1, 3, 256, 256), np.float32)
 
 
-def test_ours_is_there_with_one_evaluation_and_three_and_alike_in_every_engine(image):
-    found = list(ours(MODEL, export=False))
+@pytest.fixture(scope="module")
+def found():
+    """Our contestants."""
+    return list(ours(MODEL, export=False))
+
+
+def test_ours_is_there_with_one_evaluation_and_three_and_alike_in_every_engine(found, image):
     there = [each for each in found if isinstance(each, Contestant)]
     assert {("eager", 1), ("eager", 3), ("onnxruntime", 1)} <= {(each.engine, each.evaluations) for each in there}
     eager = there[0].forward(image)[0].numpy()
@@ -40,17 +47,17 @@ def test_ours_is_there_with_one_evaluation_and_three_and_alike_in_every_engine(i
         assert isinstance(each, Contestant) or each.why
 
 
-def test_the_authors_formulation_computes_the_same_at_more_operations(image):
+def test_the_authors_formulation_computes_the_same_at_more_operations(found, image):
     detector = load_detector(MODEL)
     detector.timesteps = inversion_timesteps(3, "official")
     with torch.no_grad():
         wanted = detector.end_point(torch.from_numpy(image)).norm(dim=1)
         theirs = authors(MODEL)
-        found = theirs.forward(image)[0]
-    assert theirs.name == AUTHORS and found.shape == wanted.shape
-    ratio = (found / wanted).numpy()
+        norms = theirs.forward(image)[0]
+    assert theirs.name == AUTHORS and norms.shape == wanted.shape
+    ratio = (norms / wanted).numpy()
     np.testing.assert_allclose(ratio, ratio.mean(), rtol=1e-3)
-    three = next(e for e in ours(MODEL, export=False) if isinstance(e, Contestant) and e.evaluations == 3)
+    three = next(e for e in found if isinstance(e, Contestant) and e.evaluations == 3)
     assert theirs.gflop > three.gflop
 
 
@@ -87,3 +94,17 @@ def test_times_are_of_one_image_beside_the_floor():
     assert {key: round(t.core_ms.p50, 6) for key, t in rows.items()} == {(1, False): 40, (4, False): 30, (1, True): 41}
     assert rows[4, False].wall_ms.p50 == pytest.approx(60)
     assert rows[1, False].of_floor == pytest.approx(0.040 / (2.0 / found.product_gflops))
+
+
+def test_a_former_build_says_itself_what_an_image_costs_it(image):
+    with FormerDetector(this_build()) as detector:
+        one, four = detector(image), detector(np.repeat(image, 4, axis=0))
+    assert detector.evaluations == 1 and 0 < one.core < 10 and four.wall > 0
+    assert timed(lambda: one) is one
+
+
+def test_a_former_build_that_has_no_detector_is_refused(tmp_path):
+    (tmp_path / "invad_med").mkdir()
+    (tmp_path / "invad_med" / "__init__.py").touch()
+    with pytest.raises(RuntimeError, match=r"leave out --former:\n(?s:.)*ModuleNotFoundError"):
+        FormerDetector(Build("former", this_build().python, tmp_path))
