@@ -26,7 +26,8 @@ COMMANDS = {
     "log-again": "log an evaluation in MLflow that could not be logged when it was made",
     "rules": "compare ways to make one score of an end point, on trained models",
     "graphs": "make the graphs that the package ships for engines anew",
-    "benchmark": "what each preset costs on this machine, as a table",
+    "bench": "what scoring costs on this machine, beside rivals and a former build",
+    "benchmark": "what each preset costs to train and to evaluate on this machine, as a table",
 }
 
 

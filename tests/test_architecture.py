@@ -46,6 +46,9 @@ ALLOWED = {
     "tracking": {"addresses", "data", "detection", "evaluation", "files", "inference", "metrics"},
     "data_prep": {"data", "files", "readers"},
 }  # fmt: skip
+ALLOWED["bench"] = {
+    "bundle", "data", "detection", "diffusion", "networks", "readers", "scoring", "serving", "timesteps", "writers",
+}  # fmt: skip
 ALLOWED["commands"] = set(ALLOWED) - {"data_prep"}
 
 
