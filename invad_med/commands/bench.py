@@ -95,6 +95,7 @@ def run(options: argparse.Namespace) -> int:
     network: Network | None = None
     startup: tuple[StartUp, ...] | None = None
     growth: Growth | None = None
+    status = 0
     try:
         with tempfile.TemporaryDirectory(dir=options.work_dir) as work, _Bar(expected) as bar:
             if "network" in options.parts:
@@ -112,9 +113,10 @@ def run(options: argparse.Namespace) -> int:
                 )
     except (RuntimeError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
-        return 2
-    write(Bench(machine, network, startup, growth, time.perf_counter() - start), options.output_dir)
-    return 0
+        status = 2
+    if network or startup or growth:  # what was measured is kept, whatever came after
+        write(Bench(machine, network, startup, growth, time.perf_counter() - start), options.output_dir)
+    return status
 
 
 def expected_seconds(options: argparse.Namespace, builds: Sequence[Build]) -> dict[str, float]:

@@ -90,3 +90,15 @@ def test_the_network_part_runs(tmp_path, capsys):
 def test_what_is_not_there_is_said_before_anything_is_measured(arguments, message, tmp_path, capsys):
     assert main(["bench", *arguments, "--output_dir", str(tmp_path / "out")]) == 2
     assert message in capsys.readouterr().err and not (tmp_path / "out").exists()
+
+
+def test_what_was_measured_before_a_failure_is_kept(monkeypatch, tmp_path, bench, capsys):
+    def fails(*arguments, **options):
+        raise RuntimeError("the disk is full")
+
+    monkeypatch.setattr("invad_med.commands.bench.measure_startup", lambda *a, **k: bench.startup)
+    monkeypatch.setattr("invad_med.commands.bench.measure_growth", fails)
+    assert main(["bench", "--parts", "startup", "growth", "--output_dir", str(tmp_path)]) == 2
+    assert "error: the disk is full" in capsys.readouterr().err
+    found = json.loads((tmp_path / "bench.json").read_text())
+    assert found["growth"] is None and found["startup"][0]["former_over_this"] == 8.25
