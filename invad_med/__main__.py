@@ -1,7 +1,7 @@
-"""Train, measure and compare: commands around the bundle's configurations.
+"""Score, train, measure and compare: commands around the bundle's configurations.
 
-Single runs have no command of their own here: scoring images, training on one data set and measuring models are
-`python -m monai.bundle run` with a configuration of the bundle, as the README shows.
+Training on one data set and measuring models are `python -m monai.bundle run` with a configuration of the bundle, as
+the README shows; so is scoring images with a network of your own.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from invad_med.options import OptionError
 # Command -> one line of help. Its module in invad_med.commands has EXAMPLES, add_arguments(parser) and run(options) ->
 # exit status; it is imported only when asked for, so that the list of commands is there at once.
 COMMANDS = {
+    "score": "score images as the bundle does, started in a fraction of its time",
     "train-all": "train, calibrate and measure every data set under a folder, into one report",
     "curve": "what more steps and more images bring: a learning curve of one data set",
     "cross-fit": "train one model whose thresholds rest on all normal images, by K more trainings",
@@ -24,7 +25,9 @@ COMMANDS = {
     "compare": "say which of two evaluations is better, paired on the same images",
     "log-again": "log an evaluation in MLflow that could not be logged when it was made",
     "rules": "compare ways to make one score of an end point, on trained models",
-    "benchmark": "what each preset costs on this machine, as a table",
+    "graphs": "make the graphs that the package ships for engines anew",
+    "bench": "what scoring costs on this machine, beside rivals and a former build",
+    "benchmark": "what each preset costs to train and to evaluate on this machine, as a table",
 }
 
 

@@ -24,13 +24,63 @@ def whole_file(path: Path) -> Iterator[Path]:
     that two threads or machines that write the same file do not meet. What a killed process leaves,
     `remove_partials` finds.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{secrets.token_hex(4)}.partial")
+    partial = partial_of(path)
     try:
         yield partial
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+class WholeFile:
+    """A file that is written piece by piece and appears at the end, as `whole_file` says.
+
+    Args:
+        path: of the file; its folder is made if need be.
+
+    Raises:
+        OSError: it cannot be begun.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        with contextlib.ExitStack() as stack:
+            self._file = stack.enter_context(stack.enter_context(whole_file(path)).open("wb"))
+            self._stack = stack.pop_all()
+
+    def write(self, content: bytes) -> None:
+        """Write content at the end; after an error the file is to be abandoned."""
+        self._file.write(content)
+
+    def write_at(self, place: int, content: bytes) -> None:
+        """Write content over what stands at a place; after an error the file is to be abandoned."""
+        self._file.seek(place)
+        self._file.write(content)
+        self._file.seek(0, os.SEEK_END)
+
+    def close(self) -> Path:
+        """Put the file in place and return its path.
+
+        Raises:
+            OSError: that fails; nothing is left then.
+        """
+        self._stack.close()
+        return self.path
+
+    def abandon(self) -> None:
+        """Leave nothing; does nothing to a file that is in place."""
+        with contextlib.suppress(_Abandoned, OSError), self._stack:
+            raise _Abandoned
+
+
+class _Abandoned(Exception):
+    """A file is not to appear."""
+
+
+def partial_of(path: Path) -> Path:
+    """Return a path beside ``path``, as `whole_file` does, for what gets its name later; its folder is made."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path.with_name(f".{secrets.token_hex(4)}.partial")
 
 
 def write_atomically(path: Path, content: bytes) -> None:

@@ -7,8 +7,8 @@ import pytest
 import torch
 from scipy import stats
 
-from invad_med.scoring import Calibration
-from invad_med.scoring.calibration import halfway_up
+from invad_med.scoring.calibration import Calibration
+from invad_med.scoring.conformal import halfway_up
 
 GRID = [(0, 333), (333, 666), (666, 999)]
 SCALE = torch.tensor([1.0, 5.0, 0.2, 3.0]).view(1, 4, 1, 1)
@@ -56,37 +56,35 @@ def test_the_score_is_how_far_two_statistics_lie_above_normal(calibration):
             expected.append(np.hypot(max(a, 0), max(b, 0)) if max(a, b) > 0 else max(a, b))
         np.testing.assert_allclose(calibration.score(changed).numpy(), expected, rtol=1e-4, atol=1e-4)
     # Far out either way: a region of another kind, or a little more of everything.
-    assert (calibration.score(shifted) > calibration.threshold(0.02)).all()
-    assert (calibration.score(diffuse) > calibration.threshold(0.02)).all()
+    assert (calibration.score(shifted) > calibration.references.threshold(0.02)).all()
+    assert (calibration.score(diffuse) > calibration.references.threshold(0.02)).all()
 
 
 def test_p_values_count_the_held_out_normals(calibration):
     reference = sorted(calibration.score(normals(99, 1)).tolist())
     for score in (0.0, reference[0], reference[50], reference[98], 99.0):
         expected = (1 + sum(r >= score for r in reference)) / 100
-        assert float(calibration.p_value(torch.tensor([score]))) == pytest.approx(expected)
+        assert calibration.references.p_value(np.float32([score])).item() == pytest.approx(expected)
 
 
 def test_references_lie_halfway_to_the_next_larger_score(calibration):
-    torch.testing.assert_close(
-        halfway_up(torch.tensor([3.0, 1.0, 2.5, 1.0])), torch.tensor([1.75, 1.75, 2.75, 3.0 + 1.5e-5]).double()
-    )
-    for values in (calibration.score(normals(99, 1)), torch.tensor([-2.0, 0.0]), torch.tensor([0.0])):
-        moved = halfway_up(values).float()
-        assert (moved.diff() >= 0).all() and (moved > values.sort().values).all()
+    np.testing.assert_allclose(halfway_up([3.0, 1.0, 2.5, 1.0]), [1.75, 1.75, 2.75, 3.0 + 1.5e-5], rtol=1e-12)
+    for values in (calibration.score(normals(99, 1)).numpy(), np.float32([-2.0, 0.0]), np.float32([0.0])):
+        moved = halfway_up(values).astype(np.float32)
+        assert (np.diff(moved) >= 0).all() and (moved > np.sort(values)).all()
 
 
 def test_no_verdict_hangs_on_the_last_digits_of_a_score(calibration):
     z = normals(99, 1)
     scores, tops = calibration.score(z), calibration.map(z).flatten(1).kthvalue(35, dim=1).values
     for moved in (1 - 1e-6, 1 + 1e-6):
-        assert torch.equal(calibration.p_value(scores * moved), calibration.p_value(scores))
+        assert np.array_equal(*(calibration.references.p_value((scores * by).numpy()) for by in (moved, 1)))
         for rate in (0.01, 0.05, 0.2, 0.5):
-            limit, of_the_map = calibration.threshold(rate), calibration.map_threshold(rate)
+            limit, of_the_map = calibration.references.threshold(rate), calibration.references.map_threshold(rate)
             assert torch.equal(scores * moved > limit, scores > limit)
             assert torch.equal(tops * moved > of_the_map, tops > of_the_map)
-    assert (scores <= calibration.threshold(0.01)).all()  # the largest does not exceed itself
-    assert float(calibration.p_value(scores.max()[None])) == pytest.approx(0.02)
+    assert (scores <= calibration.references.threshold(0.01)).all()  # the largest does not exceed itself
+    assert calibration.references.p_value(scores.max()[None].numpy()).item() == pytest.approx(0.02)
 
 
 def test_images_that_are_there_twice_are_one_step_of_the_p_value():
@@ -95,7 +93,7 @@ def test_images_that_are_there_twice_are_one_step_of_the_p_value():
     scores = twice.score(held_out)
     expected = [(1 + 2 * int((scores >= score).sum())) / 61 for score in scores]
     for moved in (1 - 1e-6, 1, 1 + 1e-6):
-        assert twice.p_value(scores * moved).tolist() == pytest.approx(expected)
+        assert twice.references.p_value((scores * moved).numpy()).tolist() == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("rate", [0.02, 0.1, 0.3])
@@ -105,9 +103,9 @@ def test_fresh_normals_keep_the_promised_rate(rate):
     for seed in range(40):
         fitted = Calibration(4).fit(normals(50, 3 * seed), normals(99, 3 * seed + 1), GRID)
         scores = fitted.score(normals(50, 3 * seed + 2))
-        threshold = fitted.threshold(rate)
+        threshold = fitted.references.threshold(rate)
         alarms += int((scores > threshold).sum())
-        assert torch.equal(scores > threshold, fitted.p_value(scores) <= rate + 1e-6)
+        assert np.array_equal(scores.numpy() > threshold, fitted.references.p_value(scores.numpy()) <= rate + 1e-6)
         trials += 50
     # The limits of a two-sided test at 1e-4, widened by the reference sets' own spread.
     spread = (rate * (1 - rate) * (1 / trials + 1 / (40 * 99))) ** 0.5
@@ -119,7 +117,9 @@ def test_fresh_normals_have_little_above_the_threshold_of_the_map(rate):
     beyond = trials = 0
     for seed in range(40):
         fitted = Calibration(4).fit(normals(50, 3 * seed), normals(99, 3 * seed + 1), GRID)
-        above = (fitted.map(normals(50, 3 * seed + 2)) > fitted.map_threshold(rate)).flatten(1).double().mean(1)
+        above = (
+            (fitted.map(normals(50, 3 * seed + 2)) > fitted.references.map_threshold(rate)).flatten(1).double().mean(1)
+        )
         beyond += int((above > 0.05).sum())
         trials += 50
     spread = (rate * (1 - rate) * (1 / trials + 1 / (40 * 99))) ** 0.5
@@ -127,10 +127,10 @@ def test_fresh_normals_have_little_above_the_threshold_of_the_map(rate):
 
 
 def test_a_rate_out_of_reach_has_no_threshold(calibration):
-    assert calibration.threshold(0.011) is not None
-    assert calibration.threshold(0.009) is calibration.map_threshold(0.009) is None
+    assert calibration.references.threshold(0.011) is not None
+    assert calibration.references.threshold(0.009) is calibration.references.map_threshold(0.009) is None
     with pytest.raises(ValueError, match=r"false_positive_rate=1\.5 must lie between 0 and 1"):
-        calibration.threshold(1.5)
+        calibration.references.threshold(1.5)
 
 
 def test_other_images_never_change_a_score(calibration):
@@ -147,7 +147,7 @@ def test_it_travels_in_the_state_dict(calibration):
     loaded = Calibration(4)
     loaded.load_state_dict(torch.load(buffer, weights_only=True))
     assert loaded.why_not(GRID) is None
-    assert loaded.threshold(0.05) == calibration.threshold(0.05)
+    assert loaded.references.threshold(0.05) == calibration.references.threshold(0.05)
     torch.testing.assert_close(loaded.score(normals(2, 6)), calibration.score(normals(2, 6)))
 
 

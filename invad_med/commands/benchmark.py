@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import platform
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +16,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from invad_med.bench.clock import seconds
 from invad_med.inferers import InversionInferer
 from invad_med.networks import PRESETS, FrozenFeatures, create_denoiser, find_recipe
 
@@ -24,23 +24,6 @@ EXAMPLES = """\
   OMP_NUM_THREADS=1 python -m invad_med benchmark --presets cpu tiny small
   python -m invad_med benchmark --device cuda --dtype bfloat16 --batch_size 64 --max_train_gb 60
 """
-
-
-def seconds(function: Callable[[], Any], repeats: int, cuda: bool) -> float:
-    """Return seconds of one call, the median of ``repeats`` after one that does not count.
-
-    On a CPU these are seconds of the process (all threads together), which other processes do not lengthen much; on a
-    GPU they are seconds that pass.
-    """
-    clock = time.perf_counter if cuda else time.process_time
-    times = []
-    for _ in range(repeats + 1):
-        start = clock()
-        function()
-        if cuda:
-            torch.cuda.synchronize()
-        times.append(clock() - start)
-    return sorted(times[1:])[repeats // 2]
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ import logging
 import sys
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from invad_med.data.bmad import read_dataset
@@ -80,7 +81,7 @@ def complete(
         reached = fit_studies(detector, cohort, features, z)
         if normals is not None:
             _compare_with(detector, normals, cohort, cache_dir)
-        state["studies._extra_state"] = detector.studies.get_extra_state()
+        state["studies._extra_state"] = detector.studies.to_state()
         state["_extra_state"] = state["_extra_state"] | ({"study_candidates": reached} if reached else {})
     path = output or model
     with whole_file(path) as partial:
@@ -107,9 +108,9 @@ def _compare_with(detector: AnomalyDetector, normals: Path, cohort: Cohort, cach
     numbers = {name: i for i, name in enumerate(dict.fromkeys(names))}
     positions = [item.position for item in items]
     detector.studies.fit(
-        detector.calibration.score(walk_to_noise(detector.host, raw, detector.timesteps)),
-        torch.tensor([numbers[name] for name in names]),
-        None if None in positions else torch.tensor(positions),
+        detector.calibration.score(walk_to_noise(detector.host, raw, detector.timesteps)).cpu().numpy(),
+        [numbers[name] for name in names],
+        None if None in positions else np.array(positions, float),
     )
 
 

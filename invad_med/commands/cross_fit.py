@@ -97,8 +97,8 @@ def pool_references(whole: dict[str, Any], others: Sequence[dict[str, Any]]) -> 
         pooled[name] = torch.cat([state[name] for state in (whole, *others)]).sort().values
     studies = [StudyCalibration() for _ in (whole, *others)]
     for part, state in zip(studies, (whole, *others), strict=True):
-        part.set_extra_state(state.get(_STUDIES, {}))  # trained earlier: none
-    pooled[_STUDIES] = studies[0].pool(studies[1:]).get_extra_state()
+        part.take_state(state.get(_STUDIES, {}))  # trained earlier: none
+    pooled[_STUDIES] = studies[0].pool(studies[1:]).to_state()
     held_out = len(pooled["calibration.reference"])
     pooled["_extra_state"] = whole["_extra_state"] | {"held_out_images": held_out, "cross_fit_folds": len(others)}
     return pooled

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from enum import Enum
 
 import numpy as np
-from torch import Tensor
 
 from invad_med.data.slices import Source
 
@@ -90,15 +89,17 @@ class Detection(Scores):
     """What a detector says of one image.
 
     Args:
-        map: (H, W) float32 anomaly map of the image given, >= 0, on the detector's device.
+        map: (H, W) float32 anomaly map of the image given, >= 0.
         withheld: why score or threshold are None, or None where nothing is withheld.
         distance: from the images that the model was trained on, >= 0; above 1 the image is unlike them, and no number
             but this one is given. None: the model has no limit, or is not to ask.
+        computed_by: engine and precision, such as ``onnxruntime float32``; empty if unknown.
     """
 
-    map: Tensor
+    map: np.ndarray
     withheld: str | None = None
     distance: float | None = None
+    computed_by: str = ""
 
     @property
     def unfamiliar(self) -> bool:
@@ -123,6 +124,7 @@ class Prediction(Scores):
         modality: name of the modality whose model scored it, or that it belongs to; None if unknown.
         chosen_by: what decided the modality.
         map: (H, W) float32 anomaly map on the slice's own grid, >= 0, or None.
+        computed_by: engine and precision, such as ``onnxruntime float32``; None if nothing was computed.
         content: digest of the file that the slice lies in, `invad_med.data.slices.Slice.digest`; empty where unknown.
     """
 
@@ -133,4 +135,5 @@ class Prediction(Scores):
     modality: str | None = None
     chosen_by: ChosenBy | None = None
     map: np.ndarray | None = None
+    computed_by: str | None = None
     content: str = ""

@@ -8,11 +8,9 @@
 from __future__ import annotations
 
 import numpy as np
-import torch
-import torch.nn.functional as F
-from torch import Tensor
 
 from invad_med.data.modalities import Modality, Window
+from invad_med.data.resizing import resize
 from invad_med.data.slices import Slice
 
 
@@ -35,42 +33,28 @@ def to_unit(piece: Slice, modality: Modality) -> np.ndarray:
     return np.clip((pixels - low) / (high - low), 0.0, 1.0)
 
 
-def to_image(piece: Slice, modality: Modality, size: int = 256) -> Tensor:
+def to_image(piece: Slice, modality: Modality, size: int = 256) -> np.ndarray:
     """Return the slice as a network's input: (3, size, size) float32 in [0, 1], grey repeated."""
-    unit = torch.from_numpy(to_unit(piece, modality))
-    channels = unit[None].expand(3, -1, -1) if unit.ndim == 2 else unit.permute(2, 0, 1)
+    unit = to_unit(piece, modality)
+    planes = unit[None] if unit.ndim == 2 else unit.transpose(2, 0, 1)
+    square = resize(padded(planes, piece, modality), (size, size))
+    return np.ascontiguousarray(np.broadcast_to(square, (3, size, size)))
+
+
+def padded(planes: np.ndarray, piece: Slice, modality: Modality) -> np.ndarray:
+    """Return planes (..., H, W) of the slice's size with the zeros round them that make it square."""
     top, bottom, left, right = _padding(piece, modality)
-    padded = F.pad(channels, (left, right, top, bottom))
-    return F.interpolate(padded[None], size=(size, size), mode="bilinear", align_corners=False, antialias=True)[0]
+    if not any((top, bottom, left, right)):
+        return planes
+    around = [(0, 0)] * (planes.ndim - 2)
+    return np.pad(planes, [*around, (top, bottom), (left, right)])
 
 
-def mask_on_grid(mask: np.ndarray, piece: Slice, modality: Modality, size: int = 256) -> tuple[np.ndarray, np.ndarray]:
-    """Return a mask (H, W) bool as `to_image` places the slice, and which pixels of the square are the slice at all.
-
-    A pixel of the square is abnormal where at least half of the area it covers is.
-
-    Returns:
-        (mask, inside), each (size, size) bool; where a slice is padded, ``inside`` is false.
-
-    Raises:
-        ValueError: the mask is not of the slice's size.
-    """
-    if mask.shape != piece.pixels.shape[:2]:
-        raise ValueError(f"mask of shape {mask.shape} for an image of {piece.pixels.shape[:2]}")
-    top, bottom, left, right = _padding(piece, modality)
-    both = torch.from_numpy(np.stack([mask, np.ones_like(mask)])).float()
-    square = F.interpolate(F.pad(both, (left, right, top, bottom))[None], size=(size, size), mode="area")[0] >= 0.5
-    return square[0].numpy(), square[1].numpy()
-
-
-def from_image(maps: Tensor, piece: Slice, modality: Modality) -> Tensor:
-    """Return a map (size, size) of `to_image`'s result on the slice's own grid: (H, W), bilinear."""
+def from_image(anomaly: np.ndarray, piece: Slice, modality: Modality) -> np.ndarray:
+    """Return a map (size, size) of `to_image`'s result on the slice's own grid: (H, W) float32, bilinear."""
     height, width = piece.pixels.shape[:2]
-    top, bottom, left, right = _padding(piece, modality)
-    whole = F.interpolate(
-        maps[None, None], size=(top + height + bottom, left + width + right), mode="bilinear", align_corners=False
-    )[0, 0]
-    return whole[top : top + height, left : left + width]
+    top, _, left, _ = _padding(piece, modality)
+    return resize(anomaly, square_of(piece, modality))[top : top + height, left : left + width]
 
 
 def square_of(piece: Slice, modality: Modality) -> tuple[int, int]:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -16,12 +16,30 @@ from invad_med.data.provenance import Provenance
 from invad_med.data.study import Verdict
 from invad_med.detection.engine import Engine, FromRaw, make_engine
 from invad_med.detection.host import Host, rebuild_host
+from invad_med.detection.judging import Judge, study_verdict
 from invad_med.diffusion import Grid, Timesteps, check_timesteps, inversion_timesteps
 from invad_med.networks.checkpoints import load_strictly, read_checkpoint
-from invad_med.scoring import Calibration, Familiarity, anomaly_map, paper_score, resize_map
+from invad_med.scoring.calibration import Calibration
+from invad_med.scoring.familiarity import Familiarity
+from invad_med.scoring.scores import anomaly_map, paper_score, resize_map
 from invad_med.scoring.studies import StudyCalibration
+from invad_med.serving.engines import Served
 
 _OLD_PARTS = ("features.", "denoiser.")  # of the host, in checkpoints of version 0.1
+
+
+class _Studies(StudyCalibration, nn.Module):
+    """The calibration of studies as a part of a module, so that it travels in the state dict."""
+
+    def __init__(self) -> None:
+        nn.Module.__init__(self)
+        StudyCalibration.__init__(self)
+
+    def get_extra_state(self) -> dict[str, Any]:
+        return self.to_state()
+
+    def set_extra_state(self, state: dict[str, Any]) -> None:
+        self.take_state(state)
 
 
 class AnomalyDetector(nn.Module):
@@ -51,7 +69,7 @@ class AnomalyDetector(nn.Module):
         self.host = host
         self.calibration = calibration or Calibration(host.channels)
         self.familiarity = Familiarity()
-        self.studies = StudyCalibration()
+        self.studies = _Studies()
         self.provenance = Provenance(architecture=host.architecture.to_plain())
         self.engine_name = engine
         paper = inversion_timesteps(3, "paper", len(host.alphas_cumprod))
@@ -95,85 +113,51 @@ class AnomalyDetector(nn.Module):
         """Return the anomaly map of ``image`` (B, 3, H, W) in [0, 1]: (B, 1, H, W), >= 0."""
         return self.map(self.end_point(image), image.shape[-2:])[:, None]
 
+    @property
+    def image_size(self) -> int:
+        """Side in pixels of the square image that the host takes."""
+        return self.host.image_size
+
+    @property
+    def computed_by(self) -> str:
+        """Engine and precision."""
+        return f"{self.engine_name} float32"
+
     @torch.no_grad()
-    def detect(self, image: Tensor, false_positive_rate: float = 0.05, gate: bool = True) -> list[Detection]:
-        """Return map and scores of each image of ``image`` (B, 3, H, W) in [0, 1].
+    def detect(
+        self, image: Tensor | np.ndarray, false_positive_rate: float = 0.05, gate: bool = True
+    ) -> list[Detection]:
+        """Return map and scores of each image of ``image`` (B, 3, H, W) in [0, 1]; see `Detector.detect`."""
+        resized = self.resized(torch.as_tensor(image).to(self.host.device))
+        distances = None
+        if gate and self.familiarity.fitted:
+            raw = self.host.raw(resized)
+            z = self.engine.from_raw(raw) if isinstance(self.engine, FromRaw) else self.engine(resized)
+            distances = self.familiarity.distance(raw).cpu().numpy()
+        else:
+            z = self.engine(resized)
+        withheld = self.withheld
+        maps = anomaly_map(z) if withheld is not None else self.calibration.map(z)
+        scores = None if withheld is not None else self.calibration.score(z).cpu().numpy()
+        found = Served(maps.float().cpu().numpy(), paper_score(z).cpu().numpy(), scores, distances)
+        judge = Judge(
+            self.calibration.references, withheld, self.host.channels**0.5, self.provenance.title, self.computed_by
+        )
+        return judge(found, (image.shape[-2], image.shape[-1]), false_positive_rate)
 
-        Args:
-            image: on the detector's device.
-            false_positive_rate: of the thresholds, 0 < rate < 1.
-            gate: withhold the numbers of images unlike those that the model was trained on, where it has a limit.
-        """
-        if not (gate and self.familiarity.fitted):
-            return self._scored(self.end_point(image), image.shape[-2:], false_positive_rate)
-        resized = self.resized(image)
-        raw = self.host.raw(resized)
-        z = self.engine.from_raw(raw) if isinstance(self.engine, FromRaw) else self.engine(resized)
-        detections = self._scored(z, image.shape[-2:], false_positive_rate)
-        distances = self.familiarity.distance(raw).tolist()
-        return [self._judged(*pair) for pair in zip(detections, distances, strict=True)]
-
-    def _judged(self, detection: Detection, distance: float) -> Detection:
-        judged = replace(detection, distance=distance)
-        if not judged.unfamiliar:
-            return judged
-        title = f"the model for {self.provenance.title}" if self.provenance.title else "the model"
-        reason = f"unlike the images that {title} was trained on (distance {distance:.2f} of a limit of 1)"
-        return Detection(map=judged.map, map_threshold=judged.map_threshold, distance=distance, withheld=reason)
-
-    def _scored(self, z: Tensor, size: Sequence[int], false_positive_rate: float) -> list[Detection]:
-        maps, paper = self.map(z, size), paper_score(z).tolist()
-        calibration, withheld = self.calibration, self.withheld
-        if withheld is not None:
-            limit = self.host.channels**0.5  # the norm expected under the prior
-            return [
-                Detection(map=m, paper_score=p, map_threshold=limit, withheld=withheld)
-                for m, p in zip(maps, paper, strict=True)
-            ]
-        scores = calibration.score(z)
-        threshold = calibration.threshold(false_positive_rate)
-        map_threshold = calibration.map_threshold(false_positive_rate)
-        if map_threshold is None:
-            map_threshold = float(calibration.map_reference[-1])
-        if threshold is None:
-            count = len(calibration.reference)
-            withheld = f"{count} held-out normal images support no threshold at a rate of {false_positive_rate:g}"
-        return [
-            Detection(
-                map=maps[i],
-                score=score,
-                p_value=p_value,
-                threshold=threshold,
-                map_threshold=map_threshold,
-                paper_score=paper[i],
-                withheld=withheld,
-            )
-            for i, (score, p_value) in enumerate(
-                zip(scores.tolist(), calibration.p_value(scores).tolist(), strict=True)
-            )
-        ]
+    @torch.no_grad()
+    def distance(self, image: Tensor | np.ndarray) -> float | None:
+        """Return how unlike what it was trained on one image (1, 3, H, W) is; None without a limit."""
+        if not self.familiarity.fitted:
+            return None
+        raw = self.host.raw(self.resized(torch.as_tensor(image).to(self.host.device)))
+        return float(self.familiarity.distance(raw))
 
     def judge_study(
         self, scores: Sequence[float], positions: Sequence[float] | None = None, false_positive_rate: float = 0.05
     ) -> Verdict:
-        """Return the verdict of a study.
-
-        Args:
-            scores: of its slices, as `detect` gives them, at least one.
-            positions: of each slice along the stack, 0 to 1; None if unknown.
-            false_positive_rate: of the threshold, 0 < rate < 1, among normal patients.
-        """
-        if not len(self.studies.scores):
-            return Verdict(withheld="the model is not calibrated for studies")
-        placed = None if positions is None else torch.tensor(positions, dtype=torch.float64)
-        found = self.studies.judge(torch.tensor(scores, dtype=torch.float64), placed, false_positive_rate)
-        withheld = None
-        if found.threshold is None:
-            withheld = (
-                f"{found.patients} held-out normal patients support no threshold at a rate of {false_positive_rate:g}: "
-                f"{1 / (found.patients + 1):.2g} is the smallest"
-            )
-        return Verdict(score=found.score, p_value=found.p_value, threshold=found.threshold, withheld=withheld)
+        """Return the verdict of a study, see `invad_med.detection.judging.study_verdict`."""
+        return study_verdict(self.studies, scores, positions, false_positive_rate)
 
     def get_extra_state(self) -> dict[str, Any]:
         """Return the provenance, which travels in the state dict: plain values only."""
@@ -186,9 +170,12 @@ class AnomalyDetector(nn.Module):
 
 def _take_up_old_states(module: nn.Module, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
     """Rename in place what version 0.1 stored beside the calibration, and add what earlier versions do not hold."""
-    state_dict.setdefault(f"{prefix}studies._extra_state", StudyCalibration().get_extra_state())
+    state_dict.setdefault(f"{prefix}studies._extra_state", StudyCalibration().to_state())
     for name in [name for name in state_dict if name.startswith(tuple(prefix + part for part in _OLD_PARTS))]:
         state_dict[f"{prefix}host.{name.removeprefix(prefix)}"] = state_dict.pop(name)
+    mean = state_dict.get(f"{prefix}calibration.z_mean")
+    if mean is not None:  # of checkpoints up to version 0.2, which remember nothing
+        state_dict.setdefault(f"{prefix}calibration.remembered", mean.new_zeros(0, len(mean)))
     for name, unfitted in Familiarity().state_dict().items():  # of checkpoints up to version 0.2
         state_dict.setdefault(f"{prefix}familiarity.{name}", unfitted)
 

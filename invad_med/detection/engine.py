@@ -49,7 +49,19 @@ class EagerEngine:
         return invert(self.host.eps, self.host.normalise(raw), self.timesteps, self.host.alphas_cumprod)
 
 
-ENGINES: dict[str, Callable[[Host, Timesteps], Engine]] = {"eager": EagerEngine}
+class CompiledEngine(EagerEngine):
+    """The host's networks compiled in place by ``torch.compile``, on a CPU or a GPU.
+
+    The first image, and the first batch of another size, wait for a compiler, which must be installed: minutes.
+    """
+
+    def __init__(self, host: Host, timesteps: Timesteps) -> None:
+        super().__init__(host, timesteps)
+        host.encoder.compile()
+        host.denoiser.compile()
+
+
+ENGINES: dict[str, Callable[[Host, Timesteps], Engine]] = {"eager": EagerEngine, "compile": CompiledEngine}
 
 
 def make_engine(name: str, host: Host, timesteps: Timesteps) -> Engine:

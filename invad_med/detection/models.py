@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from invad_med.data.provenance import Provenance
-from invad_med.networks.checkpoints import read_checkpoint
+from invad_med.serving.weights import open_weights
 
 logger = logging.getLogger(__name__)
 
@@ -19,9 +19,10 @@ def read_provenance(path: str | Path) -> Provenance:
     """Return what a detector's checkpoint states about itself, without reading its tensors.
 
     Raises:
-        FileNotFoundError, ValueError: as `invad_med.networks.checkpoints.read_checkpoint`.
+        FileNotFoundError, ValueError: as `invad_med.serving.weights.open_weights`.
     """
-    return Provenance.from_state(read_checkpoint(path, mmap=True).get("_extra_state", {}))
+    with open_weights(path) as weights:
+        return Provenance.from_state(weights.read("_extra_state") if "_extra_state" in weights.values else {})
 
 
 @dataclass(frozen=True)

@@ -50,7 +50,7 @@ class Batch:
 
     def squares(self, size: int) -> Tensor:
         """Return the images as squares of another size: (B, 3, size, size) float32 in [0, 1] on the CPU."""
-        return torch.stack([to_image(image, self.truth.modality, size) for image in self.slices])
+        return torch.from_numpy(np.stack([to_image(image, self.truth.modality, size) for image in self.slices]))
 
     @property
     def images(self) -> Tensor:

@@ -216,7 +216,7 @@ def measure(
         False,
         np.full(len(images), np.nan),
     )
-    judged = judge(truth, Scored(scores, maps, calibration.threshold(FALSE_POSITIVE_RATE)), weights)
+    judged = judge(truth, Scored(scores, maps, calibration.references.threshold(FALSE_POSITIVE_RATE)), weights)
     nothing = np.full(len(weights), np.nan)  # one patient says nothing of how patients differ
     return {
         name: Sample(value, judged.replicates[name] if weights.shape[1] > 1 else nothing)

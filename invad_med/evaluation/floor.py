@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-import torch
 
 from invad_med.data.transforms import to_image
 from invad_med.evaluation.batch import Batch
@@ -57,8 +56,7 @@ class Floor:
         chosen = np.random.default_rng(0).permutation(len(train.images))[:_MOST_NORMALS].tolist()
         self.exists = len(chosen) > 1 and truth.both_classes
         if self.exists:
-            small = [to_image(train.read(i), train.modality, _SIZE).mean(0) for i in chosen]
-            self.normals = torch.stack(small).numpy()
+            self.normals = np.stack([to_image(train.read(i), train.modality, _SIZE).mean(0) for i in chosen])
 
     def add(self, batch: Batch) -> None:
         """Take down a batch, as small grey pictures."""

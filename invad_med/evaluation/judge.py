@@ -16,7 +16,7 @@ from invad_med.metrics.bootstrap import Figure, figure
 from invad_med.metrics.pixel import PixelCounts, group_counts, pixel_figures
 from invad_med.metrics.regions import FPR_LIMIT
 from invad_med.metrics.summary import MAD7, by_group, mad7
-from invad_med.scoring import resize_map
+from invad_med.scoring.scores import resize_map
 
 _CHUNK = 50  # resamples at a time
 _CURVE = 400  # points of a curve that is drawn

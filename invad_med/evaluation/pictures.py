@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import io
 import itertools
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -21,6 +20,7 @@ from invad_med.evaluation.studies import Studies
 from invad_med.evaluation.truth import SIZE
 from invad_med.metrics.regions import FPR_LIMIT
 from invad_med.writers import canvas
+from invad_med.writers.svg import svg
 
 # Of scores in their order, our own first; further ones begin anew.
 _COLOURS = ("#d1495b", "#2e6f95", "#7b8794", "#b8860b", "#6a994e", "#3d3d8f", "#a44a9c", "#00898a", "#8c5a3c")
@@ -47,7 +47,7 @@ def curves(e: Evaluation) -> str:
             axes[1].set(xlabel="false-positive rate (pixels)", ylabel="mean overlap with regions", title="PRO, regions")
             axes[1].set(xlim=(0, FPR_LIMIT), ylim=(0, 1))
 
-    return _svg(draw, 9.0 if has_pro else 4.6, 4.0)
+    return svg(draw, 9.0 if has_pro else 4.6, 4.0)
 
 
 def histogram(e: Evaluation) -> str:
@@ -69,7 +69,7 @@ def histogram(e: Evaluation) -> str:
         axes.set(xlabel="calibrated score", ylabel="share of images", title="Scores")
         axes.legend(fontsize=8, frameon=False)
 
-    return _svg(draw, 4.6, 3.4)
+    return svg(draw, 4.6, 3.4)
 
 
 def calibration(e: Evaluation) -> str:
@@ -102,13 +102,13 @@ def _calibration(p_values: np.ndarray, what: str) -> str:
         axes.set(xlim=(0, 1), ylim=(0, 1), aspect="equal")
         axes.legend(fontsize=8, frameon=False, loc="upper left")
 
-    return _svg(draw, 4.0, 3.8)
+    return svg(draw, 4.0, 3.8)
 
 
 def case(e: Evaluation, i: int) -> str:
     """Return image ``i``, the map over it and its mask, side by side, as a PNG data URI."""
     own, size = e.own, 2 * 96
-    unit = to_image(e.truth.read(i), e.truth.modality, SIZE).numpy().transpose(1, 2, 0)
+    unit = to_image(e.truth.read(i), e.truth.modality, SIZE).transpose(1, 2, 0)
     grey = (unit * 255).round().astype(np.uint8)
     limit = own.map_threshold or float(
         np.quantile(own.maps[e.truth.labels == 0], 0.99) if (e.truth.labels == 0).any() else own.maps.max()
@@ -139,18 +139,3 @@ def pick_cases(e: Evaluation, count: int = 4) -> dict[str, list[int]]:
         "Best: normal images with the lowest scores": normal[::-1][:count],
     }
     return {title: rows.tolist() for title, rows in picked.items() if len(rows)}
-
-
-def _svg(draw: Callable[[Canvas], None], width: float, height: float) -> str:
-    figure = Canvas(figsize=(width, height), layout="constrained")
-    draw(figure)
-    for axes in figure.axes:
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.title.set_fontsize(10)
-        axes.xaxis.label.set_fontsize(9)
-        axes.yaxis.label.set_fontsize(9)
-        axes.tick_params(labelsize=8)
-    buffer = io.StringIO()
-    figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
-    text = buffer.getvalue()
-    return text[text.index("<svg") :]

@@ -25,10 +25,9 @@ from invad_med.features.endpoints import walk_to_noise
 from invad_med.metrics import ranking
 from invad_med.metrics.bootstrap import interval, resample_weights
 from invad_med.metrics.image import auroc
-from invad_med.scoring import Calibration, max_min, nll
-from invad_med.scoring.calibration import combined
+from invad_med.scoring.calibration import Calibration, combined
 from invad_med.scoring.rules import longest_cell
-from invad_med.scoring.scores import top_mean
+from invad_med.scoring.scores import max_min, nll, top_mean
 
 Rule = Callable[[Tensor], Tensor]
 PAIRS: dict[str, Rule] = {

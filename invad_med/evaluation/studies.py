@@ -71,7 +71,7 @@ def find_studies(truth: Truth, scored: Scored, detector: AnomalyDetector, false_
         p_values=np.array([verdict.p_value for verdict in verdicts]),
         above=None if None in above else np.array(above),
         any_above=None if slice_limit is None else np.array([(scored.scores[r] > slice_limit).any() for _, _, r in of]),
-        patients=len(detector.studies.patients.unique()),
+        patients=len(np.unique(detector.studies.patients)),
         stand_in=stand_in,
         placed=placed,
     )

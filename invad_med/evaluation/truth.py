@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 
 from invad_med.data.bmad import BmadDataset
+from invad_med.data.mask_grid import mask_on_grid
 from invad_med.data.masks import read_mask
 from invad_med.data.modalities import Modality
 from invad_med.data.slices import Slice
-from invad_med.data.transforms import mask_on_grid
 from invad_med.parallel import together
 from invad_med.readers.sources import read_raster
 

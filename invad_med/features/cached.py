@@ -106,8 +106,8 @@ def cached_features(
 
 def image_features(host: Host, path: Path, modality: Modality) -> Tensor:
     """Return the raw features of one file: (C, h, w) float16 on the CPU."""
-    image = to_image(read_raster(path), modality, host.image_size)[None].to(host.device)
-    return host.raw(image)[0].half().cpu()
+    image = torch.from_numpy(to_image(read_raster(path), modality, host.image_size))
+    return host.raw(image[None].to(host.device))[0].half().cpu()
 
 
 @contextmanager

@@ -6,12 +6,15 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from ignite.engine import Engine, Events
 from monai.engines import Evaluator, IterationEvents
 from tqdm import tqdm
 
+from invad_med.data.prediction import Prediction
 from invad_med.data.provenance import Provenance
-from invad_med.data.slices import ReadError
+from invad_med.data.slices import ReadError, Slice
+from invad_med.inference.ahead import AHEAD, Behind
 from invad_med.inference.monai import Carried, stacked
 from invad_med.inference.pipeline import scored, unreadable
 from invad_med.inference.progress import Progress
@@ -22,7 +25,7 @@ from invad_med.writers.report.writer import ReportWriter
 
 
 class WriteResults:
-    """Write the results of a MONAI evaluator whose network is `invad_med.detection.Detectors`.
+    """Write the results of a MONAI evaluator whose network is `invad_med.inference.monai.DetectorsNetwork`.
 
     The engine's output has ``pred``, the maps, and ``detection``, a record for each image, where postprocessing and
     other handlers find them.
@@ -74,6 +77,7 @@ class WriteResults:
 
     def _start(self, engine: Engine) -> None:
         self.writer = self._begin()
+        self._behind = Behind[tuple[Prediction, Slice | ReadError]](lambda pair: self.writer.take(*pair), AHEAD)
         self.bar = tqdm(total=len(self.progress.todo.items), desc="scoring", unit="slice")
 
     @staticmethod
@@ -81,7 +85,7 @@ class WriteResults:
         output: Any = engine.state.output
         detections = output["pred"]
         if isinstance(detections, list):
-            output["pred"] = stacked([d.map[None] for d in detections])
+            output["pred"] = stacked([torch.from_numpy(d.map)[None] for d in detections])
             output["detection"] = [Carried(d) for d in detections]
 
     def _collect(self, engine: Engine) -> None:
@@ -92,11 +96,12 @@ class WriteResults:
             if isinstance(piece, ReadError):
                 prediction = unreadable(entry, piece)
             else:
-                prediction = scored(entry, result["detection"], result["pred"][0])
-            self.writer.take(prediction, piece)
+                prediction = scored(entry, result["detection"], result["pred"][0].numpy(force=True))
+            self._behind.put((prediction, piece))
             self.bar.update()
 
     def _complete(self, engine: Engine) -> None:
+        self._behind.close()
         self.writer.close()
         self.bar.close()
         print(self.writer.summary())

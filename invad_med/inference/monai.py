@@ -11,6 +11,7 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from monai.config import KeysCollection
@@ -20,8 +21,9 @@ from monai.transforms import MapTransform
 from invad_med.data.contrast import judged
 from invad_med.data.prediction import Detection
 from invad_med.data.slices import ReadError, Slice
+from invad_med.detection import Detectors
 from invad_med.inference.inputs import Input
-from invad_med.inference.pipeline import detect, map_back, prepare
+from invad_med.inference.pipeline import map_back, prepare
 from invad_med.readers.sources import SourceReader
 
 
@@ -54,7 +56,9 @@ class LoadSliced(MapTransform):
             name = entry.modality.name
             size = self.size[name] if isinstance(self.size, Mapping) else self.size
             piece = judged(self.reader.get(entry.source, entry.index), entry.modality)
-            image = torch.zeros(3, size, size) if isinstance(piece, ReadError) else prepare(entry, piece, size)
+            image = torch.zeros(3, size, size)
+            if isinstance(piece, Slice):
+                image = torch.from_numpy(prepare(entry, piece, size))
             readable = isinstance(piece, Slice)
             item |= {key: image, "input": entry, "slice": piece, "modality": name, "size": size, "readable": readable}
         return item
@@ -75,8 +79,8 @@ class MapToSliced(MapTransform):
         item = dict(data)
         if not isinstance(item["slice"], ReadError):
             for key in self.key_iterator(item):
-                anomaly = torch.as_tensor(item[key])[0, : item["size"], : item["size"]]
-                item[key] = map_back(item["input"], item["slice"], anomaly)[None]
+                anomaly = torch.as_tensor(item[key])[0, : item["size"], : item["size"]].numpy(force=True)
+                item[key] = torch.from_numpy(map_back(item["input"], item["slice"], anomaly))[None]
         return item
 
 
@@ -113,6 +117,18 @@ def _together(values: list[Any]) -> Any:
     return values if all(isinstance(value, str) for value in values) else [Carried(value) for value in values]
 
 
+class DetectorsNetwork(Detectors, torch.nn.Module):
+    """The models of a run as the network of a MONAI evaluator; arguments as of `invad_med.detection.Detectors`."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        torch.nn.Module.__init__(self)
+        Detectors.__init__(self, *args, **kwargs)
+
+    def forward(self, image: torch.Tensor, modalities: Sequence[str] | None = None) -> list[Detection]:
+        """Return `Detectors.detect` of images (B, 3, H, W) on any device."""
+        return self.detect(image.numpy(force=True), modalities)
+
+
 class DetectorInferer(Inferer):
     """What MONAI's evaluator calls: hand the batch to the detectors, which do the rest."""
 
@@ -124,14 +140,14 @@ class DetectorInferer(Inferer):
         sizes: Sequence[Carried],
         readable: Sequence[Carried] | None = None,
     ) -> list[Detection]:
-        """Return `invad_med.inference.pipeline.detect` of every image at its own size, in their order.
+        """Return what the detectors say of every image at its own size, in their order.
 
         Black images in the place of slices that could not be read go along with others, so that these are in a batch
         of the size that they always are in: the last digits of a score depend on it. Alone they are not looked at.
 
         Args:
             inputs: (B, 3, H, W) in [0, 1], as `collate` makes it.
-            network: a `Detectors`.
+            network: a `DetectorsNetwork`.
             modalities: B names.
             sizes: B sides in pixels of what is the image's own.
             readable: B times whether it is the image of a slice; all where None.
@@ -140,8 +156,8 @@ class DetectorInferer(Inferer):
         for size in dict.fromkeys(carried.item() for carried in sizes):
             chosen = [i for i, carried in enumerate(sizes) if carried.item() == size]
             if readable is not None and not any(readable[i].item() for i in chosen):
-                found |= {i: Detection(map=inputs.new_zeros(size, size)) for i in chosen}
+                found |= {i: Detection(map=np.zeros((size, size), np.float32)) for i in chosen}
                 continue
             images = inputs[chosen][..., :size, :size]
-            found |= zip(chosen, detect(network, images, [modalities[i] for i in chosen]), strict=True)  # type: ignore[arg-type]
+            found |= zip(chosen, network(images, [modalities[i] for i in chosen]), strict=True)
         return [found[i] for i in range(len(sizes))]

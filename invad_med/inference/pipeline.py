@@ -11,8 +11,6 @@ import itertools
 from collections.abc import Iterator, Sequence
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from invad_med.data.contrast import NoContrast, judged
 from invad_med.data.prediction import Detection, Prediction, Scores, Status
@@ -24,29 +22,17 @@ from invad_med.readers.dicom.pixels import LastFile
 from invad_med.readers.sources import read_source
 
 
-def prepare(item: Input, piece: Slice, size: int = 256) -> Tensor:
+def prepare(item: Input, piece: Slice, size: int = 256) -> np.ndarray:
     """Return the image of a slice that the networks take: (3, size, size) float32 in [0, 1]."""
     return to_image(piece, item.modality, size)
 
 
-@torch.no_grad()
-def detect(detectors: Detectors, images: Tensor, modalities: Sequence[str]) -> list[Detection]:
-    """Return what the detectors say of a batch.
-
-    Args:
-        detectors: the models.
-        images: (B, 3, H, W) in [0, 1], on any device.
-        modalities: B names.
-    """
-    return detectors(images.to(detectors.device), modalities)
+def map_back(item: Input, piece: Slice, anomaly: np.ndarray) -> np.ndarray:
+    """Return a map (h, w) of a prepared image on the slice's own grid: (H, W) float32."""
+    return from_image(anomaly, piece, item.modality)
 
 
-def map_back(item: Input, piece: Slice, anomaly: Tensor) -> Tensor:
-    """Return a map (h, w) of a prepared image on the slice's own grid: (H, W) on the CPU."""
-    return from_image(anomaly.cpu(), piece, item.modality)
-
-
-def scored(item: Input, detection: Detection, anomaly: Tensor) -> Prediction:
+def scored(item: Input, detection: Detection, anomaly: np.ndarray) -> Prediction:
     """Return the prediction for one slice; it has neither numbers nor map where the image is unfamiliar.
 
     Args:
@@ -56,17 +42,18 @@ def scored(item: Input, detection: Detection, anomaly: Tensor) -> Prediction:
     """
     reasons = [*([detection.withheld] if detection.withheld else []), *item.source.notes]
     reason = "; ".join(reasons) or None
+    choice, engine = (item.modality.name, item.chosen_by), detection.computed_by or None
     if detection.unfamiliar:
-        return Prediction(item.source, item.index, Status.UNFAMILIAR, reason, item.modality.name, item.chosen_by)
+        return Prediction(item.source, item.index, Status.UNFAMILIAR, reason, *choice, computed_by=engine)
     numbers = {field.name: getattr(detection, field.name) for field in dataclasses.fields(Scores)}
     return Prediction(
         item.source,
         item.index,
         Status.SCORED,
         reason,
-        item.modality.name,
-        item.chosen_by,
-        map=np.asarray(anomaly.cpu(), dtype=np.float32),
+        *choice,
+        map=np.asarray(anomaly, dtype=np.float32),
+        computed_by=engine,
         **numbers,
     )
 
@@ -103,7 +90,7 @@ def score_source(
         if readable:
             images = [prepare(item, piece, detectors.image_size(item.modality.name)) for item, piece in readable]
             names = [item.modality.name for item, _ in readable]
-            detections = iter(detect(detectors, torch.stack(images), names))
+            detections = iter(detectors.detect(np.stack(images), names))
         for item, piece in batch:
             if isinstance(piece, ReadError):
                 yield unreadable(item, piece), piece

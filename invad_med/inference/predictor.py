@@ -6,7 +6,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from invad_med.bundle import root
 from invad_med.data.prediction import Prediction
@@ -14,21 +13,22 @@ from invad_med.data.provenance import Provenance
 from invad_med.data.slices import Slice, Source
 from invad_med.data.study import Study
 from invad_med.detection import Detectors, model_files
-from invad_med.diffusion import Grid
+from invad_med.detection.serve import usual_device
 from invad_med.inference.choose import choose_modality
 from invad_med.inference.inputs import Input, Inputs, list_inputs
 from invad_med.inference.pipeline import score_inputs, score_source
 from invad_med.inference.studies import StudyJudge
 from invad_med.readers.decoding import value_range
+from invad_med.timesteps import Grid
 
 
 def load(
     modality: str | None = None,
     ckpt_path: str | Path | None = None,
-    device: torch.device | str | None = None,
+    device: object = None,
     false_positive_rate: float = 0.05,
     grid: Grid | None = None,
-    engine: str = "eager",
+    engine: str | None = None,
     bundle_root: str | Path | None = None,
     gate: bool = True,
 ) -> Predictor:
@@ -40,7 +40,7 @@ def load(
         device: to compute on; the GPU if there is one, where None.
         false_positive_rate: share of normal images that may exceed the threshold, 0 < rate < 1.
         grid: timesteps instead of those that the models are calibrated for; scores are then withheld.
-        engine: what computes end points, see `invad_med.detection.engine.ENGINES`.
+        engine: what computes, see `invad_med.detection.serve.serve`; the fastest that gives the same, where None.
         bundle_root: folder of the bundle; the installed one if None.
         gate: withhold the scores of images unlike those that their model was trained on: status ``unfamiliar``.
 
@@ -48,9 +48,12 @@ def load(
         FileNotFoundError, ValueError: the checkpoint is missing or does not fit.
     """
     models = Path(bundle_root or root()) / "models"
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    device = usual_device() if device is None else device
     files = model_files(ckpt_path or models / "model.pt", models, modality)
-    return Predictor(Detectors(files, None, grid, engine, device, false_positive_rate, gate), modality)
+    return Predictor(
+        Detectors(files, None, grid, engine, device, false_positive_rate, gate),
+        modality,
+    )
 
 
 class Predictor:
@@ -62,7 +65,7 @@ class Predictor:
     """
 
     def __init__(self, detectors: Detectors, modality: str | None = None) -> None:
-        self.detectors, self.modality = detectors.eval(), modality
+        self.detectors, self.modality = detectors, modality
         detectors.detector(detectors.default)  # what does not load is told at once
 
     @property

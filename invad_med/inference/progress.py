@@ -284,6 +284,7 @@ def _plain(done: Done) -> dict[str, Any]:
             "status": str(p.status),
             "reason": p.reason,
             "content": p.content,
+            "computed_by": p.computed_by,
             **{field.name: getattr(p, field.name) for field in dataclasses.fields(Scores)},
         }
         for p in done.predictions

@@ -4,26 +4,20 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol
+from typing import Protocol
 
-import numpy as np
-
-from invad_med.data.modalities import find_modality
 from invad_med.data.prediction import Prediction, Status
 from invad_med.data.provenance import Provenance
-from invad_med.data.slices import ReadError, Slice, Source
+from invad_med.data.slices import ReadError, Slice
 from invad_med.data.study import Study
-from invad_med.data.transforms import to_unit
 from invad_med.inference.progress import Progress, content_of
+from invad_med.inference.source_files import Outputs, SourceFiles, with_reason
 from invad_med.inference.studies import StudyJudge
-from invad_med.writers.dicom.common import Result
 from invad_med.writers.dicom.export import DicomWriter
-from invad_med.writers.heatmap import save_heatmap
-from invad_med.writers.maps import write_map
 from invad_med.writers.naming import printable
 from invad_med.writers.overview import draw_overview
 from invad_med.writers.report.writer import PAGE, ReportWriter, remove_page
@@ -49,10 +43,11 @@ class Store(Protocol):
 class SourceWriter:
     """Write heatmaps of slices, maps and DICOM objects of sources, a table, an overview and a page into a folder.
 
-    Give it every prediction with its slice, those of one source one after the other, and close it; nothing of a source
-    is held once its last slice was taken. The table is whole after every slice, also if the process is killed. What
-    cannot be written costs that file alone: the table says why, the run counts as incomplete, and a later run into
-    the same folder tries that source again.
+    Give it every prediction with its slice, those of one source one after the other and in order, and close it. What is
+    written of a slice is written when it is taken: neither its pixels nor its map are held afterwards. The table is
+    whole after every slice, also if the process is killed; files of several slices appear when the last of their source
+    was taken. What cannot be written costs that file alone: the table says why, the run counts as incomplete, and a
+    later run into the same folder tries that source again.
 
     Args:
         progress: the folder, what is known of its inputs, and what an earlier run did of them, which table, overview
@@ -84,12 +79,10 @@ class SourceWriter:
         self.faults: Counter[str] = Counter()  # files that could not be written
         self.studies: list[Study] = []  # of the whole run, once it is closed
         self._table: GrowingTable | None = None
-        self._source: Source | None = None
-        self._first = 0  # place in ``predictions`` of the first of the source in hand
-        self._files: list[Path] = []  # written of it
+        self._outputs = Outputs(self.output_dir, self._attempt, self.provenance, dicom, report)
+        self._hand: SourceFiles | None = None  # of the source in hand
+        self._first = 0  # place in ``predictions`` of the first of it
         self._failed_before = 0
-        self._pieces: dict[int, Slice | ReadError] = {}  # of the source in hand, by index
-        self._scored: dict[int, Prediction] = {}  # of it, with maps
 
     def __enter__(self) -> SourceWriter:
         return self
@@ -113,22 +106,19 @@ class SourceWriter:
             return
         if self._table is None:
             self._table = GrowingTable(self._known, self.inputs.problems, self.output_dir, self.inputs.base)
-        if prediction.source != self._source:
+        hand = self._hand
+        if hand is None or (prediction.source is not hand.source and prediction.source != hand.source):
             self._finish_source()
-            self._source, self._first = prediction.source, len(self.predictions)
-            self._failed_before = self._failures()
+            hand = self._hand = SourceFiles(prediction.source, self._outputs)
+            self._first, self._failed_before = len(self.predictions), self._failures()
             self._attempt("progress", lambda: self.progress.begin(prediction.source))
-        self._pieces[prediction.index] = piece
-        if isinstance(piece, Slice) and prediction.map is not None:
-            fault = self._attempt("heatmap", lambda: self._draw(prediction, piece))
-            prediction = _with_reason(prediction, [fault] if fault else [])
-            self._scored[prediction.index] = prediction
+        prediction = hand.take(prediction, piece)
         self.predictions.append(replace(prediction, map=None, content=piece.digest))
         try:
-            self._table.add(prediction)
+            self._table.add(self.predictions[-1])
         except OSError as error:
             logger.warning("the table lacks rows until the run ends (%s)", error.strerror)
-        if len(self._pieces) == prediction.source.n_slices:
+        if len(hand.digests) == prediction.source.n_slices:
             self._finish_source()
 
     def close(self) -> None:
@@ -201,82 +191,38 @@ class SourceWriter:
         """What the table holds besides the predictions that were taken."""
         return [*self.inputs.unscored, *(p for done in self.progress.earlier.values() for p in done.predictions)]
 
-    def _draw(self, prediction: Prediction, piece: Slice) -> None:
-        modality = find_modality(prediction.modality or "")
-        assert modality is not None  # it was scored by the model of one
-        self._files.append(save_heatmap(prediction, to_unit(piece, modality), self.output_dir))
-
     def _finish_source(self) -> None:
         """Write what is written of the source in hand as a whole, note that it is done if it is, and let go of it."""
-        source, pieces = self._source, self._pieces
-        if source is None:
+        hand, self._hand = self._hand, None
+        if hand is None:
             return
-        rest: dict[str, Any] = self._write_whole(source) if self._scored else {}
-        if any(isinstance(piece, Slice) for piece in pieces.values()):
-            fault = self._attempt("report pictures", lambda: self._add_part(source))
-            self._say([fault] if fault else [], pieces)
-        content = content_of([pieces[i].digest for i in sorted(pieces)])
-        if content and len(pieces) == source.n_slices and self._failures() == self._failed_before:
+        source, predictions = hand.source, self.predictions[self._first :]
+        written = hand.finish(self.judge.study(source.name, predictions) if hand.scored else None)
+        faults, dicom = list(written.faults), written.dicom
+        for kind, reason in dicom.faults:
+            faults.append(f"DICOM {kind} {reason}")
+            self.faults[faults[-1]] += 1
+        if self.destination and dicom.written:
+            self.destination.store(dicom.written)
+        self.objects += len(dicom.written)
+        self.refused.update(dicom.failed)
+        self._say(faults, hand.scored)
+        self._say(written.unseen, hand.digests)
+        content = content_of([hand.digests[i] for i in sorted(hand.digests)])
+        if content and len(hand.digests) == source.n_slices and self._failures() == self._failed_before:
             done = tuple(self.predictions[self._first :])
-            self._attempt("progress", lambda: self.progress.finish(source, content, done, tuple(self._files), **rest))
-        self._source, self._pieces, self._scored, self._files = None, {}, {}, []
-
-    def _write_whole(self, source: Source) -> dict[str, Any]:
-        """Write the map of a source and its DICOM objects; return how many these are and which were refused."""
-        pieces, scored, objects, refused = self._pieces, self._scored, 0, list[tuple[str, str]]()
-        indices = sorted(scored)
-        fault = self._attempt("map", lambda: self._files.extend(self._map(source, pieces, scored)))
-        faults = [fault] if fault else []
-        slices = tuple(piece for i in indices if isinstance(piece := pieces[i], Slice))
-        predictions = tuple(scored[i] for i in indices)
-        study = self.judge.study(source.name, self.predictions[self._first :])
-        result = Result(source, predictions, slices, self.provenance(predictions[0].modality or ""), study)
-        if self.dicom is not None and self.dicom.wanted(result):
-            outcome = self.dicom(result)
-            self._files += outcome.written
-            objects, refused = len(outcome.written), outcome.failed
-            for kind, reason in outcome.faults:
-                faults.append(f"DICOM {kind} {reason}")
-                self.faults[faults[-1]] += 1
-            if self.destination:
-                self.destination.store(outcome.written)
-        self.objects += objects
-        self.refused.update(refused)
-        self._say(faults, scored)
-        return {"objects": objects, "refused": tuple(refused)}
-
-    def _add_part(self, source: Source) -> None:
-        """Write what the page shows of the source in hand."""
-        if self.report is None:
-            return
-        predictions = [self._scored.get(p.index, p) for p in self.predictions[self._first :]]
-        provenance = self.provenance(predictions[0].modality or "")
-        path = self.report.add(self.output_dir, source, predictions, self._pieces, provenance)
-        self._files += [path] if path else []
+            counts = len(dicom.written), tuple(dicom.failed)
+            self._attempt("progress", lambda: self.progress.finish(source, content, done, written.files, *counts))
 
     def _say(self, faults: Sequence[str], indices: Container[int]) -> None:
         """Add what could not be written to the reasons of slices of the source in hand."""
         for i in range(self._first, len(self.predictions)):
             if faults and self.predictions[i].index in indices:
-                self.predictions[i] = _with_reason(self.predictions[i], faults)
+                self.predictions[i] = with_reason(self.predictions[i], faults)
 
     def _failures(self) -> int:
         """Return how often anything could not be written or stored."""
         return sum(self.faults.values()) + (sum(self.destination.failed.values()) if self.destination else 0)
-
-    def _map(
-        self, source: Source, pieces: Mapping[int, Slice | ReadError], scored: Mapping[int, Prediction]
-    ) -> list[Path]:
-        maps = {i: p.map for i, p in scored.items() if p.map is not None}
-        blank = np.full(next(iter(maps.values())).shape, np.nan, dtype=np.float32)
-        missing = ReadError("not taken")
-        written = write_map(
-            source,
-            [pieces.get(i, missing) for i in range(source.n_slices)],
-            np.stack([maps.get(i, blank) for i in range(source.n_slices)]),
-            self.output_dir,
-        )
-        return written if isinstance(written, list) else [written]
 
     def _attempt(self, what: str, write: Callable[[], object]) -> str | None:
         """Do what may fail without ending the run; return why it failed, in words that name no patient, or None."""
@@ -304,8 +250,3 @@ class SourceWriter:
         if self.destination:
             for reason, count in self.destination.failed.items():
                 logger.warning("%d DICOM object(s) not stored on %s: %s", count, self.destination.host, reason)
-
-
-def _with_reason(prediction: Prediction, faults: Sequence[str]) -> Prediction:
-    """Return the prediction with what could not be written of it added to its reason."""
-    return replace(prediction, reason="; ".join([*([prediction.reason] if prediction.reason else []), *faults]) or None)

@@ -16,8 +16,18 @@ passes ``false`` on as a word, which is true. The three configurations call `che
 For users: docs/command_line.md.
 """
 
-from invad_med.options.check import check_options, check_parser, checked, read_overrides, settings
-from invad_med.options.values import OptionError, literals, switch
+from invad_med.options.check import (
+    check_options,
+    check_parser,
+    checked,
+    overridden,
+    plain_keys,
+    read_overrides,
+    settings,
+    settings_of,
+)
+from invad_med.options.secrets import refuse_secrets
+from invad_med.options.values import OptionError, from_word, literals, switch
 from invad_med.options.words import words
 
 __all__ = [
@@ -25,9 +35,14 @@ __all__ = [
     "check_options",
     "check_parser",
     "checked",
+    "from_word",
     "literals",
+    "overridden",
+    "plain_keys",
     "read_overrides",
+    "refuse_secrets",
     "settings",
+    "settings_of",
     "switch",
     "words",
 ]

@@ -101,9 +101,44 @@ def settings() -> str:
     whether there is a page, which are made in the end, and checkpoints: their names say nothing of their content.
     """
     run = _running()
-    content: Mapping[str, Any] = run.parser.get() if run else {}
+    content: dict[str, Any] = run.parser.get() if run else {}
+    meant = run.parser.ref_resolver.resolved_content if run else {}
+    plain = {key: meant[key] for key in content if key in meant and find_kind(key) is not Kind.PART}
+    return _kept(content | plain)
+
+
+def settings_of(config: str, given: Mapping[str, Any]) -> str:
+    """Return the `settings` of a run that is not MONAI's.
+
+    Args:
+        config: name of the bundle's file.
+        given: what its plain keys are instead of what it says.
+    """
+    return _kept(_own(config) | dict(given))
+
+
+def plain_keys(config: str) -> dict[str, Any]:
+    """Return the keys of the bundle's file that hold a value, with it; None where an expression makes it."""
+    own = {key: value for key, value in _own(config).items() if find_kind(key) is not Kind.PART}
+    return {key: None if is_syntax(value) else value for key, value in own.items() if key != "bundle_root"}
+
+
+def _kept(content: Mapping[str, Any]) -> str:
     kept = {key: value for key, value in content.items() if not key.startswith("_") and key not in _PLACES}
     return json.dumps(kept, sort_keys=True, default=repr)
+
+
+def overridden(config: str, *keys: str) -> bool:
+    """Return whether the run that evaluates this expression has anything else there than the bundle's file.
+
+    Args:
+        config: name of that file.
+        keys: of components.
+    """
+    run = _running()
+    content: Mapping[str, Any] = run.parser.get() if run else {}
+    own = _own(config, content.get("bundle_root"))
+    return any(content.get(key) != own.get(key) for key in keys)
 
 
 def check_parser(

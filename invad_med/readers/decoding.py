@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import threading
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -43,17 +43,35 @@ def grey_or_colour(image: np.ndarray) -> np.ndarray:
 
 
 def value_range(images: Sequence[np.ndarray]) -> tuple[float, float]:
-    """Return the 0.5 and 99.5 percentile of finite arrays together.
+    """Return the 0.5 and 99.5 percentile of finite arrays together, which are looked at one at a time.
 
     A huge source is sampled evenly, always at the same places. Where the percentiles coincide (a mask with few set
     pixels) minimum and maximum are returned, so low == high only if all values are equal.
     """
-    step = sum(a.size for a in images) // _SAMPLE + 1
-    step += 1 - step % 2  # odd, so that a width that is a power of two does not reduce the sample to a few columns
-    low, high = np.percentile(np.concatenate([a.ravel()[::step] for a in images]), [0.5, 99.5])
+    step = sample_step(sum(a.size for a in images))
+    return range_of_sample(np.concatenate([a.ravel()[::step].copy() for a in images]), images)
+
+
+def sample_step(size: int) -> int:
+    """Return of how many values of a source one is in the sample that a percentile is taken from."""
+    step = size // _SAMPLE + 1
+    return (
+        step + 1 - step % 2
+    )  # odd, so that a width that is a power of two does not reduce the sample to a few columns
+
+
+def range_of_sample(sample: np.ndarray, images: Iterable[np.ndarray]) -> tuple[float, float]:
+    """Return what `value_range` does of images, of which a sample is taken already."""
+    low, high = np.percentile(sample, [0.5, 99.5])
     if low >= high:
-        low, high = min(a.min() for a in images), max(a.max() for a in images)
+        low, high = extremes(images)
     return float(low), float(high)
+
+
+def extremes(images: Iterable[np.ndarray]) -> tuple[float, float]:
+    """Return the least and the largest value of arrays, which are looked at one at a time."""
+    ends = [(float(image.min()), float(image.max())) for image in images]
+    return min(low for low, _ in ends), max(high for _, high in ends)
 
 
 def one_line(error: BaseException) -> str:

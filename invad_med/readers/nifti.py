@@ -18,15 +18,18 @@ from __future__ import annotations
 
 import gzip
 import io
+import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 import nibabel as nib
 import numpy as np
+from nibabel.arrayproxy import ArrayProxy
 from nibabel.cifti2 import Cifti2Image
 from nibabel.nifti1 import intent_codes
 from nibabel.orientations import apply_orientation, axcodes2ornt, inv_ornt_aff, io_orientation, ornt_transform
@@ -35,8 +38,10 @@ from nibabel.spatialimages import HeaderDataError
 from invad_med.data.own_results import MARK
 from invad_med.data.slices import Origin, ReadError, Slice, Source
 from invad_med.files import digest_of
-from invad_med.readers.decoding import MOST_PACKED, check_size, is_length, reading, value_range
+from invad_med.readers import spool
+from invad_med.readers.decoding import MOST_PACKED, check_size, is_length, range_of_sample, reading, sample_step
 from invad_med.readers.dicom.fitness import plane_note, said_of_plane, turned_note
+from invad_med.readers.spool import Spool, pieces_of, turned
 
 SUFFIXES = (".nii", ".nii.gz")
 _DISPLAY = {  # directions in which columns, rows and slices run
@@ -216,7 +221,7 @@ def _orientation(image: nib.Nifti1Image | NiftiGrid) -> np.ndarray:
     return vectors[:2].ravel()
 
 
-def read(source: Source) -> list[Slice | ReadError]:
+def read(source: Source) -> Sequence[Slice | ReadError]:
     """Decode the volume into slices, scl_slope and scl_inter applied, spacing in mm.
 
     NaN and infinite values, which brain extraction and registration leave outside the head, become the smallest
@@ -230,38 +235,98 @@ def read(source: Source) -> list[Slice | ReadError]:
         count, rows, columns = display_shape(image)
         check_size(rows, columns, count)
         with reading("NIfTI data"), np.errstate(over="ignore", invalid="ignore"):
-            voxels = image.get_fdata(dtype=np.float32, caching="unchanged").reshape(_spatial(image))
-            finite = np.isfinite(voxels)
-            if not finite.all() and np.isfinite(image.get_fdata(caching="unchanged").ravel()[~finite.ravel()]).any():
-                raise ReadError("NIfTI holds values beyond 3.4e38, which are not read; scale them down before")
+            slabs = _slabs(image, stream)
             digest = digest_of(file)
     grid = NiftiGrid(image.header.copy(), np.asarray(image.affine), image.shape)
     with reading("NIfTI data"):
-        if not finite.any():
-            raise ReadError("NIfTI holds no finite value")
-        if not finite.all():
-            voxels = np.where(finite, voxels, voxels[finite].min())
-    sizes = _sizes(image)
-    if voxels.ndim == 2:
-        slices, spacing = voxels.T[None], (sizes[1], sizes[0])
-    else:
-        transform = _to_display(image)
-        slices = to_display(image, voxels)
-        display = dict(zip(transform[:, 0].astype(int), sizes, strict=True))
-        spacing = (display[1], display[0])
+        shared = range_of_sample(_sample(slabs), slabs)
+        sizes = _sizes(image)
+        if len(_spatial(image)) == 2:
+            cut, spacing = turned(slabs, 2, lambda part: part.transpose(2, 1, 0)), (sizes[1], sizes[0])
+        else:
+            transform = _to_display(image)
+            axis, backwards = slice_axis(image)
+            cut = turned(slabs, axis, lambda part: to_display(image, part), backwards)
+            display = dict(zip(transform[:, 0].astype(int), sizes, strict=True))
+            spacing = (display[1], display[0])
+        slices = Spool()
+        for pixels in cut:
+            slices.append(pixels.copy())
     known = (float(spacing[0]), float(spacing[1])) if all(map(is_length, spacing)) else None
-    shared = value_range([voxels])
-    return [
-        Slice(np.ascontiguousarray(s), source, i, "stored", shared, known, grid, digest) for i, s in enumerate(slices)
-    ]
+    common = partial(Slice, source=source, unit="stored", value_range=shared, spacing=known, origin=grid, digest=digest)
+    return pieces_of([(partial(common, index=i), i) for i in range(count)], slices)
+
+
+def _slabs(image: nib.Nifti1Image, stream: io.BufferedIOBase) -> Spool:
+    """Return the values of a file as float32 in slabs (X, Y) across its last axis, what is not finite filled.
+
+    Some slabs are decoded at once: `invad_med.readers.spool.HELD` bytes of them, or one.
+    """
+    shape, dtype, stored = _spatial(image), image.get_data_dtype(), cast(ArrayProxy, image.dataobj)
+    width, height, count = (*shape, 1)[:3]
+    size = width * height * dtype.itemsize
+    least, holes, slabs = np.float32(np.inf), [], Spool()
+    stream.seek(stored.offset)
+    at_once = max(1, spool.HELD // (4 * width * height))
+    for start in range(0, count, at_once):
+        some = min(at_once, count - start)
+        content = stream.read(some * size)
+        if len(content) < some * size:
+            raise ReadError(f"data end after {start * size + len(content)} of {count * size} bytes: cut off or damaged")
+        spec = (width, height, some), dtype, 0, stored.slope, stored.inter
+        values = ArrayProxy(io.BytesIO(content), spec, mmap=False)
+        voxels = np.asanyarray(values, dtype=np.float32)
+        finite = np.isfinite(voxels)
+        if not finite.all() and np.isfinite(np.asanyarray(values)[~finite]).any():
+            raise ReadError("NIfTI holds values beyond 3.4e38, which are not read; scale them down before")
+        least = min(least, voxels.min(where=finite, initial=np.inf))
+        for k in range(some):
+            slabs.append(voxels[..., k].copy())
+            holes += [] if finite[..., k].all() else [start + k]
+    if not np.isfinite(least):
+        raise ReadError("NIfTI holds no finite value")
+    for place in holes:
+        slab = slabs[place]
+        slabs.replace(place, np.where(np.isfinite(slab), slab, least))
+    return slabs
+
+
+def _sample(slabs: Spool) -> np.ndarray:
+    """Return the values whose number, counted with the last axis first, is a multiple of `sample_step`.
+
+    Number q * n + k has place q of slab k of n; so it is every step / gcd(step, n)-th of a slab, or none.
+    """
+    count = len(slabs)
+    step = sample_step(sum(slab.size for slab in slabs))
+    common = math.gcd(step, count)
+    every, sample = step // common, []
+    for k, slab in enumerate(slabs):
+        if k % common == 0:
+            start = -(k // common) * pow(count // common, -1, every) % every if every > 1 else 0
+            sample.append(slab.ravel()[start::every].copy())
+    return np.concatenate(sample)
+
+
+def slice_axis(image: nib.Nifti1Image | NiftiGrid) -> tuple[int, bool]:
+    """Return across which stored axis a volume is cut into slices, and whether the last place there comes first."""
+    (axis,) = (a for a, (to, _) in enumerate(_to_display(image)) if int(to) == 2)
+    return axis, bool(_to_display(image)[axis, 1] < 0)
+
+
+def stored_axis(image: nib.Nifti1Image | NiftiGrid) -> tuple[int, bool]:
+    """Return which axis of (rows, columns, slices) is the last of a file, and whether it is stored the other way."""
+    if len(_spatial(image)) == 2:
+        return 2, False
+    to, direction = _to_display(image)[2]
+    return (1, 0, 2)[int(to)], bool(direction < 0)
 
 
 def to_voxels(image: nib.Nifti1Image | NiftiGrid, slices: np.ndarray) -> np.ndarray:
-    """Put (N, H, W) slices in display orientation back into the voxel order and shape of the file they came from."""
+    """Turn slices (n, h, w), some or a part of each, back into the voxel order of their file: (x, y, z)."""
     if len(_spatial(image)) == 2:
-        return slices[0].T.reshape(image.shape)
+        return slices.transpose(2, 1, 0)
     back = ornt_transform(_DISPLAY[plane_of(image) or "axial"], io_orientation(_affine(image)))
-    return apply_orientation(slices.transpose(2, 1, 0), back).reshape(image.shape)
+    return apply_orientation(slices.transpose(2, 1, 0), back)
 
 
 def _to_display(image: nib.Nifti1Image | NiftiGrid) -> np.ndarray:

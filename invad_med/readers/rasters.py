@@ -12,8 +12,9 @@ What else there is of samples is refused: see `invad_med.readers.samples`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
@@ -26,6 +27,7 @@ from invad_med.files import digest_of
 from invad_med.readers.decoding import check_size, grey_or_colour, reading, value_range
 from invad_med.readers.pages import count_slices
 from invad_med.readers.samples import deep_pixels, samples_of, unidentified_tiff
+from invad_med.readers.spool import Entry, Spool, pieces_of
 
 SUFFIXES = RASTER_SUFFIXES
 _FORMATS = ("PNG", "JPEG", "TIFF")
@@ -52,32 +54,40 @@ def count_pages(path: Path, file: BinaryIO | None = None) -> int:
             return count_slices(image)
 
 
-def read(source: Source) -> list[Slice | ReadError]:
+def read(source: Source) -> Sequence[Slice | ReadError]:
     """Decode every page, EXIF orientation applied.
 
     Raises:
         ReadError: truncated or corrupt data, non-finite values, or an absurd size.
     """
+    spool = Spool(bounded=source.n_slices > 1)
     with _open(source.paths[0]) as (image, file):
         with reading("image data"):
-            arrays, shapes = [], []
+            pages, sizes = [], set()
             for page in range(source.n_slices):
                 turned = _on_its_side(image, page)
-                arrays.append(_page(image, page, file))
-                shapes.append(_pixel_shape(image, turned))
+                array, is_deep = _page(image, page, file)
+                sizes.add(array.shape[:2])
+                pages.append((spool.append(array), is_deep, array.ndim == 3, _pixel_shape(image, turned)))
             digest = digest_of(file)
-    if len({array.shape[:2] for array, _ in arrays}) > 1:
+    if len(sizes) > 1:
         raise ReadError("pages of the TIFF differ in size; split it into files of one page")
-    deep = [array for array, is_deep in arrays if is_deep]
-    shared = value_range(deep) if deep else (0.0, 255.0)
-    slices: list[Slice | ReadError] = []
-    for index, (array, is_deep) in enumerate(arrays):
-        if is_deep and array.ndim == 2:
-            slices.append(Slice(array, source, index, "stored", shared, shapes[index], digest=digest))
+    deep = [place for place, is_deep, *_ in pages if is_deep]
+    shared = value_range(spool.at(deep)) if deep else (0.0, 255.0)
+    entries: list[Entry] = []
+    for index, (place, is_deep, colour, shape) in enumerate(pages):
+        common = partial(Slice, source=source, index=index, spacing=shape, digest=digest)
+        if is_deep and not colour:
+            entries.append((partial(common, unit="stored", value_range=shared), place))
         else:
-            pixels = _shown(array, *shared) if is_deep else array
-            slices.append(Slice(pixels, source, index, "8bit", (0.0, 255.0), shapes[index], digest=digest))
-    return slices
+            make = partial(common, unit="8bit", value_range=(0.0, 255.0))
+            entries.append((partial(_in_8_bit, make, shared) if is_deep else make, place))
+    return pieces_of(entries, spool)
+
+
+def _in_8_bit(make: Callable[..., Slice], shared: tuple[float, float], deep: np.ndarray) -> Slice:
+    """Return the slice of a page in deep colour."""
+    return make(_shown(deep, *shared))
 
 
 @contextmanager

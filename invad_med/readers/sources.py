@@ -8,7 +8,7 @@ import re
 import threading
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -23,6 +23,7 @@ from invad_med.readers.decoding import ACCEPTED, reading, without_warnings
 from invad_med.readers.dicom import pixels as dicom
 from invad_med.readers.dicom.headers import Header, HeaderStack, read_header, stacks
 from invad_med.readers.kinds import format_ending, reader_of
+from invad_med.readers.spool import extended
 
 _MASKS = {"label", "anomaly_mask"}  # of BMAD's layouts
 _JUNK = {"thumbs.db", "desktop.ini", "__macosx"}  # of file managers
@@ -244,10 +245,12 @@ def _digest(text: str) -> str:
 _READERS = {"raster": rasters.read, "nifti": nifti.read}  # DICOM beside them: files may hold several sources
 
 
-def read_source(source: Source, last: dicom.LastFile | None = None) -> list[Slice | ReadError]:
+def read_source(source: Source, last: dicom.LastFile | None = None) -> Sequence[Slice | ReadError]:
     """Decode all slices of a source; every file of it is opened once. Nothing is kept, and any thread may call it.
 
-    The pixels may be shared with other users of the slices and are therefore read-only: copy before writing.
+    Pixels that take more than 32 MB together lie in a file without a name, see `invad_med.readers.spool`: then each
+    access to a slice reads it anew, and it is held as long as the caller holds it. The pixels may be shared with other
+    users of the slices and are therefore read-only: copy before writing.
 
     Args:
         source: as found by `scan`.
@@ -263,11 +266,9 @@ def read_source(source: Source, last: dicom.LastFile | None = None) -> list[Slic
             pieces = pieces[: source.n_slices]
     except ReadError as error:
         return [error.plain()] * source.n_slices
-    for piece in pieces:
-        if isinstance(piece, Slice):
-            piece.pixels.flags.writeable = False
     missing = source.n_slices - len(pieces)
-    return pieces + [ReadError(f"holds {len(pieces)} images, {source.n_slices} when it was found")] * missing
+    said = f"holds {len(pieces)} images, {source.n_slices} when it was found"
+    return extended(pieces, [ReadError(said)] * missing)
 
 
 def whole_source(source: Source) -> list[Slice]:
@@ -314,7 +315,7 @@ class SourceReader:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._held: tuple[Source, Future[list[Slice | ReadError]]] | None = None
+        self._held: tuple[Source, Future[Sequence[Slice | ReadError]]] | None = None
         self._last = dicom.LastFile()
 
     def get(self, source: Source, index: int) -> Slice | ReadError:

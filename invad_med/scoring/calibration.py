@@ -6,12 +6,13 @@ rule's (`invad_med.scoring.rules`): statistics for the image's score, and a map.
 the normal training images, and an image's score is the length of their deviations above normal. Disease may be diffuse
 (the whole map rises a little) or local, and local disease often shifts the features of a region in one direction,
 which the mean of their whitened vectors shows where their lengths do not; so there is more than one rule, and a
-checkpoint states its own (docs/results.md tells how they were found).
+checkpoint states its own (docs/results.md tells how they were found). A rule that remembers keeps vectors of
+the normal training images; their own statistics are made with those of one half of them for the other, so that no image
+is its own neighbour.
 
-A p-value is the conformal rank among held-out normal images, so that a fresh normal image falls below alpha with
-probability at most alpha, whatever the distribution of scores. Each of these is compared halfway up to the next, so
-that no image stands or falls with the last digit of a score. The map has a threshold by the same argument: of each
-held-out map the value is kept that a twentieth of it exceeds, and a fresh normal image ranks among these.
+P-values and thresholds are ranks among held-out normal images (`invad_med.scoring.conformal`). The map has a threshold
+by the same argument: of each held-out map the value is kept that a twentieth of it exceeds, and a fresh normal image
+ranks among these.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ import torch
 from torch import Tensor, nn
 
 from invad_med.diffusion import Timesteps
+from invad_med.scoring.conformal import References, halfway_up, why_withheld
+from invad_med.scoring.memory import averaged, distances, draw
 from invad_med.scoring.rules import DEFAULT_RULE, find_rule
 
 _MAP_SHARE = 0.05  # of a normal image's map that may lie above its threshold
@@ -43,6 +46,7 @@ class Calibration(nn.Module):
     z_std: Tensor
     statistics_mean: Tensor
     statistics_std: Tensor
+    remembered: Tensor
     reference: Tensor
     map_reference: Tensor
 
@@ -53,6 +57,7 @@ class Calibration(nn.Module):
         self.register_buffer("z_std", torch.ones(channels))
         self.register_buffer("statistics_mean", torch.zeros(0))  # (k,) of `statistics` over normal training images
         self.register_buffer("statistics_std", torch.ones(0))
+        self.register_buffer("remembered", torch.zeros(0, channels))  # (n, C), of a rule that remembers
         self.register_buffer("reference", torch.zeros(0))  # scores of the held-out normals, `halfway_up`
         self.register_buffer("map_reference", torch.zeros(0))  # what a twentieth of each map exceeds, alike
         self.timesteps: list[tuple[int, int | None]] = []
@@ -85,25 +90,37 @@ class Calibration(nn.Module):
         self.z_mean = flat.mean(1).to(self.z_mean)
         self.z_std = flat.std(1).clamp_min(1e-6).to(self.z_std)
         self.timesteps = list(timesteps)
-        statistics = self.statistics(z_train).double()
+        statistics = self._normal_statistics(z_train).double()
         self.statistics_mean = statistics.mean(0).to(self.z_mean)
         self.statistics_std = statistics.std(0, correction=0).clamp_min(1e-6).to(self.z_mean)
-        self.reference = halfway_up(self.score(z_held_out)).to(self.z_mean)
+        self.reference = _halfway_up(self.score(z_held_out)).to(self.z_mean)
         maps = self.map(z_held_out).flatten(1)
         exceeded = maps.kthvalue(math.ceil((1.0 - _MAP_SHARE) * maps.shape[1]), dim=1).values
-        self.map_reference = halfway_up(exceeded).to(self.z_mean)
+        self.map_reference = _halfway_up(exceeded).to(self.z_mean)
         return self
+
+    def _normal_statistics(self, z_train: Tensor) -> Tensor:
+        """Return the statistics (N, k) of what is learnt from, and remember it if the rule does."""
+        count = self._rule.remembers
+        if not count:
+            self.remembered = self.remembered[:0]
+            return self.statistics(z_train)
+        halves = [part for part in z_train.tensor_split(2) if len(part)]
+        statistics = []
+        for half, other in zip(halves, reversed(halves), strict=True):
+            self.remembered = self._vectors(other, count)
+            statistics.append(self.statistics(half))
+        self.remembered = self._vectors(z_train, count)
+        return torch.cat(statistics)
+
+    def _vectors(self, z: Tensor, count: int) -> Tensor:
+        """Return ``count`` vectors of normal ``z``, rounded as a checkpoint stores them."""
+        means = torch.cat([averaged(self.whiten(part)) for part in z.split(64)])
+        return draw(means, count).half().to(self.z_mean)
 
     def why_not(self, timesteps: Timesteps) -> str | None:
         """Return why scores made with ``timesteps`` have no calibrated meaning, or None if they have."""
-        if len(self.reference) == 0:
-            return "the model is not calibrated: fit it on held-out normal images"
-        if list(timesteps) != self.timesteps:
-            return (
-                f"calibrated for the timesteps {self.timesteps}, not {list(timesteps)}: score, p-value and threshold "
-                "are withheld"
-            )
-        return None
+        return why_withheld(len(self.reference), self.timesteps, timesteps)
 
     def whiten(self, z: Tensor) -> Tensor:
         """Return ``z`` (B, C, h, w), each channel with mean 0 and deviation 1 on normal images."""
@@ -116,32 +133,20 @@ class Calibration(nn.Module):
 
     def statistics(self, z: Tensor) -> Tensor:
         """Return the rule's statistics of ``z`` (B, C, h, w): (B, k)."""
-        return self._rule.statistics(self.whiten(z))
+        whitened = self.whiten(z)
+        if self._rule.remembers:
+            return self._rule.statistics(distances(averaged(whitened), self.remembered.to(z.device)))
+        return self._rule.statistics(whitened)
 
     def score(self, z: Tensor) -> Tensor:
         """Return the image score of ``z`` (B, C, h, w): (B,), in deviations from normal, negative if below."""
         mean, std = (x.to(z.device) for x in (self.statistics_mean, self.statistics_std))
         return combined((self.statistics(z) - mean) / std)
 
-    def p_value(self, score: Tensor) -> Tensor:
-        """Return the conformal p-value of scores (B,) against the n held-out normals: in [1 / (n + 1), 1]."""
-        reference = self.reference.to(score.device)
-        at_least = len(reference) - torch.searchsorted(reference, score.contiguous(), right=False)
-        return (1.0 + at_least) / (len(self.reference) + 1.0)
-
-    def threshold(self, false_positive_rate: float = 0.05) -> float | None:
-        """Return the score that a fresh normal image exceeds with at most this probability, or None.
-
-        None means the rate is out of reach: n held-out normals support no rate below 1 / (n + 1).
-        """
-        return upper_limit(self.reference, false_positive_rate)
-
-    def map_threshold(self, false_positive_rate: float = 0.05) -> float | None:
-        """Return the map value that more than a twentieth of a fresh normal map exceeds with at most this probability.
-
-        None means the rate is out of reach.
-        """
-        return upper_limit(self.map_reference, false_positive_rate)
+    @property
+    def references(self) -> References:
+        """What the held-out normal images came to, which p-values and thresholds are ranks among."""
+        return References(self.reference.cpu().numpy(), self.map_reference.cpu().numpy())
 
     def get_extra_state(self) -> dict[str, Any]:
         """Return what the statistics were fitted for, so that it travels in the state dict."""
@@ -157,32 +162,18 @@ class Calibration(nn.Module):
         self.timesteps = [(t, t_next) for t, t_next in state["timesteps"]]
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        # The number of held-out normals and of statistics is the checkpoint's.
-        for name in ("statistics_mean", "statistics_std", "reference", "map_reference"):
+        # The number of held-out normals, of statistics and of what is remembered is the checkpoint's.
+        for name in ("statistics_mean", "statistics_std", "remembered", "reference", "map_reference"):
             stored = state_dict.get(prefix + name)
             if stored is not None:
-                setattr(self, name, torch.zeros_like(stored, device=self.z_mean.device))
+                setattr(self, name, self.z_mean.new_zeros(stored.shape))
         super()._load_from_state_dict(state_dict, prefix, *args)
 
 
-def halfway_up(values: Tensor) -> Tensor:
-    """Return ``values`` (n,) ascending, each moved halfway to the next larger one, the largest by a hair: (n,) float64.
-
-    They are no smaller than before, so that what exceeds one exceeds the value that it stands for; equal ones stay so.
-    """
-    distinct, counts = values.double().unique(return_counts=True)
-    upper = torch.cat([distinct[1:], distinct[-1:] + distinct[-1:].abs().clamp_min(1e-3) * 1e-5])
-    return ((distinct + upper) / 2).repeat_interleave(counts)
+def _halfway_up(values: Tensor) -> Tensor:
+    return torch.from_numpy(halfway_up(values.cpu().numpy()))
 
 
 def combined(deviations: Tensor) -> Tensor:
     """Return the length of the positive ones of ``deviations`` (B, k), or the largest if none is: (B,)."""
     return deviations.clamp_min(0.0).norm(dim=1) + deviations.amax(1).clamp_max(0.0)
-
-
-def upper_limit(ascending: Tensor, rate: float) -> float | None:
-    """Return the order statistic that a fresh, exchangeable value exceeds with probability at most ``rate``."""
-    if not 0.0 < rate < 1.0:
-        raise ValueError(f"false_positive_rate={rate} must lie between 0 and 1")
-    rank = math.ceil((len(ascending) + 1) * (1.0 - rate))  # counted from 1
-    return float(ascending[rank - 1]) if rank <= len(ascending) else None

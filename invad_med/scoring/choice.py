@@ -3,8 +3,8 @@
 A choice is good if it ranks abnormal images above normal ones and, where masks say what is abnormal, abnormal positions
 above all others: image AUROC plus average precision over the grid's cells. With a score of abnormal images the best of
 several is partly luck, so that another than the default is taken only if it is ahead by more than the standard error
-of the difference, over resamples of the images. (Slices of one patient are alike, so that over patients that error
-would be larger: what is taken may still be luck, and ``test`` is for the reader to see.)
+of the difference, over resamples of the patients: slices of one are alike. What is taken may still be luck, and
+``test`` is for the reader to see.
 
 Of how many slices a study's score takes the highest is chosen in the same way, by the AUROC of patients.
 """
@@ -67,13 +67,19 @@ class Choice:
     reached: dict[tuple[Walk, str], float]
 
 
-def choose(walks: Mapping[Walk, EndPoints], lesions: Tensor | None = None, menu: Sequence[str] = MENU) -> Choice:
+def choose(
+    walks: Mapping[Walk, EndPoints],
+    lesions: Tensor | None = None,
+    menu: Sequence[str] = MENU,
+    patients: tuple[Sequence[int], Sequence[int]] | None = None,
+) -> Choice:
     """Return the inversion and the rule to score by.
 
     Args:
         walks: timesteps -> end points of the same images, the default inversion first.
         lesions: (m, h, w) bool, the cells of the abnormal images that are abnormal; None where that is not known.
         menu: rules to choose from, the default first.
+        patients: numbers of those that the normal and the abnormal images are of; None: each of its own.
 
     Raises:
         ValueError: no normal or no abnormal image.
@@ -102,7 +108,7 @@ def choose(walks: Mapping[Walk, EndPoints], lesions: Tensor | None = None, menu:
             value += float(average_precision_score(abnormal_cells[rows].ravel(), maps[key][rows].ravel()))
         return value
 
-    best, figures = _told_from_the_first(list(scores), reached, n, m)
+    best, figures = _told_from_the_first(list(scores), reached, *(patients or (range(n), range(m))))
     return Choice(list(best[0]), best[1], figures)
 
 
@@ -117,9 +123,10 @@ def choose_highest_of(normal: Slices, abnormal: Slices) -> tuple[int, dict[int, 
         normal: normal slices that nothing was learnt from.
         abnormal: all slices of patients with abnormal images, whose numbers are those of ``normal`` if they are there.
     """
-    studies = [(part.where(part.patients == i), i) for part in (normal, abnormal) for i in part.patients.unique()]
-    n, m = (len(part.patients.unique()) for part in (normal, abnormal))
-    stack = int(abnormal.patients.unique(return_counts=True)[1].median()) if m else 0
+    studies = [(part.where(part.patients == i), i) for part in (normal, abnormal) for i in np.unique(part.patients)]
+    n, m = (len(np.unique(part.patients)) for part in (normal, abnormal))
+    counts = np.sort(np.unique(abnormal.patients, return_counts=True)[1])
+    stack = int(counts[(m - 1) // 2]) if m else 0
     if n < 2 or m < 2 or stack < HIGHEST_OF_MENU[0]:
         return HIGHEST_OF_MENU[0], {}
     scores = {
@@ -133,29 +140,44 @@ def choose_highest_of(normal: Slices, abnormal: Slices) -> tuple[int, dict[int, 
     }
     label = np.repeat([0, 1], [n, m])
     return _told_from_the_first(
-        HIGHEST_OF_MENU, lambda k, rows: float(roc_auc_score(label[rows], scores[k][rows])), n, m
+        HIGHEST_OF_MENU, lambda k, rows: float(roc_auc_score(label[rows], scores[k][rows])), range(n), range(m)
     )
 
 
 def _told_from_the_first(
-    candidates: Sequence[_Candidate], reached: Callable[[_Candidate, np.ndarray], float], n: int, m: int
+    candidates: Sequence[_Candidate],
+    reached: Callable[[_Candidate, np.ndarray], float],
+    normal: Sequence[int],
+    abnormal: Sequence[int],
 ) -> tuple[_Candidate, dict[_Candidate, float]]:
-    """Return the best candidate, or the first if it is not ahead of it by more than a standard error, and all figures.
+    """Return the best of the candidates that are ahead of the first by more than a standard error, and all figures.
 
     Args:
-        candidates: the default first.
-        reached: a candidate's figure on rows, of which the first n are normal, and the m others abnormal.
-        n, m: see above.
+        candidates: the default first, which is returned where no other is.
+        reached: a candidate's figure on rows, of which the first are normal, and all others abnormal.
+        normal, abnormal: whom each row is of.
     """
-    everyone = np.arange(n + m)
-    figures = {candidate: reached(candidate, everyone) for candidate in candidates}
-    default, best = candidates[0], max(figures, key=lambda candidate: figures[candidate])
-    if best != default:
-        generator = np.random.default_rng(0)
-        draws = [
-            np.concatenate([generator.integers(n, size=n), n + generator.integers(m, size=m)]) for _ in range(RESAMPLES)
-        ]
-        ahead = np.array([reached(best, rows) - reached(default, rows) for rows in draws])
-        if figures[best] - figures[default] <= ahead.std(ddof=1):
-            best = default
-    return best, figures
+    n, m = len(normal), len(abnormal)
+    figures = {candidate: reached(candidate, np.arange(n + m)) for candidate in candidates}
+    default = candidates[0]
+    generator = np.random.default_rng(0)
+    draws = [
+        np.concatenate([_drawn(generator, np.asarray(normal)), n + _drawn(generator, np.asarray(abnormal))])
+        for _ in range(RESAMPLES)
+    ]
+    leading = {candidate: value for candidate, value in figures.items() if value > figures[default]}
+    of_default = [reached(default, rows) for rows in draws] if leading else []
+    for candidate in sorted(leading, key=lambda candidate: -figures[candidate]):
+        ahead = [reached(candidate, rows) - value for rows, value in zip(draws, of_default, strict=True)]
+        if figures[candidate] - figures[default] > np.std(ahead, ddof=1):
+            return candidate, figures
+    return default, figures
+
+
+def _drawn(generator: np.random.Generator, patients: np.ndarray) -> np.ndarray:
+    """Return rows of as many patients drawn with replacement; single rows where all are of one patient."""
+    names = np.unique(patients)
+    if len(names) < 2:
+        return generator.integers(len(patients), size=len(patients))
+    rows = [np.flatnonzero(patients == name) for name in names]
+    return np.concatenate([rows[i] for i in generator.integers(len(names), size=len(names))])

@@ -4,6 +4,10 @@ A rule starts from the whitened end point (B, C, h, w), each channel with mean 0
 statistics (B, k) are standardised over normal training images by `invad_med.scoring.Calibration`, and an image's score
 is the length of their deviations above normal; its map (B, h, w) shows where. `invad_med.scoring.choice` chooses among
 `MENU` by images of ``valid``: the larger the cell, the more diffuse the disease that it finds.
+
+A rule that remembers compares the mean whitened vector of each position's 3 x 3 neighbours with a memory of such means
+of normal training images (`invad_med.scoring.memory`): what is far from every normal vector need not be far from the
+mean of them all, where normal anatomy varies in many ways.
 """
 
 from __future__ import annotations
@@ -36,6 +40,11 @@ def lengths_of_means(whitened: Tensor) -> Tensor:
     return lengths(whitened)
 
 
+def farthest_cell(distances: Tensor, side: int) -> Tensor:
+    """Return the largest mean that distances (B, h, w) have in any cell of a ``side`` x ``side`` grid: (B,)."""
+    return F.adaptive_avg_pool2d(distances[:, None], side).amax((1, 2, 3))
+
+
 def longest_cell(whitened: Tensor, side: int) -> Tensor:
     """Return the largest length that the mean vector has in any cell of a ``side`` x ``side`` grid: (B,)."""
     return lengths(F.adaptive_avg_pool2d(whitened, side)).amax((1, 2))
@@ -46,12 +55,15 @@ class Rule:
     """What is made of a whitened end point (B, C, h, w).
 
     Args:
-        statistics: for the score, (B, k), each larger where an image is less normal.
+        statistics: for the score, (B, k), each larger where an image is less normal; of a rule that remembers they
+            are made of the distances (B, h, w) to the nearest of its memory instead.
         map: (B, h, w), >= 0.
+        remembers: how many vectors of normal training images the memory holds; 0: there is none.
     """
 
     statistics: Callable[[Tensor], Tensor]
     map: Callable[[Tensor], Tensor] = lengths
+    remembers: int = 0
 
 
 def logarithms(*statistics: Tensor) -> Tensor:
@@ -66,6 +78,8 @@ RULES: dict[str, Rule] = {
     "cell_of_8": Rule(lambda whitened: logarithms(longest_cell(whitened, 8)), lengths_of_means),
     # Small and sharp disease: the same of 16 x 16.
     "cell_of_16": Rule(lambda whitened: logarithms(longest_cell(whitened, 16))),
+    # Regional disease where normal anatomy varies: the largest mean distance to a memory in a cell of a 4 x 4 grid.
+    "memory": Rule(lambda distances: logarithms(farthest_cell(distances, 4)), remembers=2_000),
 }
 MENU = tuple(RULES)  # what is chosen from; rules added later are used when they are asked for
 

@@ -17,14 +17,13 @@ that a fresh normal patient falls below alpha with probability at most alpha. N 
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-import torch
-from torch import Tensor, nn
+import numpy as np
+from numpy.typing import ArrayLike
 
-from invad_med.scoring.calibration import halfway_up, upper_limit
+from invad_med.scoring.conformal import halfway_up, upper_limit
 
 HIGHEST_OF = 8  # m unless it is chosen
 MENU = (HIGHEST_OF, 1, 2, 4, 16)  # of which a training chooses m, the default first
@@ -41,11 +40,11 @@ class Slices(NamedTuple):
         positions: (N,) of each slice along its stack, 0 to 1; None if one is unknown.
     """
 
-    scores: Tensor
-    patients: Tensor
-    positions: Tensor | None = None
+    scores: np.ndarray
+    patients: np.ndarray
+    positions: np.ndarray | None = None
 
-    def where(self, chosen: Tensor) -> Slices:
+    def where(self, chosen: np.ndarray) -> Slices:
         """Return the slices that ``chosen`` (N,) bool says."""
         return Slices(
             self.scores[chosen], self.patients[chosen], None if self.positions is None else self.positions[chosen]
@@ -55,8 +54,9 @@ class Slices(NamedTuple):
         """Return these slices and another's; positions where both have them."""
         positions = None
         if self.positions is not None and other.positions is not None:
-            positions = torch.cat([self.positions, other.positions])
-        return Slices(torch.cat([self.scores, other.scores]), torch.cat([self.patients, other.patients]), positions)
+            positions = np.concatenate([self.positions, other.positions])
+        scores, patients = (np.concatenate(pair) for pair in zip(self[:2], other[:2], strict=True))
+        return Slices(scores, patients, positions)
 
 
 class StudyScore(NamedTuple):
@@ -75,7 +75,7 @@ class StudyScore(NamedTuple):
     patients: int
 
 
-class StudyCalibration(nn.Module):
+class StudyCalibration:
     """Slice scores of held-out normal patients, stored with the model.
 
     Args:
@@ -86,16 +86,15 @@ class StudyCalibration(nn.Module):
     """
 
     def __init__(self, highest_of: int = HIGHEST_OF) -> None:
-        super().__init__()
         if highest_of < 1:
             raise ValueError(f"highest_of={highest_of} must be at least 1")
         self.highest_of = highest_of
-        self.scores = torch.zeros(0)  # (N,) of slices; these three stay on the CPU
-        self.patients = torch.zeros(0, dtype=torch.int64)  # (N,) whose each is
-        self.positions = torch.zeros(0)  # (N,) 0 to 1 along the stack, or none is known
-        self._references: dict[tuple[int, bool], Tensor] = {}
+        self.scores = np.zeros(0, np.float32)  # (N,) of slices
+        self.patients = np.zeros(0, np.int64)  # (N,) whose each is
+        self.positions = np.zeros(0, np.float32)  # (N,) 0 to 1 along the stack, or none is known
+        self._references: dict[tuple[int, bool], np.ndarray] = {}
 
-    def fit(self, scores: Tensor, patients: Tensor, positions: Tensor | None = None) -> StudyCalibration:
+    def fit(self, scores: ArrayLike, patients: ArrayLike, positions: ArrayLike | None = None) -> StudyCalibration:
         """Take up the slices of held-out normal patients and return self.
 
         Args:
@@ -106,14 +105,14 @@ class StudyCalibration(nn.Module):
         Raises:
             ValueError: no slice, lengths that differ, or values that are not finite.
         """
-        given = [scores, patients] + ([] if positions is None else [positions])
-        if not len(scores) or len({len(values) for values in given}) > 1:
-            raise ValueError(f"slices of {[len(values) for values in given]} scores, patients and positions")
-        if not all(torch.isfinite(values.double()).all() for values in given):
+        given = [np.asarray(values) for values in (scores, patients, () if positions is None else positions)]
+        lengths = [len(values) for values in given[: 2 if positions is None else 3]]
+        if not lengths[0] or len(set(lengths)) > 1:
+            raise ValueError(f"slices of {lengths} scores, patients and positions")
+        if not all(np.isfinite(values).all() for values in given):
             raise ValueError("scores and positions of held-out normal slices must be finite")
-        self.scores = scores.float().cpu()
-        self.patients = patients.long().cpu()
-        self.positions = torch.zeros(0) if positions is None else positions.float().cpu()
+        self.scores, self.patients = given[0].astype(np.float32), given[1].astype(np.int64)
+        self.positions = given[2].astype(np.float32)
         self._references.clear()
         return self
 
@@ -125,9 +124,13 @@ class StudyCalibration(nn.Module):
     @property
     def drawn(self) -> int:
         """How many slices the highest is taken of: m, or what half of the held-out patients have, if that is less."""
-        return min(self.highest_of, int(self.patients.unique(return_counts=True)[1].median()))
+        counts = np.unique(self.patients, return_counts=True)[1]
+        half = np.sort(counts)[: (len(counts) + 1) // 2]
+        return min([self.highest_of, *half[-1:].tolist()])
 
-    def judge(self, scores: Tensor, positions: Tensor | None = None, false_positive_rate: float = 0.05) -> StudyScore:
+    def judge(
+        self, scores: ArrayLike, positions: ArrayLike | None = None, false_positive_rate: float = 0.05
+    ) -> StudyScore:
         """Return what a study's slices come to.
 
         Args:
@@ -139,7 +142,7 @@ class StudyCalibration(nn.Module):
             ValueError: no slice, or the calibration is not fitted.
         """
         score = self.score(scores, positions)
-        references = self.references(len(scores), positions is not None and self.has_positions)
+        references = self.references(len(np.asarray(scores)), positions is not None and self.has_positions)
         at_least = int((references >= score).sum())
         return StudyScore(
             score,
@@ -148,15 +151,15 @@ class StudyCalibration(nn.Module):
             len(references),
         )
 
-    def score(self, scores: Tensor, positions: Tensor | None = None) -> float:
+    def score(self, scores: ArrayLike, positions: ArrayLike | None = None) -> float:
         """Return the expected highest of m of a study's slices, in deviations; arguments and errors as of `judge`."""
-        if not len(scores) or not len(self.scores):
-            raise ValueError(f"{len(scores)} slices, and {len(self.scores)} to compare them with")
-        everywhere = torch.ones(len(self.scores), dtype=torch.bool)
-        placed = positions if self.has_positions else None
-        return expected_highest(self._deviations(scores, placed, everywhere), self.drawn)
+        values = np.asarray(scores, np.float64)
+        if not len(values) or not len(self.scores):
+            raise ValueError(f"{len(values)} slices, and {len(self.scores)} to compare them with")
+        placed = np.asarray(positions) if positions is not None and self.has_positions else None
+        return expected_highest(self._deviations(values, placed, np.ones(len(self.scores), bool)), self.drawn)
 
-    def references(self, slices: int, placed: bool) -> Tensor:
+    def references(self, slices: int, placed: bool) -> np.ndarray:
         """Return study scores of the held-out patients, ascending, each moved `halfway_up`: (k,) float64.
 
         A patient is reduced to ``slices`` slices, evenly along the stack, and compared with the others. Left out is
@@ -170,33 +173,33 @@ class StudyCalibration(nn.Module):
             self._references[slices, placed] = self._reduced(slices, placed)
         return self._references[slices, placed]
 
-    def _reduced(self, slices: int, placed: bool) -> Tensor:
+    def _reduced(self, slices: int, placed: bool) -> np.ndarray:
         found = []
-        for patient in self.patients.unique():
-            own = torch.nonzero(self.patients == patient).flatten()
+        for patient in np.unique(self.patients):
+            own = np.flatnonzero(self.patients == patient)
             if len(own) < min(self.drawn, slices):
                 continue
             if self.has_positions:
-                own = own[self.positions[own].argsort(stable=True)]
+                own = own[self.positions[own].argsort(kind="stable")]
             count = min(slices, len(own))
-            own = own[((torch.arange(count) + 0.5) * len(own) / count).long()]
+            own = own[((np.arange(count) + 0.5) * len(own) / count).astype(int)]
             others = self.patients != patient
             counted = others if others.any() else ~others  # one patient alone
             deviations = self._deviations(self.scores[own], self.positions[own] if placed else None, counted)
             found.append(expected_highest(deviations, self.drawn))
-        return halfway_up(torch.tensor(found, dtype=torch.float64)) if found else torch.zeros(0, dtype=torch.float64)
+        return halfway_up(np.array(found)) if found else np.zeros(0)
 
-    def _deviations(self, scores: Tensor, positions: Tensor | None, counted: Tensor) -> Tensor:
+    def _deviations(self, scores: np.ndarray, positions: np.ndarray | None, counted: np.ndarray) -> np.ndarray:
         """Return scores (n,) in deviations from the normal slices that ``counted`` (N,) says: (n,) float64."""
-        values = self.scores[counted].double()
+        values = self.scores[counted].astype(np.float64)
         mean, second = values.mean(), (values**2).mean()
         if positions is not None:
-            distance = (positions.double()[:, None] - self.positions[counted].double()[None, :]) / BANDWIDTH
-            weights = torch.exp(-0.5 * distance**2)
+            places = self.positions[counted].astype(np.float64)
+            weights = np.exp(-0.5 * ((positions.astype(np.float64)[:, None] - places) / BANDWIDTH) ** 2)
             total = weights.sum(1)
             mean = (weights @ values + _ALL * mean) / (total + _ALL)
             second = (weights @ values**2 + _ALL * second) / (total + _ALL)
-        return (scores.double().cpu() - mean) / (second - mean**2).clamp_min(1e-6).sqrt()
+        return np.asarray((scores.astype(np.float64) - mean) / np.sqrt(np.maximum(second - mean**2, 1e-6)))
 
     def pool(self, others: Sequence[StudyCalibration]) -> StudyCalibration:
         """Take up the patients of other calibrations too, none of whom is its own, and return self."""
@@ -205,35 +208,35 @@ class StudyCalibration(nn.Module):
         before = 0
         patients = []
         for part in parts:
-            patients.append(part.patients.unique(return_inverse=True)[1] + before)
+            patients.append(np.unique(part.patients, return_inverse=True)[1] + before)
             before = int(patients[-1].max()) + 1
         if parts:
-            positions = torch.cat([part.positions for part in parts]) if placed else None
-            self.fit(torch.cat([part.scores for part in parts]), torch.cat(patients), positions)
+            positions = np.concatenate([part.positions for part in parts]) if placed else None
+            self.fit(np.concatenate([part.scores for part in parts]), np.concatenate(patients), positions)
         return self
 
-    def get_extra_state(self) -> dict[str, Any]:
-        """Return all of it, so that it travels in the state dict."""
-        return {name: getattr(self, name) for name in ("highest_of", "scores", "patients", "positions")}
+    def to_state(self) -> dict[str, Any]:
+        """Return all of it as plain values, which a checkpoint loads safely."""
+        arrays = {name: getattr(self, name).tolist() for name in ("scores", "patients", "positions")}
+        return {"highest_of": self.highest_of, **arrays}
 
-    def set_extra_state(self, state: dict[str, Any]) -> None:
-        """Take up a checkpoint's."""
-        for name, value in state.items():
-            setattr(self, name, value)
+    def take_state(self, state: Mapping[str, Any]) -> None:
+        """Take up a checkpoint's: `to_state`, or tensors in the place of its lists; what is not stated stays."""
+        self.highest_of = int(state.get("highest_of", self.highest_of))
+        for name, kind in (("scores", np.float32), ("patients", np.int64), ("positions", np.float32)):
+            setattr(self, name, np.asarray(state.get(name, getattr(self, name)), kind))
         self._references.clear()
 
 
-def expected_highest(scores: Tensor, m: int) -> float:
+def expected_highest(scores: ArrayLike, m: int) -> float:
     """Return the mean of the highest of m values over all ways to draw m of ``scores`` (n,); of all n if n < m.
 
-    The i-th smallest is the highest of C(i - 1, m - 1) of the C(n, m) draws.
+    The i-th smallest is the highest of C(i - 1, m - 1) of the C(n, m) draws: of m / n of them for i = n, and of
+    (i - m + 1) / i times as many as the next larger one for a smaller i.
     """
-    n = len(scores)
+    ascending = np.sort(np.asarray(scores, np.float64))
+    n = len(ascending)
     m = min(m, n)
-    i = torch.arange(m, n + 1, dtype=torch.float64)
-    weights = torch.exp(_log_ways(i - 1, m - 1) - _log_ways(torch.tensor(n, dtype=torch.float64), m))
-    return float(scores.double().sort().values[m - 1 :] @ weights)
-
-
-def _log_ways(n: Tensor, k: int) -> Tensor:
-    return torch.lgamma(n + 1) - math.lgamma(k + 1) - torch.lgamma(n - k + 1)
+    i = np.arange(n - 1, m - 1, -1)
+    shares = np.cumprod(np.concatenate([[m / n], (i - m + 1) / i]))
+    return float(ascending[m - 1 :][::-1] @ shares)

@@ -40,7 +40,7 @@ class AugmentedImages(torch.utils.data.Dataset):
 
     def __getitem__(self, key: Draw) -> dict[str, Any]:
         path = self.images[key.sample]
-        image = to_image(read_raster(path), self.modality, self.size)
+        image = torch.from_numpy(to_image(read_raster(path), self.modality, self.size))
         generator = keyed_generator(self.seed + 2, key.step, key.sample)
         self.augmentation.set_random_state(int(torch.randint(2**31, (1,), generator=generator)))
         altered = torch.as_tensor(self.augmentation(image)).as_subclass(Tensor).clamp(0.0, 1.0)

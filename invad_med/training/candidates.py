@@ -41,7 +41,7 @@ class Candidates:
             return Choice(list(self.walks[0]), DEFAULT_RULE if self.rule is None else self.rule, {})
         parts = (features.train, features.selection, features.abnormal)
         walks = {walk: EndPoints(*(walk_to_noise(host, part, walk, network) for part in parts)) for walk in self.walks}
-        return choose(walks, features.lesions, menu)
+        return choose(walks, features.lesions, menu, features.patients)
 
 
 def find_candidates(

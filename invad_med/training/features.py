@@ -9,8 +9,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from invad_med.data.mask_grid import mask_on_grid
 from invad_med.data.masks import read_mask
-from invad_med.data.transforms import mask_on_grid
 from invad_med.detection.host import Host
 from invad_med.features.cached import cached_features
 from invad_med.networks.checkpoints import round_to_half
@@ -29,6 +29,7 @@ class CohortFeatures:
     Args:
         train, selection, calibration, abnormal: of these parts.
         lesions: (n, h, w) bool, the cells of the abnormal images of which half is abnormal; None if any has no mask.
+        patients: numbers of those that the images of the selection and the abnormal ones are of; None if unknown.
     """
 
     train: Tensor
@@ -36,6 +37,7 @@ class CohortFeatures:
     calibration: Tensor
     abnormal: Tensor
     lesions: Tensor | None = None
+    patients: tuple[list[int], list[int]] | None = None
 
     @property
     def held_out(self) -> Tensor:
@@ -68,7 +70,12 @@ def divide_features(raw: Tensor, cohort: Cohort, grid_size: int) -> CohortFeatur
     others = (cohort.selection, cohort.calibration, cohort.abnormal)
     selection, calibration, abnormal = (raw[[place[path] for path in part]] for part in others)
     train = raw[: len(cohort.train)]  # large: not copied
-    return CohortFeatures(train, selection, calibration, abnormal, lesion_cells(cohort, grid_size))
+    names = {name: i for i, name in enumerate(dict.fromkeys(cohort.patients.values()))}
+    of_selection, of_abnormal = (
+        [names[cohort.patients[path]] for path in part] for part in (cohort.selection, cohort.abnormal)
+    )
+    lesions = lesion_cells(cohort, grid_size)
+    return CohortFeatures(train, selection, calibration, abnormal, lesions, (of_selection, of_abnormal))
 
 
 def lesion_cells(cohort: Cohort, side: int) -> Tensor | None:

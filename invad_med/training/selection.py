@@ -21,7 +21,7 @@ from invad_med.features.endpoints import walk_to_noise
 from invad_med.files import whole_file
 from invad_med.networks.checkpoints import read_checkpoint
 from invad_med.parallel import rank
-from invad_med.scoring import Calibration
+from invad_med.scoring.calibration import Calibration
 from invad_med.scoring.choice import EndPoints, as_walk, choose
 from invad_med.scoring.rules import DEFAULT_RULE
 from invad_med.training.features import CohortFeatures
@@ -170,6 +170,7 @@ class CalibratedAuroc:
         limit: number of images.
         rule: of the score; None: chosen anew for each network, see `invad_med.scoring.choice`.
         lesions: (n, h, w) bool, the abnormal cells of ``abnormal``, for the choice; None if unknown.
+        patients: numbers of those that ``normal`` and ``abnormal`` are of, for the choice; None if unknown.
     """
 
     def __init__(
@@ -183,8 +184,10 @@ class CalibratedAuroc:
         limit: int = 64,
         rule: str | None = DEFAULT_RULE,
         lesions: Tensor | None = None,
+        patients: tuple[list[int], list[int]] | None = None,
     ) -> None:
-        self.host, self.timesteps, self.rule, self.lesions = host, timesteps, rule, lesions
+        self.host, self.timesteps, self.rule = host, timesteps, rule
+        self.lesions, self.patients = lesions, patients
         self.settings = {"timesteps": timesteps, "rule": rule, "limit": limit}
         self.train = train[:: max(1, len(train) // limit)][:limit]
         self.normal, self.abnormal, self.held_out = normal, abnormal, held_out
@@ -197,7 +200,7 @@ class CalibratedAuroc:
         rule = self.rule
         if rule is None:
             walk = {as_walk(self.timesteps): EndPoints(z_train, z_normal, z_abnormal)}
-            rule = choose(walk, self.lesions).rule
+            rule = choose(walk, self.lesions, patients=self.patients).rule
         calibration = Calibration(z_train.shape[1], rule).fit(z_train, z_held_out, self.timesteps)
         scores = torch.cat([calibration.score(z_normal), calibration.score(z_abnormal)])
         labels = [0] * len(z_normal) + [1] * len(z_abnormal)
@@ -225,4 +228,5 @@ def validation_auroc(
         parts.abnormal,
         rule=rule,
         lesions=parts.lesions,
+        patients=parts.patients,
     )

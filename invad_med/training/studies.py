@@ -5,13 +5,13 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
-import torch
+import numpy as np
 from torch import Tensor
 
 from invad_med.detection import AnomalyDetector
 from invad_med.features.endpoints import walk_to_noise
 from invad_med.scoring.choice import choose_highest_of
-from invad_med.scoring.studies import Slices, StudyCalibration
+from invad_med.scoring.studies import HIGHEST_OF, Slices
 from invad_med.training.cohort import Cohort
 from invad_med.training.features import CohortFeatures
 
@@ -41,26 +41,25 @@ def fit_studies(
 
     def slices(images: tuple[Path, ...], z: Tensor) -> Slices:
         return Slices(
-            detector.calibration.score(z),
-            torch.tensor([numbers[cohort.patients[path]] for path in images]),
-            torch.tensor([cohort.positions[path] for path in images]) if placed else None,
+            detector.calibration.score(z).cpu().numpy(),
+            np.array([numbers[cohort.patients[path]] for path in images]),
+            np.array([cohort.positions[path] for path in images], float) if placed else None,
         )
 
-    detector.studies = StudyCalibration()
-    figures = {}
+    figures, highest_of = {}, HIGHEST_OF
     if cohort.selection and cohort.abnormal:
         parts = ((cohort.selection, features.selection), (cohort.abnormal, features.abnormal))
         normal, abnormal = (slices(part, walk_to_noise(detector.host, raw, detector.timesteps)) for part, raw in parts)
-        own = normal.where(torch.isin(normal.patients, abnormal.patients))
+        own = normal.where(np.isin(normal.patients, abnormal.patients))
         highest_of, reached = choose_highest_of(normal, abnormal.joined(own))
         figures = {f"highest of {m}": round(value, 4) for m, value in reached.items()}
         for name, value in figures.items():
             logger.info("on valid, patients by the expected %s slices: AUROC %.3f", name, value)
-        detector.studies.highest_of = highest_of
+    detector.studies.highest_of = highest_of
     detector.studies.fit(*slices(cohort.calibration, z_calibration))
     logger.info(
         "studies are compared with %d held-out normal patients by the expected highest of %d slices%s",
-        len(detector.studies.patients.unique()),
+        len(np.unique(detector.studies.patients)),
         detector.studies.drawn,
         ", each with those of like place" if placed else "",
     )

@@ -38,12 +38,23 @@ def fuse(grey: np.ndarray, scale: np.ndarray) -> np.ndarray:
     Returns:
         (H, W, 3) uint8.
     """
+    table, below = _mixtures(), scale.astype(np.intp)
+    if grey.ndim == 2:
+        return table.take(grey.astype(np.intp) << 8 | below, axis=0)
+    channels = [table[:, c].take(grey[..., c].astype(np.intp) << 8 | below) for c in range(3)]
+    return np.stack(channels, axis=-1)
+
+
+@cache
+def _mixtures() -> np.ndarray:
+    """Return (65536, 3) uint8: what 256 times a grey, plus a place on the scale, look like together."""
     colours, weights = overlay()
-    image = grey if grey.ndim == 3 else grey[..., None]
-    weight = weights[scale][..., None]
-    return ((image * (256 - weight) + (colours * weights[:, None])[scale]) >> 8).astype(np.uint8)
+    greys = np.arange(256, dtype=np.uint16)[:, None, None]
+    mixed = (greys * (256 - weights[:, None]) + colours * weights[:, None]) >> 8
+    return mixed.astype(np.uint8).reshape(-1, 3)
 
 
+@cache
 def colour_bar(height: int, width: int) -> Image.Image:
     """Return the scale as it looks over grey tissue, 0 at the bottom, with a line at the threshold in its middle."""
     scale = np.broadcast_to(np.linspace(255, 0, height).round().astype(np.uint8)[:, None], (height, width))

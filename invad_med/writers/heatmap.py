@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import math
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from invad_med.data.prediction import Prediction
 from invad_med.files import write_atomically
 from invad_med.writers import canvas
 from invad_med.writers.naming import printable, slice_label, slice_path
+from invad_med.writers.png import encode_png
 
 _SMALL, _LARGE = 384, 768  # longest side of the drawn slice in pixels: small ones are enlarged, large ones reduced
 _MARGIN, _BAR, _SIZE, _LINE = 12, 16, 13, 18
@@ -22,7 +22,9 @@ _PANEL = "panel"  # text chunk with the edges of the slice
 _CONTOUR = np.array((70, 225, 255), np.uint8)
 
 
-def draw_heatmap(prediction: Prediction, unit_image: np.ndarray, reduce: bool = True) -> Image.Image:
+def draw_heatmap(
+    prediction: Prediction, unit_image: np.ndarray, reduce: bool = True, values: np.ndarray | None = None
+) -> Image.Image:
     """Draw the slice, the map over it, a contour at the threshold, a colour bar and a caption.
 
     The scale runs from 0 to twice ``map_threshold`` in every picture, so the same multiple of the threshold has the
@@ -34,6 +36,7 @@ def draw_heatmap(prediction: Prediction, unit_image: np.ndarray, reduce: bool = 
         prediction: with ``map`` (H, W) and ``map_threshold`` > 0; map values that are not finite are left clear.
         unit_image: (H, W) or (H, W, 3) in [0, 1], as from `invad_med.data.transforms.to_unit`.
         reduce: False draws large slices at their own resolution.
+        values: the prediction's map where it is at hand: each access to that makes it anew.
 
     Returns:
         an RGB picture; ``info["panel"]`` is the (left, top, right, bottom) of the slice in it.
@@ -41,12 +44,12 @@ def draw_heatmap(prediction: Prediction, unit_image: np.ndarray, reduce: bool = 
     Raises:
         ValueError: no map, no threshold, or a shape that is not the map's.
     """
-    limit = prediction.map_threshold
-    if prediction.map is None or limit is None or not 0.0 < limit < math.inf:
+    limit, values = prediction.map_threshold, prediction.map if values is None else values
+    if values is None or limit is None or not 0.0 < limit < math.inf:
         raise ValueError(f"a heatmap needs a map and a map_threshold > 0, not {limit} (status: {prediction.status})")
-    if unit_image.shape not in (prediction.map.shape, (*prediction.map.shape, 3)):
-        raise ValueError(f"image of shape {unit_image.shape}, but the map has {prediction.map.shape}")
-    panel = _panel(unit_image, prediction.map, limit, _LARGE if reduce else math.inf)
+    if unit_image.shape not in (values.shape, (*values.shape, 3)):
+        raise ValueError(f"image of shape {unit_image.shape}, but the map has {values.shape}")
+    panel = _panel(unit_image, values, limit, _LARGE if reduce else math.inf)
 
     ticks = ((0.0, f"{2 * limit:.3g}"), (0.5, "threshold" if _calibrated(prediction) else "prior norm"), (1.0, "0"))
     wide = max(panel.width, 300)
@@ -77,26 +80,26 @@ def draw_heatmap(prediction: Prediction, unit_image: np.ndarray, reduce: bool = 
     return picture
 
 
-def save_heatmap(prediction: Prediction, unit_image: np.ndarray, output_dir: str | Path) -> Path:
+def save_heatmap(
+    prediction: Prediction, unit_image: np.ndarray, output_dir: str | Path, values: np.ndarray | None = None
+) -> Path:
     """Write the heatmap as ``<output_dir>/heatmaps/<source.name>[_sNNN].png`` and return its path.
 
     NNN is the 0-based slice, there only if the source has more than one. The file appears whole or not at all.
 
     Args:
-        prediction, unit_image: as `draw_heatmap`.
+        prediction, unit_image, values: as `draw_heatmap`.
         output_dir: made if need be.
 
     Raises:
         ValueError: as `draw_heatmap`.
         OSError: the file cannot be written.
     """
-    picture = draw_heatmap(prediction, unit_image)
+    picture = draw_heatmap(prediction, unit_image, values=values)
     path = slice_path(Path(output_dir) / "heatmaps", prediction.source, prediction.index, ".png")
-    content = io.BytesIO()
     marks = png_mark()
     marks.add_text(_PANEL, " ".join(str(edge) for edge in picture.info["panel"]))
-    picture.save(content, format="PNG", compress_level=1, pnginfo=marks)  # 6 takes several times as long for little
-    write_atomically(path, content.getvalue())
+    write_atomically(path, encode_png(picture, marks))
     return path
 
 

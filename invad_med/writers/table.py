@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import dataclasses
+import io
 import json
 import math
 import os
@@ -11,8 +13,6 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 from invad_med.data.prediction import Prediction, Scores, Status
 from invad_med.data.slices import Problem
 from invad_med.files import append_whole, write_atomically
@@ -20,7 +20,7 @@ from invad_med.files import append_whole, write_atomically
 _NUMBERS = tuple(field.name for field in dataclasses.fields(Scores) if field.name != "map_threshold")
 _DECIDED = ("score", "threshold", "abnormal")
 COLUMNS = (
-    *("input", "slice", "status", "modality", "chosen_by", *_DECIDED),
+    *("input", "slice", "status", "modality", "chosen_by", "computed_by", *_DECIDED),
     *(name for name in _NUMBERS if name not in _DECIDED),
     "reason",
 )
@@ -92,14 +92,15 @@ class GrowingTable:
 
 def as_csv(rows: list[dict[str, Any]], columns: Sequence[str], header: bool = True) -> bytes:
     """Return rows as CSV in UTF-8; what is None is empty, and names are as `cell_of` writes them."""
-    cells = [
-        {name: cell_of(value) if name in _NAMES and isinstance(value, str) else value for name, value in row.items()}
-        for row in rows
-    ]
-    text = pd.DataFrame(cells, columns=list(columns), dtype=object).to_csv(
-        index=False, header=header, lineterminator="\n"
-    )
-    return _encoded(text)
+
+    def cell(name: str, value: Any) -> Any:
+        return cell_of(value) if name in _NAMES and isinstance(value, str) else value
+
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerows([list(columns)] * header)
+    writer.writerows([cell(name, row.get(name)) for name in columns] for row in rows)
+    return _encoded(text.getvalue())
 
 
 def as_json(rows: list[dict[str, Any]]) -> bytes:
@@ -140,6 +141,7 @@ def _row(p: Prediction) -> dict[str, Any]:
         "status": str(p.status),
         "modality": p.modality,
         "chosen_by": p.chosen_by and str(p.chosen_by),
+        "computed_by": p.computed_by,
         # Compared before rounding.
         "abnormal": None if numbers["score"] is None or numbers["threshold"] is None else p.abnormal,
         "reason": p.reason,

@@ -46,11 +46,11 @@ from invad_med.evaluation.batch import Images
 from invad_med.evaluation.judge import Judgement, judge
 from invad_med.evaluation.method import Scored
 from invad_med.evaluation.methods.gaussian import PositionGaussian
-from invad_med.evaluation.methods.neighbours import draw_bank, nearest_neighbour_maps
 from invad_med.evaluation.models_of import modality_of
 from invad_med.evaluation.truth import Truth, read_truth
 from invad_med.metrics.bootstrap import Figure, figure, paired_difference, resample_weights
 from invad_med.networks.features import load_backbone, packaged_file
+from invad_med.scoring import memory
 
 BACKBONE = "tf_efficientnet_lite0"
 LAYERS = ("blocks.1", "blocks.2", "blocks.4")  # strides 4, 8 and 16, as layer1 to layer3 of a ResNet
@@ -95,7 +95,7 @@ class Material:
         """Training and test images, (N, 3, 256, 256) float32, normalised as the backbone takes them."""
         parts = self.detector.host.features
         train, test = (
-            torch.stack([to_image(truth.read(i), truth.modality) for i in range(len(truth.images))])
+            torch.from_numpy(np.stack([to_image(truth.read(i), truth.modality) for i in range(len(truth.images))]))
             for truth in (self.train_truth, self.truth)
         )
         return (train - parts.image_mean) / parts.image_std, (test - parts.image_mean) / parts.image_std
@@ -182,8 +182,8 @@ def mean(maps: np.ndarray) -> Scored:
 def patchcore(material: Material, options: argparse.Namespace) -> Variants:
     """Walk from our nearest neighbours to anomalib's PatchCore."""
     train, test = material.features
-    bank = draw_bank(train)
-    parts = [nearest_neighbour_maps(part.float(), bank) for part in test.split(BATCH)]
+    bank = memory.draw(train, 20_000)
+    parts = [memory.distances(part.float(), bank) for part in test.split(BATCH)]
     yield "ours, mean of the map", mean(torch.cat(parts).numpy())
     yield "ours, largest of the map", maximum(torch.cat(parts))
     model = patchcore_model(neighbours=1)

@@ -40,12 +40,6 @@ def test_a_network_that_is_too_large_is_not_trained(table):
     assert row["training, core-s/image"] == "not measured" and row["TFLOP/core-s"] == ""
 
 
-def test_the_median_of_the_repeats_counts_and_the_first_call_does_not(monkeypatch):
-    ticks = iter([0.0, 100.0, 100.0, 103.0, 103.0, 104.0, 104.0, 106.0])  # calls of 100, 3, 1 and 2 seconds
-    monkeypatch.setattr(benchmark.time, "process_time", lambda: next(ticks))
-    assert benchmark.seconds(lambda: None, repeats=3, cuda=False) == 2.0
-
-
 def operations_of_the_cpu_preset():
     """Operations of one forward pass over 16 x 16 positions of 192 features, by formula: 2 for each multiply-add."""
     tokens, width, channels, depth = 256, 192, 192, 4

@@ -197,7 +197,7 @@ def test_one_ct_slice_through_png_nifti_and_dicom_is_one_tensor(tmp_path, save_n
         tensors = [to_image(read_slice(s, n), modality, 64) for s, n in ((png, 0), (nifti, i), (dicom, i))]
         assert tensors[1].std() > 0.1
         np.testing.assert_allclose(tensors[1], tensors[2], atol=1e-6)
-        assert float((tensors[0] - tensors[1]).abs().max()) <= 0.5 / 255 + 1e-6
+        assert np.abs(tensors[0] - tensors[1]).max() <= 0.5 / 255 + 1e-6
 
 
 @pytest.mark.parametrize("option", ["--modality", "--dataset"])

@@ -7,7 +7,7 @@ import torch
 from invad_med.detection import AnomalyDetector, FeatureHost, load_detector
 from invad_med.diffusion import Grid, inversion_timesteps, invert, linear_alphas_cumprod
 from invad_med.networks import FrozenFeatures, create_denoiser
-from invad_med.scoring import anomaly_map, paper_score
+from invad_med.scoring.scores import anomaly_map, paper_score
 
 
 @pytest.fixture(scope="module")
@@ -42,10 +42,10 @@ def test_image_in_map_out(detector, images):
     z, maps = detector.end_point(images[:2]), detector(images[:2])
     assert maps.shape == (2, 1, 256, 256)
     for i, detection in enumerate(detections):
-        torch.testing.assert_close(detection.map, maps[i, 0])
+        torch.testing.assert_close(torch.from_numpy(detection.map), maps[i, 0])
         assert detection.paper_score == pytest.approx(float(paper_score(z)[i]), rel=1e-6)
         assert detection.score == pytest.approx(float(detector.calibration.score(z)[i]), rel=1e-6)
-        assert detection.threshold == detector.calibration.threshold(0.4) and detection.withheld is None
+        assert detection.threshold == detector.calibration.references.threshold(0.4) and detection.withheld is None
         assert detection.abnormal == (detection.score > detection.threshold)
     assert detector(torch.rand(1, 3, 300, 200)).shape == (1, 1, 300, 200)
 
@@ -73,7 +73,7 @@ def test_other_steps_run_and_withhold_the_calibrated_score(checkpoint, images):
     assert detection.score is None and detection.p_value is None
     assert "withheld" in detection.withheld
     z = invert(five.host.denoiser, five.host.features(images[:1]), inversion_timesteps(5), linear_alphas_cumprod())
-    torch.testing.assert_close(detection.map, anomaly_map(z, size=(256, 256))[0])
+    torch.testing.assert_close(torch.from_numpy(detection.map), anomaly_map(z, size=(256, 256))[0])
     assert detection.map_threshold == pytest.approx(192**0.5)
 
 
@@ -124,3 +124,13 @@ def test_onnx_reproduces_the_map(detector, images, tmp_path):
     torch.onnx.export(detector, (images[:1],), str(path), input_names=["image"], output_names=["pred"], dynamo=True)
     (ours,) = onnxruntime.InferenceSession(str(path)).run(None, {"image": images[1:2].numpy()})
     np.testing.assert_allclose(ours, detector(images[1:2]).numpy(), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.slow  # waits for a compiler
+@torch.no_grad()
+def test_the_compiled_engine_computes_what_the_eager_one_does(checkpoint, images):
+    compiled, eager = (load_detector(checkpoint, engine=name) for name in ("compile", "eager"))
+    assert compiled.state_dict().keys() == eager.state_dict().keys()
+    for ours, theirs in zip(compiled.detect(images[:2], 0.4), eager.detect(images[:2], 0.4), strict=True):
+        np.testing.assert_allclose(ours.map, theirs.map, rtol=1e-4)
+        assert ours.score == pytest.approx(theirs.score, rel=1e-4) and ours.p_value == theirs.p_value

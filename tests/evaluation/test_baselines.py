@@ -1,22 +1,41 @@
-"""Baselines against loops."""
+"""Baselines against loops and scikit-learn."""
+
+from types import SimpleNamespace
 
 import numpy as np
+import pytest
+import sklearn.neighbors
 import torch
 
 from invad_med.evaluation.floor import TRIVIAL_STATISTICS, trivial_statistics
 from invad_med.evaluation.methods.gaussian import PositionGaussian
-from invad_med.evaluation.methods.neighbours import draw_bank, nearest_neighbour_maps
+from invad_med.evaluation.methods.neighbours import NearestNeighbours
+from invad_med.scoring.memory import averaged
 
 
-def test_nearest_neighbours_against_a_loop():
+def positions(features):
+    return features.permute(0, 2, 3, 1).reshape(-1, features.shape[1])
+
+
+@pytest.mark.parametrize("setting", NearestNeighbours.settings)
+def test_nearest_neighbours_are_those_of_the_setting(setting):
     generator = torch.Generator().manual_seed(0)
-    features, normals = torch.randn(2, 3, 2, 2, generator=generator), torch.randn(4, 3, 2, 2, generator=generator)
-    maps = nearest_neighbour_maps(features, draw_bank(normals))
-    for n, i, j in np.ndindex(2, 2, 2):
-        distances = [(features[n, :, i, j] - normals[m, :, a, b]).norm() for m, a, b in np.ndindex(4, 2, 2)]
-        torch.testing.assert_close(maps[n, i, j], min(distances), rtol=1e-4, atol=1e-5)
-    assert nearest_neighbour_maps(normals, draw_bank(normals)).max() < 1e-3
-    assert (nearest_neighbour_maps(features, draw_bank(normals, 5)) >= maps - 1e-5).all()
+    normals = torch.randn(12, 5, 16, 16, generator=generator).half()
+    batch = SimpleNamespace(features=torch.randn(2, 5, 16, 16, generator=generator), device=torch.device("cpu"))
+    method = NearestNeighbours(None, None)
+    method.learn(SimpleNamespace(features=normals))
+    seen, bank = batch.features, positions(normals.float())
+    if setting != "single positions":
+        seen, bank = averaged(seen), positions(averaged(normals.float()))
+    nearest = sklearn.neighbors.NearestNeighbors(n_neighbors=1).fit(bank).kneighbors(positions(seen))[0]
+    maps = method.maps(batch, NearestNeighbours.settings[setting])
+    if "coreset" in setting:  # 2,000 of the 3,072 positions, none farther from these than they are from each other
+        kept = method.banks[NearestNeighbours.settings[setting]]
+        assert len(kept) == 2_000 and (maps.flatten().numpy() >= nearest[:, 0] - 1e-3).all()
+        apart = torch.cdist(kept, kept).fill_diagonal_(torch.inf).min()
+        assert torch.cdist(bank, kept).amin(1).max() <= apart + 1e-2
+    else:
+        np.testing.assert_allclose(maps.flatten().numpy(), nearest[:, 0], rtol=1e-3, atol=2e-3)
 
 
 def test_statistics_say_what_their_names_say():

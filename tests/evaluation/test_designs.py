@@ -172,7 +172,7 @@ def test_figures_and_replicates_are_scikit_learns(measured_folder):
 
     from invad_med.data.transforms import to_image
 
-    batch = torch.stack([to_image(truth.read(i), dataset.modality, 64) for i in range(len(images))])
+    batch = torch.from_numpy(np.stack([to_image(truth.read(i), dataset.modality, 64) for i in range(len(images))]))
     detected = detector.detect(batch)
     scores, maps = [d.score for d in detected], detector.map(detector.end_point(batch), (256, 256)).detach().numpy()
     assert found["image_auroc"].value == pytest.approx(roc_auc_score(truth.labels, scores))

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import weakref
 
+import nibabel as nib
 import numpy as np
 import pytest
 from dicom_results import LIMIT, make_series
@@ -21,8 +22,11 @@ from invad_med.data.slices import Problem, ReadError, Source
 from invad_med.inference.inputs import Inputs
 from invad_med.inference.progress import Progress
 from invad_med.inference.results import SourceWriter
+from invad_med.readers import spool
 from invad_med.readers.sources import read_source, scan
 from invad_med.writers.dicom.export import DicomWriter
+from invad_med.writers.nifti import NiftiFile
+from invad_med.writers.report.writer import ReportWriter
 from invad_med.writers.table import GrowingTable, cell_of, write_table
 
 
@@ -162,6 +166,69 @@ def test_nothing_is_held_of_a_source_that_is_complete(folder, tmp_path):
     assert [ref() for ref in watched] == [None] * 3
     assert (tmp_path / "out" / "maps" / "pages.tif").is_file()  # before it is closed
     assert all(p.map is None for p in writer.predictions)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("kind", ["series", "volume", "pages"])
+def test_neither_pixels_nor_map_of_a_slice_are_held_once_it_was_taken(tmp_path, monkeypatch, kind):
+    monkeypatch.setattr(spool, "HELD", 0)
+    volume = np.random.default_rng(0).integers(1, 900, (5, 24, 20), dtype=np.int16)
+    (tmp_path / "in").mkdir()
+    if kind == "series":
+        make_series(tmp_path / "in" / "s", volume)
+    elif kind == "volume":
+        nib.save(nib.Nifti1Image(volume, np.diag([-1.0, 1.0, 1.0, 1.0])), tmp_path / "in" / "v.nii.gz")
+    else:
+        pages = [Image.fromarray(page.astype(np.uint16)) for page in volume]
+        pages[0].save(tmp_path / "in" / "p.tif", save_all=True, append_images=pages[1:])
+    (source,) = scan(tmp_path / "in").sources
+    pieces, pixels, maps = read_source(source), [], []
+    assert isinstance(pieces, spool.Pieces)
+    dicom, report = DicomWriter(tmp_path / "out", ["overlay", "report"]), ReportWriter()
+    writer = SourceWriter(Progress(tmp_path / "out"), dicom, report=report)
+    for index in range(source.n_slices):
+        piece = pieces[index]
+        prediction = prediction_of(source, index, piece)
+        pixels.append(weakref.ref(piece.pixels))
+        maps.append(weakref.ref(prediction.map))
+        writer.take(prediction, piece)
+        del piece, prediction
+        gc.collect()
+        alive = [sum(ref() is not None for ref in refs) for refs in (pixels, maps)]
+        assert alive == [0, kind == "series" and index + 1 < source.n_slices]  # of DICOM the one with the highest value
+    writer.close()
+    assert not writer.incomplete and (tmp_path / "out" / "report.html").is_file()
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_map_that_fails_in_the_middle_leaves_nothing_and_is_said_once(tmp_path, monkeypatch):
+    make_series(tmp_path / "in" / "a", np.ones((2, 24, 20), np.int16), gap_after=9, shear=0.0)
+    make_series(tmp_path / "in" / "b", np.ones((2, 24, 20), np.int16), gap_after=9, shear=0.0)
+    real, calls = NiftiFile.add, []
+
+    def add(file, values):
+        calls.append(values)
+        if len(calls) == 2:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        real(file, values)
+
+    monkeypatch.setattr(NiftiFile, "add", add)
+    with SourceWriter(Progress(tmp_path / "out")) as writer:
+        take_all(writer, tmp_path / "in")
+    assert [r["reason"] for r in rows(tmp_path / "out")] == ["map not written (No space left on device)"] * 2 + [""] * 2
+    (whole,) = (p for p in (tmp_path / "out" / "maps").rglob("*") if p.is_file())
+    assert whole.name.endswith(".nii.gz") and writer.incomplete
+
+
+def test_a_source_that_is_cut_short_is_written_as_far_as_it_was_taken(folder, tmp_path):
+    (source,) = scan(folder / "pages.tif").sources
+    with SourceWriter(Progress(tmp_path / "out")) as writer:
+        piece = read_source(source)[0]
+        writer.take(prediction_of(source, 0, piece), piece)
+    with Image.open(tmp_path / "out" / "maps" / "pages.tif") as pages:
+        assert pages.n_frames == 3 and np.asarray(pages).any()
+        pages.seek(2)
+        assert not np.asarray(pages).any()
 
 
 def test_the_table_is_whole_after_every_row(folder, tmp_path):

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from invad_med.scoring import Calibration
-from invad_med.scoring.choice import EndPoints, as_walk, choose, choose_highest_of
+from invad_med.scoring.calibration import Calibration
+from invad_med.scoring.choice import EndPoints, _told_from_the_first, as_walk, choose, choose_highest_of
 from invad_med.scoring.rules import DEFAULT_RULE, MENU
 from invad_med.scoring.studies import HIGHEST_OF, Slices
 from invad_med.scoring.studies import MENU as HIGHEST_OF_MENU
@@ -86,6 +86,27 @@ def test_a_lead_within_its_standard_error_is_luck():
             assert found.rule == DEFAULT_RULE
             kept += lead > 0
     assert taken > 3 and kept > 3  # of those that lead
+
+
+def test_a_lead_over_images_may_be_luck_over_patients():
+    """Of four patients with ten abnormal images each, small cells find those of two better, those of two worse."""
+    z = {WALK: end_points(torch.cat([spots(20, 0, 4)[0], 0.1 + noise(20, 5)]))}
+    menu, of_abnormal = (DEFAULT_RULE, "cell_of_16"), [i // 10 for i in range(40)]
+    images = choose(z, menu=menu)
+    patients = choose(z, menu=menu, patients=(range(30), of_abnormal))
+    assert (images.rule, patients.rule) == ("cell_of_16", DEFAULT_RULE) and images.reached == patients.reached
+    assert choose(z, menu=menu, patients=([0] * 30, [1] * 40)) == images  # one patient cannot be resampled: images are
+
+
+def test_the_best_may_be_luck_where_the_second_is_not():
+    best, second, first = "best", "second", "first"
+    values = {first: [0.5, 0.5, 0.5, 0.5], second: [0.6, 0.6, 0.6, 0.6], best: [2.5, 0.1, 0.1, 0.1]}
+
+    def reached(name, rows):
+        return float(np.mean([values[name][row - 4] for row in rows if row >= 4]))
+
+    found, figures = _told_from_the_first([first, second, best], reached, range(4), range(4))
+    assert found == second and figures == pytest.approx({first: 0.5, second: 0.6, best: 0.7})
 
 
 def test_the_same_images_choose_the_same():

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from invad_med.networks.checkpoints import half_precision
-from invad_med.scoring import Familiarity
+from invad_med.scoring.familiarity import Familiarity
 
 
 def encodings(count, seed, shift=0.0, spread=1.0):

@@ -4,20 +4,19 @@ import itertools
 
 import numpy as np
 import pytest
-import torch
 
 from invad_med.scoring.studies import StudyCalibration, expected_highest
 
 
 @pytest.mark.parametrize("m", [1, 2, 3, 5, 9])
 def test_the_expected_highest_is_the_mean_over_all_draws(m):
-    scores = torch.tensor([3.0, -1.0, 2.0, 5.0, 4.0])
-    draws = itertools.combinations(scores.tolist(), min(m, 5))
+    scores = [3.0, -1.0, 2.0, 5.0, 4.0]
+    draws = itertools.combinations(scores, min(m, 5))
     assert expected_highest(scores, m) == pytest.approx(np.mean([max(draw) for draw in draws]))
 
 
 def test_a_long_stack_is_no_problem():
-    scores = torch.arange(3000.0)
+    scores = np.arange(3000.0)
     assert expected_highest(scores, 1) == pytest.approx(1499.5)
     assert expected_highest(scores, 3000) == pytest.approx(2999)
 
@@ -26,13 +25,13 @@ def patient(generator, slices):
     """Scores of a normal patient: of its own level, higher at the top of the stack."""
     positions = (np.arange(slices) + 0.5) / slices
     scores = generator.normal(scale=0.5) + 3 * (positions > 0.85) + generator.normal(size=slices)
-    return torch.tensor(scores), torch.tensor(positions)
+    return scores, positions
 
 
 def fitted(generator, m, count=60, slices=12, placed=True):
     stacks = [patient(generator, slices) for _ in range(count)]
-    scores, positions = (torch.cat(part) for part in zip(*stacks, strict=True))
-    ids = torch.arange(count).repeat_interleave(slices)
+    scores, positions = (np.concatenate(part) for part in zip(*stacks, strict=True))
+    ids = np.repeat(np.arange(count), slices)
     return StudyCalibration(m).fit(scores, ids, positions if placed else None)
 
 
@@ -61,8 +60,8 @@ def test_a_few_abnormal_slices_are_found_in_a_long_stack_and_the_mean_does_not_s
 def test_a_slice_is_compared_with_those_of_like_place():
     generator = np.random.default_rng(1)
     studies = fitted(generator, 1)
-    top, bottom = torch.tensor([0.95, 0.97]), torch.tensor([0.2, 0.3])
-    scores = torch.tensor([3.0, 3.0])
+    top, bottom = [0.95, 0.97], [0.2, 0.3]
+    scores = [3.0, 3.0]
     assert studies.judge(scores, top).p_value > 0.2 and studies.judge(scores, bottom).p_value < 0.05
     unplaced = fitted(generator, 1, placed=False)
     assert unplaced.judge(scores, top) == unplaced.judge(scores, bottom) == unplaced.judge(scores)
@@ -85,14 +84,14 @@ def test_score_and_references_are_those_of_the_formula(m):
     normal = generator.normal(size=sum(sizes))
     places = generator.permutation((np.arange(sum(sizes)) + 0.5) / sum(sizes))  # not in the order of the slices
     ids = np.repeat(np.arange(5), sizes)
-    studies = StudyCalibration(m).fit(torch.tensor(normal), torch.tensor(ids), torch.tensor(places))
+    studies = StudyCalibration(m).fit(normal, ids, places)
     scores, positions = generator.normal(size=6), np.linspace(0.1, 0.9, 6)
 
     def highest(values):
         return np.mean([max(draw) for draw in itertools.combinations(values, m)])
 
     meant = highest(deviations(scores, positions, normal, places))
-    study = studies.judge(torch.tensor(scores), torch.tensor(positions), 0.2)
+    study = studies.judge(scores, positions, 0.2)
     assert study.score == pytest.approx(meant, rel=1e-5)
     references = []
     for patient in range(5):
@@ -105,7 +104,7 @@ def test_score_and_references_are_those_of_the_formula(m):
         others = ids != patient
         references.append(highest(deviations(normal[own], places[own], normal[others], places[others])))
     references = np.sort(references)
-    found = studies.references(6, True).numpy()
+    found = studies.references(6, True)
     assert found[:-1] == pytest.approx((references[:-1] + references[1:]) / 2, rel=1e-5)
     assert found[-1] == pytest.approx(references[-1], rel=1e-4) and study.patients == len(references)
     assert study.p_value == pytest.approx((1 + (found >= study.score).sum()) / (1 + len(found)))
@@ -113,18 +112,16 @@ def test_score_and_references_are_those_of_the_formula(m):
 
 
 def test_few_patients_support_no_small_rate():
-    study = fitted(np.random.default_rng(2), 4, count=10).judge(torch.full((5,), 100.0))
+    study = fitted(np.random.default_rng(2), 4, count=10).judge([100.0] * 5)
     assert study.threshold is None and study.p_value == pytest.approx(1 / 11) and study.patients == 10
-    assert (
-        StudyCalibration().fit(torch.tensor([1.0, 2.0]), torch.tensor([0, 0])).judge(torch.tensor([9.0])).patients == 1
-    )
+    assert StudyCalibration().fit([1.0, 2.0], [0, 0]).judge([9.0]).patients == 1
 
 
-def test_it_travels_in_a_state_dict():
+def test_it_travels_in_a_state():
     studies = fitted(np.random.default_rng(3), 2)
     other = StudyCalibration()
-    other.load_state_dict(studies.state_dict())
-    assert other.judge(torch.tensor([2.0, 1.0])) == studies.judge(torch.tensor([2.0, 1.0]))
+    other.take_state(studies.to_state())
+    assert other.judge([2.0, 1.0]) == studies.judge([2.0, 1.0])
 
 
 def test_patients_of_several_calibrations_are_pooled():
@@ -132,25 +129,25 @@ def test_patients_of_several_calibrations_are_pooled():
     parts = [fitted(generator, 2, count) for count in (3, 5, 4)]
     pooled = parts[0].pool([StudyCalibration(), *parts[1:]])
     assert pooled is parts[0] and pooled.has_positions
-    assert pooled.patients.unique(return_counts=True)[1].tolist() == [12] * 12
-    own = [part.scores[part.patients == i] for part in parts[1:] for i in part.patients.unique()]
+    assert np.unique(pooled.patients, return_counts=True)[1].tolist() == [12] * 12
+    own = [part.scores[part.patients == i] for part in parts[1:] for i in np.unique(part.patients)]
     theirs = [pooled.scores[pooled.patients == i] for i in range(3, 12)]
-    assert all(torch.equal(a, b) for a, b in zip(own, theirs, strict=True))
+    assert all(np.array_equal(a, b) for a, b in zip(own, theirs, strict=True))
     assert len(pooled.references(12, True)) == 12
     unplaced = fitted(generator, 2, 2, placed=False)
-    assert not pooled.pool([unplaced]).has_positions and len(pooled.patients.unique()) == 14
+    assert not pooled.pool([unplaced]).has_positions and len(np.unique(pooled.patients)) == 14
 
 
 def test_what_cannot_be_used_is_refused():
     with pytest.raises(ValueError, match="highest_of=0 must be at least 1"):
         StudyCalibration(0)
     with pytest.raises(ValueError, match="finite"):
-        StudyCalibration().fit(torch.tensor([float("nan")]), torch.tensor([0]))
+        StudyCalibration().fit([float("nan")], [0])
     with pytest.raises(ValueError, match="finite"):
-        StudyCalibration().fit(torch.zeros(1), torch.tensor([0]), torch.tensor([float("inf")]))
+        StudyCalibration().fit([0.0], [0], [float("inf")])
     with pytest.raises(ValueError, match=r"\[2, 2, 1\] scores, patients and positions"):
-        StudyCalibration().fit(torch.zeros(2), torch.zeros(2), torch.zeros(1))
+        StudyCalibration().fit([0.0, 0.0], [0, 0], [0.0])
     with pytest.raises(ValueError, match=r"\[2, 1\] scores, patients and positions"):
-        StudyCalibration().fit(torch.zeros(2), torch.zeros(1))
+        StudyCalibration().fit([0, 0], [0])
     with pytest.raises(ValueError, match="0 to compare them with"):
-        StudyCalibration().judge(torch.zeros(1))
+        StudyCalibration().judge([0.0])

@@ -73,6 +73,14 @@ def test_the_network_that_is_asked_about_is_what_chooses(host):
     assert (blind.rule, blind.timesteps) == (DEFAULT_RULE, [(200, None)])
 
 
+def test_leads_are_compared_over_the_patients_of_the_training(host, monkeypatch):
+    asked = []
+    monkeypatch.setattr("invad_med.training.candidates.choose", lambda *arguments: asked.append(arguments))
+    known = dataclasses.replace(features(spotted()), patients=([0] * 20, [1] * 20))
+    find_candidates([(200, None)]).choose(host, known, keep)
+    assert asked[0][-1] == ([0] * 20, [1] * 20)
+
+
 def test_where_there_is_nothing_to_choose_by_the_first_is_taken(host):
     nothing = features(torch.zeros(0, 8, 16, 16))
     assert find_candidates([(200, None)]).choose(host, nothing, keep) == Choice([(200, None)], DEFAULT_RULE, {})

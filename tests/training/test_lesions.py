@@ -4,11 +4,12 @@ import logging
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from invad_med.data.modalities import find_modality
 from invad_med.training.cohort import Cohort, read_cohort
-from invad_med.training.features import lesion_cells
+from invad_med.training.features import divide_features, lesion_cells
 from tests.conftest import save
 
 
@@ -47,6 +48,14 @@ def test_cells_are_of_the_square_that_the_network_sees(cohort, tmp_path):
     padded = Cohort(find_modality("brain"), (), (), (), (wide,), (whole,))
     assert find_modality("brain").fit != "stretch"
     assert lesion_cells(padded, 4).numpy()[0].tolist() == [[False] * 4, [True] * 4, [True] * 4, [False] * 4]
+
+
+def test_patients_are_told_apart_by_numbers(tmp_path):
+    a, b, c, d = (tmp_path / name for name in "abcd")
+    patients = {a: "P1", b: "P2", c: "P1", d: "P1"}
+    cohort = Cohort(find_modality("brain"), (), (a, b), (a, b), (c, d), (None, None), patients)
+    found = divide_features(torch.zeros(4, 2, 4, 4), cohort, 4).patients
+    assert found == ([0, 1], [0, 0])
 
 
 def test_without_every_mask_there_are_none(cohort, tmp_path):

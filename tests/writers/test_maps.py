@@ -16,9 +16,9 @@ from pydicom.uid import EnhancedMRImageStorage, generate_uid
 
 from invad_med.data.slices import ReadError, Source
 from invad_med.files import write_atomically
-from invad_med.readers import nifti
+from invad_med.readers import nifti, spool
 from invad_med.readers.sources import read_slice, read_source, scan
-from invad_med.writers.maps import write_map
+from invad_med.writers.maps import MapWriter, write_map
 from invad_med.writers.naming import slice_path
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # pydicom's files break small rules of the standard
@@ -261,3 +261,56 @@ def test_a_name_as_long_as_the_file_system_allows_is_shortened_by_a_digest(tmp_p
         assert len(path.name.encode()) <= 255 and path.parent == tmp_path / "a"
         assert path.name.endswith("_s001.nii.gz") and path.name[:70] == name[2:72]
         write_atomically(path, b"")
+
+
+@pytest.mark.parametrize("kind", ["series", "gap", "axial", "sagittal", "backwards", "pages"])
+@pytest.mark.parametrize("held", [0, spool.HELD])
+def test_slices_may_come_one_by_one_in_any_order_and_some_not_at_all(tmp_path, monkeypatch, kind, held):
+    if kind in ("series", "gap"):
+        source = series(tmp_path / "s", [0, 1, 2, 3 if kind == "series" else 9])
+    elif kind == "pages":
+        source = Source("raster", (), "pages", 4)
+    else:
+        affine = {"axial": np.diag([-2, -2, 3, 1]), "backwards": np.diag([-2, -2, -3, 1])}.get(kind)
+        if affine is None:
+            affine = np.array([[0, 0, 2.0, 0], [2.0, 0, 0, 0], [0, 2.0, 0, 0], [0, 0, 0, 1]])
+        stored = (5, 6, 4) if kind != "sagittal" else (6, 4, 5)
+        nib.save(nib.Nifti1Image(np.zeros(stored, np.float32), affine), tmp_path / "v.nii")
+        (source,) = scan(tmp_path / "v.nii").sources
+    pieces = read_source(source) if kind != "pages" else [None] * 4
+    shape = pieces[0].pixels.shape if pieces[0] else (5, 6)
+    maps = np.random.default_rng(0).random((4, *shape), dtype=np.float32)
+    maps[3] = np.nan
+    expected = write_map(source, pieces, maps, tmp_path / "whole")
+    expected = expected if isinstance(expected, list) else [expected]
+
+    monkeypatch.setattr(spool, "HELD", held)
+    writer = MapWriter(source, tmp_path / "out")
+    for index in (1, 0, 2):
+        writer.add(index, pieces[index], maps[index])
+    if kind == "gap":
+        writer.add(3, pieces[3], None)  # not scored, but it says where it lies
+    assert kind == "gap" or not [p for p in (tmp_path / "out").rglob("*") if p.suffix in (".gz", ".tif")]
+    written = writer.finish()
+    assert [p.name for p in written] == [p.name for p in expected]
+    assert [p.read_bytes() for p in written] == [p.read_bytes() for p in expected]
+
+
+def test_maps_that_are_abandoned_leave_nothing(tmp_path):
+    for source in (series(tmp_path / "s", [0, 1, 2]), Source("raster", (), "x", 3)):
+        pieces = read_source(source) if source.paths else [None] * 3
+        writer = MapWriter(source, tmp_path / "out")
+        assert writer.finish() == []  # nothing was scored
+        writer.add(0, pieces[0], np.ones((12, 9), np.float32))
+        assert [p.suffix for p in (tmp_path / "out" / "maps").iterdir()] == [".partial"]
+        writer.abandon()
+        assert not list((tmp_path / "out" / "maps").iterdir())
+
+
+def test_a_page_of_several_strips_is_read_as_it_was(tmp_path):
+    values = np.random.default_rng(0).random((700, 901), dtype=np.float32)
+    path = write_map(Source("raster", (), "large", 1), [], values[None], tmp_path)
+    with Image.open(path) as page:
+        assert len(page.tag_v2[273]) > 1 and page.tag_v2[270] == "invad-med result, research use only"
+        np.testing.assert_array_equal(np.asarray(page), values)
+    np.testing.assert_array_equal(sitk.GetArrayFromImage(sitk.ReadImage(str(path))), values)

@@ -16,17 +16,19 @@ from dicom_results import make_dx
 from PIL import Image
 
 from invad_med.data.contrast import judged
+from invad_med.data.modalities import find_modality
 from invad_med.data.prediction import Prediction, Status
 from invad_med.data.provenance import Provenance
 from invad_med.data.slices import Problem, Slice, Source
 from invad_med.data.study import Study, ranked
+from invad_med.data.transforms import to_unit
 from invad_med.inference.inputs import list_inputs
 from invad_med.inference.pipeline import unreadable
 from invad_med.inference.progress import Progress
 from invad_med.inference.results import SourceWriter
 from invad_med.readers.sources import ReadError, read_source, scan
 from invad_med.writers.naming import part_path
-from invad_med.writers.report.parts import Part, make_part, read_part, write_part
+from invad_med.writers.report.parts import Part, frame_of, read_part, write_part
 from invad_med.writers.report.writer import ReportWriter
 
 LIMIT = 4.0
@@ -242,7 +244,9 @@ def test_without_identity_a_picture_that_declares_text_is_left_out(tmp_path, sta
     (piece,) = read_source(source)
     done = Prediction(source, 0, Status.SCORED, None, "chest", score=1.0)
     study, writer = Study(name="in", sources=(source,), slices=1, scored=1), ReportWriter(anonymize)
-    writer.add(tmp_path, source, [done], {0: piece}, Provenance())
+    part = writer.begin(tmp_path, source, Provenance())
+    part.add(done, piece, to_unit(piece, find_modality("chest")))
+    part.finish()
     writer.write(tmp_path, [study], [done], (), tmp_path)
     page = opened(tmp_path)
     (shown,) = (s for viewer in page.studies.values() for s in viewer["slices"])
@@ -258,7 +262,7 @@ def test_map_and_picture_are_those_of_the_slice():
     values[155, 44], values[3, 150] = 9 * LIMIT, np.nan
     piece = Slice(unit.astype(np.float32), source, 0, "8bit", (0, 255), spacing=(1.0, 2.0))
     done = Prediction(source, 0, Status.SCORED, None, "phantom", map=values, map_threshold=LIMIT)
-    (frame,) = make_part([done], {0: piece}, Provenance()).frames
+    frame = frame_of(done, piece, to_unit(piece, find_modality("phantom")), values)
     with Image.open(io.BytesIO(base64.b64decode(frame.picture))) as picture:
         assert picture.size == (200, 125)  # square pixels: 200 mm high, 320 mm wide, no larger than the slice
         grey = np.asarray(picture)
@@ -279,16 +283,16 @@ def test_map_and_picture_are_those_of_the_slice():
 def test_a_series_stays_below_15_mb_even_if_it_is_noise(count, shape):
     rng, source, drawn = np.random.default_rng(0), Source("raster", (), "x", count), 4
     modality = "histopathology" if len(shape) == 3 else "phantom"
-    pieces, slices = {}, []
+    frames = []
     for i in range(drawn):
-        pieces[i] = Slice(rng.integers(0, 256, shape).astype(np.uint8), source, i, "8bit", (0, 255))
+        piece = Slice(rng.integers(0, 256, shape).astype(np.uint8), source, i, "8bit", (0, 255))
         values = rng.random(shape[:2], dtype=np.float32)
-        slices.append(Prediction(source, i, Status.SCORED, None, modality, map=values, map_threshold=0.5, score=1 / 3))
-    part = make_part(slices, pieces, Provenance())
+        done = Prediction(source, i, Status.SCORED, None, modality, map_threshold=0.5, score=1 / 3)
+        frames.append(frame_of(done, piece, to_unit(piece, find_modality(modality)), values))
     entry = {"index": 299, "status": "scored", "score": -1.23456, "threshold": 1.23456, "p": 0.123456, "reason": None}
-    each = [len(f.picture) + len(f.cells) + len(json.dumps(entry)) + 100 for f in part.frames]
-    assert max(each) * count < 14_900_000 and len(part.frames) == drawn
-    with Image.open(io.BytesIO(base64.b64decode(part.frames[0].picture))) as picture:
+    each = [len(f.picture) + len(f.cells) + len(json.dumps(entry)) + 100 for f in frames]
+    assert max(each) * count < 14_900_000
+    with Image.open(io.BytesIO(base64.b64decode(frames[0].picture))) as picture:
         assert max(picture.size) == {40: 384, 300: 256, 3000: 80}[count]
 
 
@@ -343,7 +347,9 @@ def test_an_image_that_was_withheld_is_shown_without_a_map(tmp_path):
     piece = Slice(np.zeros((8, 8), np.float32), source, 0, "8bit", (0, 255))
     withheld = Prediction(source, 0, Status.NO_CONTRAST, "looks like a photograph", "phantom")
     writer = ReportWriter()
-    assert writer.add(tmp_path, source, [withheld], {0: piece}, Provenance()) == part_path(tmp_path, source)
+    part = writer.begin(tmp_path, source, Provenance())
+    part.add(withheld, piece, to_unit(piece, find_modality("phantom")))
+    assert part.finish() == part_path(tmp_path, source)
     writer.write(tmp_path, [Study(name="x", sources=(source,), slices=1)], [withheld], (), tmp_path)
     page = opened(tmp_path)
     (shown,) = page.named()["x"]["slices"]

@@ -36,12 +36,12 @@ def test_rows_and_columns(tmp_path):
     path = write_table(predictions, problems, tmp_path / "new", "/data/in")
     assert path == tmp_path / "new" / "scores.csv"
     assert rows(path) == [
-        "input,slice,status,modality,chosen_by,score,threshold,abnormal,p_value,paper_score,reason",
-        "chest/film,0,no model,chest,dicom,,,,,,no model for DICOM modality CR",
-        "head,0,scored,brain,option,0.5,1.25,False,0.0123457,0.333333,",
-        "head,1,scored,brain,option,1.5,1.25,True,0.0123457,0.333333,",
-        'head,2,scored,brain,option,,,,,0.333333,"the model is not calibrated, sorry"',
-        "sub/broken.png,,unreadable,,,,,,,,empty file",
+        "input,slice,status,modality,chosen_by,computed_by,score,threshold,abnormal,p_value,paper_score,reason",
+        "chest/film,0,no model,chest,dicom,,,,,,,no model for DICOM modality CR",
+        "head,0,scored,brain,option,,0.5,1.25,False,0.0123457,0.333333,",
+        "head,1,scored,brain,option,,1.5,1.25,True,0.0123457,0.333333,",
+        'head,2,scored,brain,option,,,,,,0.333333,"the model is not calibrated, sorry"',
+        "sub/broken.png,,unreadable,,,,,,,,,empty file",
     ]
     records = json.loads((tmp_path / "new" / "scores.json").read_text(encoding="utf-8"))
     assert [list(r) for r in records] == [list(COLUMNS)] * 5
@@ -53,13 +53,13 @@ def test_rows_and_columns(tmp_path):
 
 def test_numbers_of_numpy_and_nan(tmp_path):
     path = write_table([scored(score=np.float32(1.2345678), p_value=float("nan"))], [], tmp_path, ".")
-    assert rows(path)[1] == "head,0,scored,brain,option,1.23457,1.25,False,,0.333333,"
+    assert rows(path)[1] == "head,0,scored,brain,option,,1.23457,1.25,False,,0.333333,"
     (record,) = json.loads((tmp_path / "scores.json").read_text())
     assert record["score"] == 1.23457 and record["p_value"] is None and record["abnormal"] is False
     path = write_table([scored(score=1234567.0, threshold=None, paper_score=1.5e-7)], [], tmp_path, ".")
-    assert rows(path)[1].split(",")[5:10] == ["1234570.0", "", "", "0.0123457", "1.5e-07"]
+    assert rows(path)[1].split(",")[6:11] == ["1234570.0", "", "", "0.0123457", "1.5e-07"]
     path = write_table([scored(score=1.2500001, threshold=1.25)], [], tmp_path, ".")
-    assert rows(path)[1].split(",")[7] == "True"  # compared before rounding
+    assert rows(path)[1].split(",")[8] == "True"  # compared before rounding
 
 
 def test_slices_sort_as_numbers(tmp_path):

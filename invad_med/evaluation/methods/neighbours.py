@@ -2,38 +2,45 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from invad_med.evaluation.batch import Batch, Images
 from invad_med.evaluation.methods.maps import MapBaseline
+from invad_med.scoring import memory
 
-
-def draw_bank(normals: Tensor, size: int = 20_000, seed: int = 0) -> Tensor:
-    """Return positions of normal features (M, C, h, w) drawn at random: (n <= size, C) float32."""
-    m, _, h, w = normals.shape
-    order = torch.randperm(m * h * w, generator=torch.Generator().manual_seed(seed))[:size]
-    return normals[order // (h * w), :, order % (h * w) // w, order % w].float()
-
-
-def nearest_neighbour_maps(features: Tensor, bank: Tensor) -> Tensor:
-    """Return each position's distance to the nearest of a bank (n, C), for features (N, C, h, w): (N, h, w)."""
-    n, c, h, w = features.shape
-    queries = features.permute(0, 2, 3, 1).reshape(n, h * w, c)
-    return torch.stack([torch.cdist(q, bank).amin(1).view(h, w) for q in queries])
+_DRAWN, _CORESET = 20_000, 2_000
 
 
 class NearestNeighbours(MapBaseline):
-    """Distance to the nearest of a bank of normal positions."""
+    """Distance to the nearest of a bank of normal positions; a setting says whether these are means of neighbours."""
 
-    about = "distance to the nearest of 20,000 normal positions drawn at random (PatchCore-like)"
+    about = (
+        "distance to the nearest of 20,000 normal positions drawn at random, of these or of means over 3 x 3, or of a "
+        "greedy coreset of 2,000 of the latter (PatchCore-like)"
+    )
+    settings: ClassVar[dict[str, Any]] = {
+        "means over 3 x 3, coreset": (True, True),
+        "means over 3 x 3": (True, False),
+        "single positions": (False, False),
+    }
 
     def learn(self, train: Images) -> None:
-        """Draw the bank."""
-        self.bank = draw_bank(train.features)
+        """Draw the banks."""
+        single = memory.draw(train.features, _DRAWN)
+        means = memory.draw(
+            torch.cat([memory.averaged(part.float()).half() for part in train.features.split(64)]), _DRAWN
+        )
+        self.banks = {
+            (False, False): single,
+            (True, False): means,
+            (True, True): memory.coreset(means, _CORESET),
+        }
 
     def maps(self, batch: Batch, setting: Any) -> Tensor:
         """Return the distance at each position: (B, h, w)."""
-        return nearest_neighbour_maps(batch.features, self.bank.to(batch.device))
+        means, _ = setting
+        features = memory.averaged(batch.features) if means else batch.features
+        return memory.distances(features, self.banks[setting].to(batch.device))

@@ -9,7 +9,7 @@ from invad_med.diffusion import inversion_timesteps
 from invad_med.evaluation.batch import Batch, Images
 from invad_med.evaluation.method import Rows, Scored
 from invad_med.evaluation.plan import Plan
-from invad_med.scoring import anomaly_map, max_min, nll, paper_score
+from invad_med.scoring.scores import anomaly_map, max_min, nll, paper_score
 
 
 class _EndPointScore:
@@ -43,8 +43,7 @@ class Calibrated(_EndPointScore):
     def add(self, batch: Batch) -> None:
         """Score a batch."""
         z, calibration = batch.end_point(), self.detector.calibration
-        score = calibration.score(z)
-        self.rows.add(score=score, map=calibration.map(z), p_value=calibration.p_value(score))
+        self.rows.add(score=calibration.score(z), map=calibration.map(z))
 
     def scored(self) -> Scored:
         """Return scores, maps, p-values and both thresholds."""
@@ -52,10 +51,10 @@ class Calibrated(_EndPointScore):
         return Scored(
             self.rows["score"],
             self.rows["map"],
-            calibration.threshold(rate),
-            calibration.map_threshold(rate),
+            calibration.references.threshold(rate),
+            calibration.references.map_threshold(rate),
             f"timesteps {self.detector.timesteps}, {len(calibration.reference)} held-out normals",
-            self.rows["p_value"],
+            calibration.references.p_value(self.rows["score"]),
         )
 
 

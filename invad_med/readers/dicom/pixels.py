@@ -16,8 +16,9 @@ not rescaled are ``8bit``, as are colours; all else is ``stored``. A Siemens mos
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,15 +28,17 @@ from pydicom.dataset import Dataset
 from pydicom.pixels import apply_color_lut, apply_windowing, get_decoder, pixel_array
 from pydicom.uid import UID, RLELossless
 
-from invad_med.data.slices import ReadError, Slice, Source, Unit
+from invad_med.data.slices import Origin, ReadError, Slice, Source, Unit
 from invad_med.files import digest_of
-from invad_med.readers.decoding import check_size, grey_or_colour, is_length, reading, value_range
+from invad_med.readers.decoding import check_size, extremes, grey_or_colour, is_length, reading, value_range
 from invad_med.readers.dicom.apart import apart
 from invad_med.readers.dicom.frames import frames_of, functional_group
 from invad_med.readers.dicom.headers import number_of_frames
 from invad_med.readers.dicom.luts import look_up, rescale_of
-from invad_med.readers.dicom.stored import StoredImage, header_of, pixels_of
+from invad_med.readers.dicom.planes import Grid, grid_of
+from invad_med.readers.dicom.stored import Pixels, StoredImage, header_of, pixels_of
 from invad_med.readers.dicom.values import code, name_of
+from invad_med.readers.spool import Entry, Spool, pieces_of
 
 _VOI_MODALITIES = {"CR", "DX", "MG"}  # their raw detector values mean little; elsewhere the values themselves count
 _MEASURED = {"CT", "MR", "PT", "NM"}  # 8-bit images of these are not in a display range
@@ -50,15 +53,26 @@ class _Frame:
     spacing: tuple[float, float] | None
     inverted: bool
     padding: np.ndarray | None  # (H, W) bool
-    origin: StoredImage | None = None
-    digest: str = ""
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """A frame whose pixels, and padding where it is to be inverted, lie at places of a spool."""
+
+    pixels: int
+    unit: Unit
+    spacing: tuple[float, float] | None
+    inverted: bool
+    padding: int | None
+    origin: StoredImage
+    digest: str
 
 
 @dataclass(frozen=True)
 class _File:
     header: Dataset
-    raw: list[np.ndarray]  # of every stored frame
-    pixels: bytes | np.ndarray | None  # as `StoredImage` keeps them
+    raw: Sequence[np.ndarray]  # of every stored frame
+    pixels: Pixels | Callable[[], Pixels] | None  # as `StoredImage` keeps them
     digest: str
 
 
@@ -68,8 +82,13 @@ class LastFile:
     def __init__(self) -> None:
         self._kept: tuple[Path, _File] | None = None
 
-    def open(self, path: Path, source: Source) -> _File:
+    def open(self, path: Path, source: Source, spool: Spool) -> _File:
         """Return a file decoded, as it is kept if it was the last one.
+
+        Args:
+            path: the file.
+            source: what is read of it.
+            spool: of the source, for what it alone needs.
 
         Raises:
             ReadError: see `read`.
@@ -77,13 +96,13 @@ class LastFile:
         kept = self._kept
         if source.frames is None:
             self._kept = None
-            return _open(path, source)
+            return _open(path, source, spool)
         if kept is None or kept[0] != path:
-            kept = self._kept = path, _open(path, source)
+            kept = self._kept = path, _open(path, source, Spool())
         return kept[1]
 
 
-def read(source: Source, last: LastFile | None = None) -> list[Slice | ReadError]:
+def read(source: Source, last: LastFile | None = None) -> Sequence[Slice | ReadError]:
     """Decode all slices of a file or series; a file of a series that cannot be read leaves its reason in its place.
 
     Args:
@@ -94,61 +113,78 @@ def read(source: Source, last: LastFile | None = None) -> list[Slice | ReadError
         ReadError: nothing of the source can be read: truncated pixel data, a codec that is missing or cannot decode
             it rightly (JPEG Extended with 12 bits), no Transfer Syntax UID, an absurd size.
     """
-    frames: list[_Frame | ReadError] = []
+    frames: list[_Kept | ReadError] = []
+    spool, last = Spool(), last or LastFile()
     for path in source.paths:
         try:
-            frames += _decode(path, source, last or LastFile())
+            frames += _decode(path, source, last, spool)
         except ReadError as error:
             frames.append(error.plain())
-    good = [f for f in frames if isinstance(f, _Frame)]
+    good = [f for f in frames if isinstance(f, _Kept)]
     if not good:
         raise next(f for f in frames if isinstance(f, ReadError))
 
     grey = [f.pixels for f in good if f.unit != "8bit" and f.inverted]
-    mirror = float(min(a.min() for a in grey)) + float(max(a.max() for a in grey)) if grey else 0.0
-    for i, frame in enumerate(frames):
-        if isinstance(frame, _Frame) and frame.inverted:
-            pixels = np.float32(255.0 if frame.unit == "8bit" else mirror) - frame.pixels
-            frames[i] = replace(frame, pixels=_fill(pixels, frame.padding))
+    mirror = sum(extremes(spool.at(grey))) if grey else 0.0
+    for frame in good:
+        if frame.inverted:
+            pixels = np.float32(255.0 if frame.unit == "8bit" else mirror) - spool[frame.pixels]
+            padding = None if frame.padding is None else spool[frame.padding]
+            spool.replace(frame.pixels, _fill(pixels, padding))
 
-    values = [f.pixels for f in frames if isinstance(f, _Frame) and f.unit != "8bit"]
-    shared = value_range(values) if values else (0.0, 255.0)
-    return [
-        Slice(f.pixels, source, i, f.unit, (0.0, 255.0) if f.unit == "8bit" else shared, f.spacing, f.origin, f.digest)
-        if isinstance(f, _Frame)
-        else f
-        for i, f in enumerate(frames)
-    ]
+    values = [f.pixels for f in good if f.unit != "8bit"]
+    shared = value_range(spool.at(values)) if values else (0.0, 255.0)
+    placed, grid = _places([f.origin for f in frames], [isinstance(f, _Kept) for f in frames])
+    entries: list[Entry] = []
+    for i, f in enumerate(frames):
+        origin = replace(f.origin, grid=grid, placed=placed) if isinstance(f.origin, StoredImage) else None
+        if isinstance(f, ReadError):
+            f.origin = origin
+            entries.append(f)
+            continue
+        scale = (0.0, 255.0) if f.unit == "8bit" else shared
+        make = partial(
+            Slice, source=source, index=i, unit=f.unit, value_range=scale, spacing=f.spacing, origin=origin,
+            digest=f.digest,
+        )  # fmt: skip
+        entries.append((make, f.pixels))
+    return pieces_of(entries, spool)
 
 
-def _decode(path: Path, source: Source, last: LastFile) -> list[_Frame]:
+def _decode(path: Path, source: Source, last: LastFile, spool: Spool) -> list[_Kept]:
     """Return the frames of a file in the order of the slices; a ReadError brings the header along if there is one."""
-    file = last.open(path, source)
+    file = last.open(path, source, spool)
     try:
         with reading("DICOM image"):
             order = frames_of(file.header, source, len(file.raw))
-            frames = list(_frames(file.header, file.raw, order))
+            result = []
+            for number, frame in zip(order, _frames(file.header, file.raw, order), strict=True):
+                padding = spool.append(frame.padding) if frame.inverted and frame.padding is not None else None
+                origin = StoredImage(file.header, number, file.pixels)
+                kept = spool.append(frame.pixels), frame.unit, frame.spacing, frame.inverted, padding
+                result.append(_Kept(*kept, origin, file.digest))
+            return result
     except ReadError as error:
         error.origin = StoredImage(file.header)
         raise
-    origins = (StoredImage(file.header, number, file.pixels) for number in order)
-    return [replace(frame, origin=origin, digest=file.digest) for frame, origin in zip(frames, origins, strict=True)]
 
 
-def _open(path: Path, source: Source) -> _File:
+def _open(path: Path, source: Source, spool: Spool) -> _File:
     """Return a file with all its frames decoded; a ReadError brings the header along if there is one."""
     with reading("DICOM file"), path.open("rb") as opened:
         ds = pydicom.dcmread(opened, force=True)
         digest = digest_of(opened)
     try:
-        raw, pixels = _decoded(ds, source)
+        raw, pixels = _decoded(ds, source, spool)
     except ReadError as error:
         error.origin = StoredImage(header_of(ds))
         raise
     return _File(header_of(ds), raw, pixels, digest)
 
 
-def _decoded(ds: Dataset, source: Source) -> tuple[list[np.ndarray], bytes | np.ndarray | None]:
+def _decoded(
+    ds: Dataset, source: Source, spool: Spool
+) -> tuple[Sequence[np.ndarray], Pixels | Callable[[], Pixels] | None]:
     """Return the stored frames of a dataset, and its pixels as `StoredImage` keeps them."""
     with reading("DICOM file"):
         if "Rows" not in ds or "Columns" not in ds:
@@ -162,11 +198,32 @@ def _decoded(ds: Dataset, source: Source) -> tuple[list[np.ndarray], bytes | np.
             raise ReadError("no Transfer Syntax UID (0002,0010), so the pixel data cannot be decoded")
         _require_low_bits(ds, syntax)
     array = _pixel_array(ds, syntax)
-    raw = [array] if count == 1 else list(array)
+    raw: Sequence[np.ndarray] = [array] if count == 1 else list(array)
     if len(raw) != count:
         raise ReadError(f"pixel data holds {len(raw)} frames, the header says {count}")
     with reading("DICOM image"):
-        return raw, pixels_of(ds, syntax, array)
+        pixels = pixels_of(ds, syntax, array)
+        if count > 1:
+            spooled = Spool()
+            for frame in raw:
+                spooled.append(frame)
+            raw = spooled
+        return raw, None if pixels is None else _keep(pixels, spool)
+
+
+def _keep(pixels: Pixels, spool: Spool) -> Callable[[], Pixels]:
+    """Put the pixels of a file into a spool and return what gives them again."""
+    if isinstance(pixels, np.ndarray):
+        return partial(spool.__getitem__, spool.append(pixels))
+    place = spool.append(np.frombuffer(pixels, np.uint8))
+    return lambda: spool[place].tobytes()
+
+
+def _places(origins: Sequence[Origin | None], read: Sequence[bool]) -> tuple[bool, Grid | None]:
+    """Return whether all slices that were read state where they lie, and the grid that all of them make."""
+    planes = [origin.plane if isinstance(origin, StoredImage) else None for origin in origins]
+    placed = all(plane is not None for plane, good in zip(planes, read, strict=True) if good)
+    return placed, grid_of(planes) if placed else None
 
 
 def _require_low_bits(ds: Dataset, syntax: UID) -> None:
@@ -205,7 +262,7 @@ def _pixel_array(ds: Dataset, syntax: UID) -> np.ndarray:
             raise ReadError(f"pixel data ({name}) is damaged or cut off") from None
 
 
-def _frames(ds: Dataset, raw: list[np.ndarray], order: list[int]) -> Iterator[_Frame]:
+def _frames(ds: Dataset, raw: Sequence[np.ndarray], order: list[int]) -> Iterator[_Frame]:
     photometric = str(ds.get(_PHOTOMETRIC) or "MONOCHROME2").strip().upper()
     for frame in order:
         spacing = _spacing(ds, frame)

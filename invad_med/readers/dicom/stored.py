@@ -5,7 +5,7 @@ Maps, evidence and copies are made of it, so that no file is opened a second tim
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -14,9 +14,10 @@ from pydicom.dataset import Dataset
 from pydicom.uid import UID
 
 from invad_med.data.slices import Origin, ReadError, Slice
-from invad_med.readers.dicom.planes import Plane, plane_of
+from invad_med.readers.dicom.planes import Grid, Plane, plane_of
 
 _PIXEL_GROUP = 0x7FE0
+Pixels = bytes | np.ndarray
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,14 +28,26 @@ class StoredImage(Origin):
         header: everything but group 7FE0 and what lies behind it, file meta information with the transfer syntax
             included, as read: `Dataset.decode` was not called. Frames of a file share it: copy it to change it.
         frame: number of the stored frame, 0-based.
-        pixels: of all frames of the file, shared by them: the value of Pixel Data (7FE0,0010), in little-endian order,
-            where it is stored plainly; the decoded array ([frames,] rows, columns[, samples]) where it was compressed;
-            None where it could not be decoded, or the pixels are floating-point numbers.
+        kept: `pixels`, or what gives them.
+        grid: that all slices of its source make, so far as their headers say; None where they make none.
+        placed: all slices of its source that could be read state where they lie.
     """
 
     header: Dataset = field(repr=False)  # names the patient
     frame: int = 0
-    pixels: bytes | np.ndarray | None = field(default=None, repr=False)
+    kept: Pixels | Callable[[], Pixels] | None = field(default=None, repr=False)
+    grid: Grid | None = field(default=None, repr=False)
+    placed: bool = False
+
+    @property
+    def pixels(self) -> Pixels | None:
+        """Those of all frames of the file, shared by them: read anew at each access where the source is a large one.
+
+        The value of Pixel Data (7FE0,0010), in little-endian order, where it is stored plainly; the decoded array
+        ([frames,] rows, columns[, samples]) where it was compressed; None where it could not be decoded, or the pixels
+        are floating-point numbers.
+        """
+        return self.kept() if callable(self.kept) else self.kept
 
     @cached_property
     def plane(self) -> Plane | None:
@@ -43,6 +56,9 @@ class StoredImage(Origin):
             return plane_of(self.header, self.frame)
         except ReadError:  # the header of a file that could not be read may not even count its frames
             return None
+
+    def __getstate__(self) -> dict[str, object]:
+        return self.__dict__ | {"kept": self.pixels}  # another process cannot read them
 
 
 def header_of(ds: Dataset) -> Dataset:
@@ -101,6 +117,11 @@ def planes_of(pieces: Sequence[Slice | ReadError]) -> list[Plane | None] | None:
     Returns:
         Planes in that order; None in the place of a slice that was not read and whose header does not give one.
     """
-    planes = [p.origin.plane if isinstance(p.origin, StoredImage) else None for p in pieces]
-    read = [plane for piece, plane in zip(pieces, planes, strict=True) if isinstance(piece, Slice)]
-    return planes if read and None not in read else None
+    planes, known = [], False
+    for piece in pieces:  # one at a time: of a large source each is read anew
+        planes.append(piece.origin.plane if isinstance(piece.origin, StoredImage) else None)
+        if isinstance(piece, Slice):
+            known = True
+            if planes[-1] is None:
+                return None
+    return planes if known else None

@@ -27,7 +27,7 @@ def write_blending(author: Author, folder: Path, parametric_map: Dataset) -> lis
     Args:
         author: of the result.
         folder: made if need be.
-        parametric_map: from `make_parametric_map`.
+        parametric_map: header of what `make_parametric_map` made.
 
     Raises:
         Refused: colour; a source without frame of reference, which such a state needs.
@@ -50,7 +50,7 @@ def write_blending(author: Author, folder: Path, parametric_map: Dataset) -> lis
         referenced_images=[parametric_map],
         blending_input_number=2,
         modality_lut_transformation=None,
-        voi_lut_transformations=[hd.pr.SoftcopyVOILUTTransformation(author.result.limit, 2 * author.result.limit)],
+        voi_lut_transformations=[hd.pr.SoftcopyVOILUTTransformation(author.account.limit, 2 * author.account.limit)],
         palette_color_lut_transformation=palette("inferno"),
     )
     display = hd.pr.BlendingDisplay(

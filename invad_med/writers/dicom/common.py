@@ -7,7 +7,7 @@
 | (0008,0070), (0008,1090), (0018,1020), (0018,1000) | invad-med, model, versions, digest of its training data |
 | Content Qualification (0018,9004) | RESEARCH |
 | Derivation Description (0008,2111) | what was done, with the threshold |
-| Source Image Sequence (0008,2112) | the source images, purpose 121322 DCM |
+| Source Image Sequence (0008,2112) | the source images, of an overlay the one it is a copy of; purpose 121322 DCM |
 | Lossy Image Compression (0028,2110) and its ratio and method | the source's |
 """
 
@@ -18,11 +18,12 @@ import hashlib
 import hmac
 import json
 import logging
+import secrets
+import struct
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, fields
 from datetime import datetime
-from functools import cached_property
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ from typing import Any
 import numpy as np
 import pydicom
 from highdicom.sr import CodedConcept
+from pydicom.datadict import tag_for_keyword
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 from pydicom.uid import UID, generate_uid
@@ -39,12 +41,14 @@ from invad_med.data.prediction import Prediction, Scores
 from invad_med.data.provenance import Provenance
 from invad_med.data.slices import Slice, Source
 from invad_med.data.study import Study
-from invad_med.files import write_atomically
+from invad_med.files import whole_file
 from invad_med.readers.dicom.own import MANUFACTURER, RESEARCH
+from invad_med.writers.dicom.account import Account, ScoredSlice
 from invad_med.writers.dicom.digest import content_digest, tell
 from invad_med.writers.dicom.evidence import Evidence, Refused
 
 _NAMES = ("name", "sources", "first_slice")  # of a study: what it is called on this machine, not what was found
+_LONGEST = 2**32 - 2  # bytes of an element
 _SOURCE_IMAGE = CodedConcept("121322", "DCM", "Source image for image processing operation")
 
 
@@ -83,115 +87,104 @@ class Result:
     provenance: Provenance
     study: Study
 
-    @cached_property
-    def maps(self) -> np.ndarray:
-        """(N, H, W) float32, a map for each prediction; what is not finite is 0."""
-        maps = np.stack([p.map for p in self.predictions if p.map is not None]).astype(np.float32)
-        return np.nan_to_num(maps, copy=False, nan=0.0, posinf=0.0, neginf=0.0)
-
-    @property
-    def limit(self) -> float:
-        """Map value above which a pixel counts as abnormal.
-
-        Raises:
-            Refused: the model gives none.
-        """
-        limit = self.predictions[0].map_threshold
-        if limit is None or not 0 < limit < np.inf:
-            raise Refused(f"the model gives no map threshold ({limit}), which the object is drawn by")
-        return float(limit)
-
-    @property
-    def regions(self) -> np.ndarray:
-        """(N, H, W) bool, where the maps exceed `limit`."""
-        return self.maps > self.limit
-
-    @property
-    def model(self) -> str:
-        """Name of the model, for equipment and text."""
-        return f"InvAD {self.provenance.title or self.predictions[0].modality or ''}".strip()[:64]
-
 
 class Author:
-    """Gives one result's objects their UIDs and common elements.
+    """Gives one source's objects their UIDs and common elements.
 
     Args:
-        result: what they say.
+        account: what they say.
         evidence: what they refer to.
         deterministic: UIDs are digests of source, model, result and object, else new in every run.
         secret: mixed into these digests; of anonymous objects, so that nobody can test a guess of the source.
     """
 
-    def __init__(self, result: Result, evidence: Evidence, deterministic: bool = False, secret: str = "") -> None:
-        self.result, self.evidence = result, evidence
-        self._deterministic, self._secret = deterministic, secret
-        self._uids: dict[tuple[str, ...], UID] = {}
+    def __init__(self, account: Account, evidence: Evidence, deterministic: bool = False, secret: str = "") -> None:
+        self.account, self.evidence, self.deterministic = account, evidence, deterministic
+        self._digest = hmac.new(secret.encode(), digestmod=hashlib.sha256)
+        self._key: str | None = None if deterministic else secrets.token_hex(32)
         self.created = datetime.now()
 
-    @cached_property
-    def _digest(self) -> str:
-        """Digest of all that objects are made of: images, headers as handed on, numbers, maps, model, program."""
-        digest = hmac.new(self._secret.encode(), digestmod=hashlib.sha256)
-        for image in self.evidence.images:
-            tell(image, digest.update)
-        for prediction, piece in zip(self.result.predictions, self.result.pieces, strict=True):
-            numbers = {f.name: getattr(prediction, f.name) for f in fields(Scores)}
-            pixels = piece.pixels
-            said = (prediction.index, prediction.modality, numbers, piece.unit, pixels.shape, pixels.dtype.str)
-            digest.update(repr(said).encode() + pixels.tobytes())
-        digest.update(repr(self.result.maps.shape).encode() + self.result.maps.tobytes())
-        study = {f.name: getattr(self.result.study, f.name) for f in fields(Study) if f.name not in _NAMES}
-        digest.update(repr(study).encode())
-        model = json.dumps(self.result.provenance.to_state(), sort_keys=True, default=str)
-        digest.update(repr((model, self.result.model, self.versions)).encode())
-        return digest.hexdigest()
+    def tell(self, header: Dataset | None, slice_: ScoredSlice, piece: Slice, values: np.ndarray) -> None:
+        """Take a slice into the digest of all that objects are made of.
+
+        Args:
+            header: of its file as it is handed on; None of one that was taken already.
+            slice_: what is said of it.
+            piece: the slice.
+            values: its map.
+        """
+        if not self.deterministic:
+            return
+        if header is not None:
+            tell(header, self._digest.update)
+        numbers = {f.name: getattr(slice_, f.name) for f in fields(Scores)}
+        shapes = piece.pixels.shape, piece.pixels.dtype.str, values.shape
+        self._digest.update(repr((slice_.index, slice_.modality, numbers, piece.unit, *shapes)).encode())
+        self._digest.update(np.ascontiguousarray(piece.pixels).data)
+        self._digest.update(np.ascontiguousarray(values).data)
+
+    def seal(self, study: Study) -> None:
+        """Take note that all slices were told; from here on UIDs are known."""
+        self.account.study = study
+        if self.deterministic:
+            said = {f.name: getattr(study, f.name) for f in fields(Study) if f.name not in _NAMES}
+            model = json.dumps(self.account.provenance.to_state(), sort_keys=True, default=str)
+            self._digest.update(repr((said, model, self.account.model, self.versions)).encode())
+            self._key = self._digest.hexdigest()
 
     def uid(self, *words: str) -> UID:
-        """Return the UID of what the words name, the same for the same words."""
-        if words not in self._uids:
-            entropy = [self._digest, *words] if self._deterministic else None
-            self._uids[words] = generate_uid(entropy_srcs=entropy)
-        return self._uids[words]
+        """Return the UID of what the words name, the same for the same words: 64 characters."""
+        assert self._key is not None  # sealed
+        return generate_uid(entropy_srcs=[self._key, *words])
 
     @property
     def versions(self) -> list[str]:
-        """Software Versions (0018,1020): of this program and of those the model was trained with."""
-        trained = self.result.provenance.versions
-        return [f"invad_med {invad_med.__version__}", *(f"trained with {k} {v}" for k, v in sorted(trained.items()))]
+        """Software Versions (0018,1020): of this program, of what computes, of what the model was trained with."""
+        trained = self.account.provenance.versions
+        engines = (f"computed by {engine}" for engine in self.account.engines)
+        return [
+            f"invad_med {invad_med.__version__}",
+            *engines,
+            *(f"trained with {k} {v}" for k, v in sorted(trained.items())),
+        ]
 
     @property
     def serial(self) -> str:
         """Device Serial Number (0018,1000): the digest of the model's training data."""
-        return (self.result.provenance.data_digest or "none")[:64]
+        return (self.account.provenance.data_digest or "none")[:64]
 
     def keywords(self, series: Series, number: int = 1) -> dict[str, Any]:
         """Return what every constructor of highdicom takes."""
         return {
             "series_instance_uid": self.uid(series.kind, "series"),
-            "series_number": 100 * (_integer(self.evidence.first.get("SeriesNumber")) % 10**6) + series.offset,
+            "series_number": self.series_number(series),
             "sop_instance_uid": self.uid(series.kind, "instance", str(number)),
             "instance_number": number,
             "manufacturer": MANUFACTURER,
-            "manufacturer_model_name": self.result.model,
+            "manufacturer_model_name": self.account.model,
             "software_versions": tuple(self.versions),
             "device_serial_number": self.serial,
-            "series_description": f"{series.description} - {RESEARCH}"[:64],
+            "series_description": series_description(series),
             "specific_character_set": "ISO_IR 192",
         }
 
-    @property
-    def description(self) -> str:
-        """What was done to the source, in one paragraph."""
-        text = f"{RESEARCH}. Anomaly map by {self.result.model}, invad_med {invad_med.__version__}"
-        limit = self.result.predictions[0].map_threshold
-        return text + (f"; threshold of the map {limit:.6g}" if limit is not None else "") + "."
+    def series_number(self, series: Series) -> int:
+        """Return Series Number (0020,0011)."""
+        return 100 * (_integer(self.evidence.first.get("SeriesNumber")) % 10**6) + series.offset
+
+    def describe(self, ds: Dataset, more: str = "") -> None:
+        """Add to an object what was done to the source, in one paragraph, its research mark, and when it was made."""
+        text = f"{RESEARCH}. Anomaly map by {self.account.model}, invad_med {invad_med.__version__}"
+        limit = self.account.slices[0].map_threshold
+        text += (f"; threshold of the map {limit:.6g}" if limit is not None else "") + "."
+        ds.ContentQualification = "RESEARCH"
+        ds.DerivationDescription = f"{text} {more}".strip()[:1024]
+        ds.SeriesDate, ds.SeriesTime = ds.get("InstanceCreationDate"), ds.get("InstanceCreationTime")
 
     def finish(self, ds: Dataset, series: Series, more: str = "") -> Dataset:
         """Add to an object what highdicom leaves out, and return it."""
         first = self.evidence.first
-        ds.ContentQualification = "RESEARCH"
-        ds.DerivationDescription = f"{self.description} {more}".strip()[:1024]
-        ds.SeriesDate, ds.SeriesTime = ds.get("InstanceCreationDate"), ds.get("InstanceCreationTime")
+        self.describe(ds, more)
         if series.sided and "Laterality" not in ds:
             sides = {str(i.get("Laterality") or i.get("ImageLaterality") or "").strip() for i in self.evidence.images}
             side = next(iter(sides)) if len(sides) == 1 else ""
@@ -201,7 +194,7 @@ class Author:
                         "LongitudinalTemporalInformationModified"):  # fmt: skip
             if first.get(keyword):
                 ds[keyword] = first[keyword]
-        if self.evidence.stored and ("PixelData" in ds or "FloatPixelData" in ds):
+        if self.evidence.stored and "Rows" in ds:
             ds.SourceImageSequence = self.sources()
             if self.evidence.planes is None and "PatientOrientation" not in ds:
                 ds.PatientOrientation = first.get("PatientOrientation") or []  # type 2C without a place in the patient
@@ -209,17 +202,18 @@ class Author:
                 if first.get(keyword) not in (None, ""):
                     ds[keyword] = first[keyword]
         self.evidence.refer_to_file(ds)
-        if self._deterministic:
+        if self.deterministic:
             self._replace_random(ds, series.kind)
         return ds
 
-    def settle(self, ds: Dataset) -> Dataset:
+    def settle(self, ds: Dataset, pixels: Pixels | None = None) -> Dataset:
         """Give an object that is complete its own UID, and return it; where UIDs are new in every run it has one.
 
         A digest of what the object says: two that differ in anything, but when they were made, never have the same.
         """
-        if self._deterministic:
-            ds.SOPInstanceUID = generate_uid(entropy_srcs=["object", content_digest(ds)])
+        if self.deterministic:
+            encoded = () if pixels is None else pixels.encoded()
+            ds.SOPInstanceUID = generate_uid(entropy_srcs=["object", content_digest(ds, encoded)])
             ds.file_meta.MediaStorageSOPInstanceUID = ds.SOPInstanceUID
         return ds
 
@@ -244,57 +238,107 @@ class Author:
                 element.value = seen.setdefault(old, self.uid(kind, element.keyword, str(len(seen))))
 
 
-def save(ds: Dataset, author: Author, path: Path, check: Callable[[Dataset], None]) -> Path:
-    """Encode an object, read it back, check it, and only then put it in place, whole or not at all.
+Check = Callable[[Dataset], None]
+
+
+@dataclass(frozen=True)
+class Pixels:
+    """The last element of an object, encoded in parts so that no more than one of them is held.
 
     Args:
-        ds: the complete object, with file meta information; its UID is settled.
+        keyword: Pixel Data (7FE0,0010) or Float Pixel Data (7FE0,0008).
+        vr: its value representation: OB, OW or OF.
+        length: of all parts together in bytes.
+        parts: gives them in their order, anew at every call.
+    """
+
+    keyword: str
+    vr: str
+    length: int
+    parts: Callable[[], Iterable[bytes]]
+
+    def encoded(self) -> Iterator[bytes]:
+        """Yield the element in Explicit VR Little Endian (PS3.5 7.1.2).
+
+        Raises:
+            Refused: it would be longer than an element can be.
+        """
+        length = self.length + self.length % 2
+        if length > _LONGEST:
+            raise Refused(f"its pixels would take {length} bytes, and an element holds {_LONGEST} at most")
+        tag = tag_for_keyword(self.keyword) or 0
+        yield struct.pack("<HH2sHI", tag >> 16, tag & 0xFFFF, self.vr.encode(), 0, length)
+        yield from self.parts()
+        yield b"\0" * (self.length % 2)
+
+
+def save(ds: Dataset, author: Author, path: Path, check: Check | None = None, pixels: Pixels | None = None) -> Path:
+    """Write an object that is complete, read it back, check it, and only then put it in place, whole or not at all.
+
+    Args:
+        ds: the object with file meta information; its UID is settled here.
         author: of it.
         path: its folder is made if need be.
-        check: raises if what was read back is not what was meant.
+        check: raises if what was read back of the object, but its pixels, does not say what it must.
+        pixels: its last element, where ``ds`` does not hold it.
 
     Raises:
         Refused: the object read back is another.
         OSError: it cannot be written.
     """
-    author.settle(ds)
-    content = BytesIO()
-    ds.save_as(content, enforce_file_format=True)
-    content.seek(0)
-    again = pydicom.dcmread(content)
-    if again.SOPInstanceUID != ds.SOPInstanceUID or len(again) != len(ds):
-        raise Refused("the encoded object is not the one that was meant")
-    check(again)
-    write_atomically(path, content.getvalue())
+    author.settle(ds, pixels)
+    with whole_file(path) as partial:
+        write(ds, partial, check, pixels)
     return path
 
 
-def same(read: np.ndarray, meant: np.ndarray) -> None:
-    """Raise `Refused` if arrays differ."""
-    if read.shape != meant.shape or not np.array_equal(read, meant):
-        raise Refused("pixels read back differ from those that were meant")
+def write(ds: Dataset, path: Path, check: Check | None = None, pixels: Pixels | None = None) -> bytes:
+    """Write an object, read it back and check it, as `save`; return what stands in the file before ``pixels``."""
+    encoded = BytesIO()
+    ds.save_as(encoded, enforce_file_format=True)
+    head = encoded.getvalue()
+    with path.open("wb") as file:
+        for part in _whole(head, pixels):
+            file.write(part)
+    with path.open("rb") as file:
+        if any(file.read(len(part)) != part for part in _whole(head, pixels)) or file.read(1):
+            raise Refused("the object read back differs from the one that was meant")
+        file.seek(0)
+        again = pydicom.dcmread(file, stop_before_pixels=True)
+        if file.tell() != len(head) or again.SOPInstanceUID != ds.SOPInstanceUID or len(again) != len(ds):
+            raise Refused("the encoded object is not the one that was meant")
+    if check is not None:
+        check(again)
+    return head
+
+
+def _whole(head: bytes, pixels: Pixels | None) -> Iterator[bytes]:
+    """Yield all parts of a file."""
+    yield head
+    if pixels is not None:
+        yield from pixels.encoded()
 
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
     """Keep pydicom and highdicom from warning: they quote values, which can be the patient's name."""
-    loggers = [logging.getLogger(name) for name in ("highdicom", "pydicom")]
+    children = [n for n in list(logging.root.manager.loggerDict) if n.startswith("highdicom.")]
+    loggers = [logging.getLogger(name) for name in ("highdicom", "pydicom", *children)]
     before = [logger.disabled for logger in loggers]
-    children = [logging.getLogger(n) for n in list(logging.root.manager.loggerDict) if n.startswith("highdicom.")]
-    levels = [child.level for child in children]
     try:
         for logger in loggers:
             logger.disabled = True
-        for child in children:
-            child.setLevel(logging.CRITICAL)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
         for logger, state in zip(loggers, before, strict=True):
             logger.disabled = state
-        for child, level in zip(children, levels, strict=True):
-            child.setLevel(level)
+
+
+def series_description(series: Series) -> str:
+    """Return Series Description (0008,103E)."""
+    return f"{series.description} - {RESEARCH}"[:64]
 
 
 def _integer(value: object) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
 from pydicom.dataset import Dataset
@@ -16,14 +16,18 @@ CREATION = frozenset((
 ))  # fmt: skip
 
 
-def content_digest(ds: Dataset) -> str:
+def content_digest(ds: Dataset, pixels: Iterable[bytes] = (), without: Collection[str] = ()) -> str:
     """Return a digest of an object, its own UID and the time of its making aside: 64 hex digits.
 
     Args:
         ds: the object; its file meta information is not part of it.
+        pixels: its last element as it is encoded, in parts, where ``ds`` does not hold it.
+        without: keywords to leave out besides.
     """
     digest = hashlib.sha256()
-    tell(ds, digest.update, CREATION | {"SOPInstanceUID"})
+    tell(ds, digest.update, CREATION | {"SOPInstanceUID"} | set(without))
+    for part in pixels:
+        digest.update(part)
     return digest.hexdigest()
 
 

@@ -8,19 +8,19 @@ what the standard forbids.
 from __future__ import annotations
 
 import copy
+from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from typing import TypeVar
 
-import numpy as np
 from pydicom.dataset import Dataset
 from pydicom.uid import UID
 from pydicom.valuerep import DA, TM
 
-from invad_med.data.slices import Slice
+from invad_med.data.slices import Slice, Source
 from invad_med.readers.decoding import reading
 from invad_med.readers.dicom.headers import number_of_frames
 from invad_med.readers.dicom.planes import Plane
-from invad_med.readers.dicom.stored import StoredImage, stored_image
+from invad_med.readers.dicom.stored import stored_image
 
 _TYPE_2 = (
     "PatientName", "PatientID", "PatientBirthDate", "PatientSex",
@@ -30,32 +30,101 @@ _DROPPED = (
     "IconImageSequence", "DigitalSignaturesSequence", "MACParametersSequence", "OriginalAttributesSequence",
     "EncryptedAttributesSequence", "ReferencedPatientPhotoSequence", "RequestAttributesSequence",
 )  # fmt: skip
+_APART = (  # what references, places and presentation need of every image
+    "SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID",
+    "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "SliceThickness", "Laterality",
+    "ImageLaterality", "SamplesPerPixel", "Rows", "Columns", "NumberOfFrames", "RescaleSlope", "RescaleIntercept",
+    "RescaleType", "ModalityLUTSequence", "WindowCenter", "WindowWidth", "WindowCenterWidthExplanation",
+    "VOILUTFunction", "VOILUTSequence",
+)  # fmt: skip
 _FREE_TEXT = {"LT", "ST", "UT"}
+_Item = TypeVar("_Item")
 
 
 class Refused(Exception):
     """An object that cannot be made of a source, with a reason fit for the log: no path, no patient identity."""
 
 
-@dataclass(frozen=True)
 class Evidence:
-    """The source images of the slices that are written about.
+    """The source images of the slices that are written about; they are added one by one, and then it is completed.
 
     Args:
-        stored: their files as they were read; one per slice, or the one multi-frame file. None of an input that never
-            was DICOM.
-        images: their headers, without pixel data, in the order of ``stored``, fit to be referred to and copied from.
+        source: the file or series.
+        change: applied to every header, such as the removal of identity.
+
+    Attributes:
+        images: headers without pixel data, fit to be referred to and copied from: one per slice, or that of the one
+            multi-frame file. The first is whole, the others hold what tells images of a series apart.
+        stored: whether these are files; not so of an input that never was DICOM.
         frames: of a multi-frame file, the frame (0-based) of ``images[0]`` that is every slice; else None.
         part: where only some frames of the file are written about, the stored frames (0-based, ascending) that
-            ``images[0]`` holds; else None.
-        planes: place of every slice in the patient, or None if one has none or there is no frame of reference.
+            ``images[0]`` holds; else None. It is known once the evidence is complete.
+        planes: place of every slice in the patient, or None if one has none or there is no frame of reference. It is
+            known once the evidence is complete.
     """
 
-    stored: tuple[StoredImage, ...]
-    images: tuple[Dataset, ...]
-    frames: tuple[int, ...] | None
-    planes: tuple[Plane, ...] | None
-    part: tuple[int, ...] | None = None
+    def __init__(self, source: Source, change: Callable[[Dataset], Dataset] | None = None) -> None:
+        self.stored = source.kind == "dicom"
+        self.images: list[Dataset] = [] if self.stored else [clean(Dataset())]
+        self.frames: list[int] | None = None
+        self.part: tuple[int, ...] | None = None
+        self.planes: tuple[Plane, ...] | None = None
+        self._change, self._one_file = change, len(source.paths) == 1
+        self._places: list[Plane | None] = []
+        self._uids: set[str] = set()
+
+    def add(self, piece: Slice) -> Dataset | None:
+        """Take what is referred to of a slice, and return the header of its file, for the caller to make an object of.
+
+        None where there is no file, or its header was returned before.
+
+        Raises:
+            Refused: no UIDs to refer to, or one for several images.
+            ReadError: a header holds what cannot be decoded.
+        """
+        if not self.stored:
+            return None
+        file = stored_image(piece)
+        self._places.append(file.plane)
+        if self._one_file and self.images:
+            if self.frames is not None:
+                self.frames.append(file.frame)
+            return None
+        with reading("DICOM header"):
+            ds = copy.deepcopy(file.header)
+            ds.decode()
+            ds = self._change(clean(ds)) if self._change else clean(ds)
+        for keyword in ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "SOPClassUID"):
+            if not UID(str(ds.get(keyword) or "")).is_valid:
+                raise Refused(f"{keyword} of the source is missing or no UID, so that no object can refer to it")
+        if str(ds.SOPInstanceUID) in self._uids:
+            raise Refused("several images of the source share one SOP Instance UID, so that no object can refer to any")
+        self._uids.add(str(ds.SOPInstanceUID))
+        if self._one_file and _framed(ds):
+            self.frames = [file.frame]
+        self.images.append(_what_tells_apart(ds) if self.images else copy.deepcopy(ds))
+        return ds
+
+    def complete(self) -> None:
+        """Take note that all slices were added.
+
+        Raises:
+            Refused: some frames of a file were added that does not describe its frames one by one.
+        """
+        first = self.first
+        if self.frames is not None and len(self.frames) != number_of_frames(first):
+            self.part = tuple(sorted(self.frames))
+            self.frames = [self.frame_within(frame) for frame in self.frames]
+            _keep(first, self.part)
+        planes = tuple(plane for plane in self._places if plane is not None)
+        spaces = {str(image.get("FrameOfReferenceUID") or "") for image in self.images}
+        if planes and len(planes) == len(self._places) and len(spaces) == 1 and UID(spaces.pop()).is_valid:
+            self.planes = planes
+        for image in self.images:
+            if self.frames is not None:
+                _share(image)
+            if self.planes is None and "FrameOfReferenceUID" in image:
+                del image.FrameOfReferenceUID  # without a place of every slice it says nothing; highdicom trusts it
 
     @property
     def first(self) -> Dataset:
@@ -70,7 +139,7 @@ class Evidence:
 
     def frame_within(self, stored: int) -> int:
         """Return the frame of ``images[0]`` that is a stored frame of the file, both 0-based."""
-        return stored if self.part is None else self.part.index(stored)
+        return stored if self.part is None else bisect_left(self.part, stored)
 
     def refer_to_file(self, ds: Dataset) -> None:
         """Turn an object's frame numbers of ``images[0]`` into the file's; add them where the whole image is meant."""
@@ -86,67 +155,11 @@ class Evidence:
             elif keyword in ("ReferencedImageSequence", "SourceImageSequence"):
                 item.ReferencedFrameNumber = [frame + 1 for frame in self.part]
 
-    def in_stored_order(self, slices: np.ndarray) -> np.ndarray:
-        """Return (N, ...) slices in the order of the stored frames."""
+    def in_stored_order(self, slices: Sequence[_Item]) -> list[_Item]:
+        """Return what belongs to slices in the order of the stored frames."""
         if self.frames is None:
-            return slices
-        result = np.empty_like(slices)
-        result[list(self.frames)] = slices
-        return result
-
-
-def evidence_of(pieces: Sequence[Slice], change: Callable[[Dataset], Dataset] | None = None) -> Evidence:
-    """Make the evidence of the slices that were scored, from what was read of their files; those stay as they are.
-
-    Args:
-        pieces: the scored slices of one source, by ascending index.
-        change: applied to every header, such as the removal of identity.
-
-    Raises:
-        Refused: never DICOM, no UIDs to refer to, or one for several images.
-        ReadError: a header holds what cannot be decoded.
-    """
-    source = pieces[0].source
-    if source.kind != "dicom":
-        raise Refused("the input is no DICOM, so there is no study, series or frame of reference to refer to")
-    slices = [stored_image(piece) for piece in pieces]
-    files = slices[:1] if len(source.paths) == 1 else slices
-    images: list[Dataset] = []
-    for file in files:
-        with reading("DICOM header"):
-            ds = copy.deepcopy(file.header)
-            ds.decode()
-            images.append(change(clean(ds)) if change else clean(ds))
-    first = images[0]
-    for keyword in ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "SOPClassUID"):
-        if not all(UID(str(ds.get(keyword) or "")).is_valid for ds in images):
-            raise Refused(f"{keyword} of the source is missing or no UID, so that no object can refer to it")
-    if len({str(ds.SOPInstanceUID) for ds in images}) < len(images):
-        raise Refused("several images of the source share one SOP Instance UID, so that no object can refer to any")
-    frames: tuple[int, ...] | None = None
-    part: tuple[int, ...] | None = None
-    if len(source.paths) == 1 and _framed(first):
-        count = number_of_frames(first)
-        frames = tuple(s.frame for s in slices)
-        if len(frames) != count:
-            part = tuple(sorted(frames))
-            frames = tuple(part.index(frame) for frame in frames)
-            _keep(first, part)
-
-    planes = tuple(s.plane for s in slices if s.plane is not None)
-    spaces = {UID(str(i.get("FrameOfReferenceUID") or "")) for i in images}
-    known = len(planes) == len(slices) and len(spaces) == 1 and next(iter(spaces)).is_valid
-    for image in images:
-        if frames is not None:
-            _share(image)
-        if not known and "FrameOfReferenceUID" in image:
-            del image.FrameOfReferenceUID  # without a place of every slice it says nothing, and highdicom trusts it
-    return Evidence(tuple(files), tuple(images), frames, planes if known else None, part)
-
-
-def no_evidence() -> Evidence:
-    """Return what stands for an input that never was DICOM: no images, and no patient or study but an empty one."""
-    return Evidence((), (clean(Dataset()),), None, None)
+            return list(slices)
+        return [slices[i] for i in sorted(range(len(slices)), key=self.frames.__getitem__)]
 
 
 def clean(ds: Dataset) -> Dataset:
@@ -167,6 +180,15 @@ def clean(ds: Dataset) -> Dataset:
         except ValueError:
             setattr(ds, keyword, "")
     return ds
+
+
+def _what_tells_apart(ds: Dataset) -> Dataset:
+    """Return the elements of a header that are kept of all images but the first."""
+    result = Dataset()
+    for keyword in _APART:
+        if keyword in ds:
+            result.add(copy.copy(ds[keyword]))
+    return result
 
 
 def _keep(ds: Dataset, frames: tuple[int, ...]) -> None:

@@ -9,15 +9,17 @@ Order and place of the frames: see `invad_med.writers.dicom.places`.
 from __future__ import annotations
 
 import copy
+from dataclasses import dataclass
 from pathlib import Path
 
 import highdicom as hd
 import numpy as np
 from pydicom.dataset import Dataset
 
-from invad_med.writers.dicom.common import Author, Series, same, save
+from invad_med.files import whole_file
+from invad_med.writers.dicom.common import Author, Pixels, Series, write
 from invad_med.writers.dicom.evidence import Refused
-from invad_med.writers.dicom.places import as_one_plane, frame_sources, put_in_place, require_in_place
+from invad_med.writers.dicom.places import as_one_plane, put_in_place, require_in_place
 
 QUANTITY = hd.sr.CodedConcept("anomaly", "99INVAD", "Norm of the inverted features, expected 0 to normal")
 NO_UNITS = hd.sr.CodedConcept("1", "UCUM", "no units")
@@ -25,27 +27,36 @@ NO_UNITS = hd.sr.CodedConcept("1", "UCUM", "no units")
 SERIES = Series("parametric_map", 2, "Anomaly map", sided=True)
 
 
-def make_parametric_map(author: Author) -> Dataset:
+@dataclass(frozen=True)
+class ParametricMap:
+    """The object: everything but its pixels, with its UID, and these."""
+
+    header: Dataset
+    pixels: Pixels
+
+
+def make_parametric_map(author: Author) -> ParametricMap:
     """Return the object, a frame for each slice.
 
     Raises:
         Refused: several slices without a place in the patient.
     """
-    result, evidence = author.result, author.evidence
+    account, evidence = author.account, author.evidence
     require_places(author)
-    maps, limit = evidence.in_stored_order(result.maps), result.limit
+    limit, count, (rows, columns) = account.limit, len(account.slices), account.shape
+    highest = account.slices[account.highest[0]].highest
     mapping = hd.pm.RealWorldValueMapping(
         lut_label="ANOMALY",
         lut_explanation="Anomaly map, not calibrated in any unit",
         unit=NO_UNITS,
-        value_range=(0.0, float(max(maps.max(), 2 * limit))),
+        value_range=(0.0, max(highest, 2 * limit)),
         slope=1.0,
         intercept=0.0,
         quantity_definition=QUANTITY,
     )
     ds = hd.pm.ParametricMap(
         source_images=as_one_plane(evidence) if evidence.planes else [_held(evidence.first, author)],
-        pixel_array=np.ascontiguousarray(maps),
+        pixel_array=np.zeros((count, 1, 1), np.float32),
         contains_recognizable_visual_features=False,
         real_world_value_mappings=[mapping],
         voi_lut_transformations=[hd.VOILUTTransformation(window_center=limit, window_width=2 * limit)],
@@ -54,11 +65,15 @@ def make_parametric_map(author: Author) -> Dataset:
         image_flavor="VOLUME",
         **author.keywords(SERIES),
     )
+    del ds.FloatPixelData
+    ds.Rows, ds.Columns = rows, columns
     if not evidence.planes:
         _release(ds, evidence.first)
     author.finish(ds, SERIES, "Window: 0 to twice the threshold.")
-    put_in_place(ds, author)
-    return author.settle(ds)  # other objects refer to it
+    slices, maps = put_in_place(ds, author), account.maps
+    assert maps is not None
+    pixels = Pixels("FloatPixelData", "OF", 4 * count * rows * columns, lambda: (maps[i].tobytes() for i in slices))
+    return ParametricMap(author.settle(ds, pixels), pixels)  # other objects refer to it
 
 
 def _held(image: Dataset, author: Author) -> Dataset:
@@ -73,7 +88,7 @@ def _held(image: Dataset, author: Author) -> Dataset:
             del held[keyword]
     held.FrameOfReferenceUID = author.uid("held")
     held.ImagePositionPatient, held.ImageOrientationPatient = [0, 0, 0], [1, 0, 0, 0, 1, 0]
-    held.PixelSpacing, held.SliceThickness = [1, 1], 1
+    held.PixelSpacing, held.SliceThickness, held.Rows, held.Columns = [1, 1], 1, 1, 1
     return held
 
 
@@ -96,38 +111,29 @@ def _release(ds: Dataset, image: Dataset) -> None:
     index.DimensionDescriptionLabel = "Frame Label"
 
 
-def write_parametric_map(author: Author, folder: Path) -> list[Path]:
+def write_parametric_map(made: ParametricMap, author: Author, folder: Path) -> list[Path]:
     """Write ``<folder>/parametric_map.dcm``.
 
+    Args:
+        made: by `make_parametric_map`.
+        author: of it.
+        folder: made if need be.
+
     Raises:
-        Refused: as `make_parametric_map`.
+        Refused: it cannot be read back, or takes more bytes than an element can hold.
         OSError: it cannot be written.
     """
-    return [save_parametric_map(make_parametric_map(author), author, folder)]
-
-
-def save_parametric_map(ds: Dataset, author: Author, folder: Path) -> Path:
-    """Write a map that `make_parametric_map` made."""
-    maps = author.evidence.in_stored_order(author.result.maps)
-
-    def check(read: Dataset) -> None:
-        require_in_place(read, author)
-        same(np.frombuffer(read.FloatPixelData, "<f4").reshape(maps.shape), frames_in_order(read, maps, author))
-
-    return save(ds, author, folder / "parametric_map.dcm", check)
-
-
-def frames_in_order(read: Dataset, planes: np.ndarray, author: Author) -> np.ndarray:
-    """Return the planes in the order in which they are stored: by position, told by the referenced sources."""
-    order = frame_sources(read, author)
-    return planes[order] if order is not None else planes
+    path = folder / "parametric_map.dcm"
+    with whole_file(path) as partial:
+        write(made.header, partial, lambda read: require_in_place(read, author), made.pixels)
+    return [path]
 
 
 def require_places(author: Author) -> None:
     """Raise `Refused` where slices cannot be told apart by their place."""
     planes = author.evidence.planes
     if planes is None:
-        if len(author.result.maps) > 1:
+        if len(author.account.slices) > 1:
             raise Refused(
                 "slices have no common frame of reference or no position and orientation, so that no object can place "
                 "them; ask for secondary_capture or overlay"

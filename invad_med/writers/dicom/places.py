@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 from pydicom.dataset import Dataset
-from pydicom.pixels.utils import pack_bits, unpack_bits
 from pydicom.valuerep import format_number_as_ds
 
 from invad_med.readers.dicom.frames import functional_group
@@ -22,23 +21,26 @@ from invad_med.writers.dicom.evidence import Evidence, Refused
 
 
 def as_one_plane(evidence: Evidence) -> list[Dataset]:
-    """Return the source images as highdicom takes them: orientation and measures of the first for all.
+    """Return the source images as highdicom takes them: of one pixel, orientation and measures of the first for all.
 
     It refuses images whose cosines differ in a late decimal, and wants what frames share in the shared groups.
-    `put_in_place` gives each frame its own again.
+    `put_in_place` gives each frame its own again. Of one pixel, so that it makes the header of an object of as many
+    frames from an array of almost nothing; what is in the frames is written one by one.
     """
+    first, one = evidence.first, {"Rows": 1, "Columns": 1}
     if evidence.planes is None:
-        return list(evidence.images)
-    first = evidence.first
+        return [_with(image, one) for image in evidence.images]
     if evidence.frames is None:
-        return [_with(image, {"ImageOrientationPatient": first.ImageOrientationPatient}) for image in evidence.images]
+        common = {"ImageOrientationPatient": first.ImageOrientationPatient, **one}
+        return [_with(image, common) for image in evidence.images]
     if "PerFrameFunctionalGroupsSequence" not in first:
-        return [first]
+        return [_with(first, one)]
     names = ("PlaneOrientationSequence", "PixelMeasuresSequence")
-    common = {name: [functional_group(first, 0, name)] for name in names}
+    shared_by_all = {name: [functional_group(first, 0, name)] for name in names}
     per_frame = [_without(frame, names) for frame in first.PerFrameFunctionalGroupsSequence]
-    shared = _with((first.get("SharedFunctionalGroupsSequence") or [Dataset()])[0], common)
-    return [_with(first, {"SharedFunctionalGroupsSequence": [shared], "PerFrameFunctionalGroupsSequence": per_frame})]
+    shared = _with((first.get("SharedFunctionalGroupsSequence") or [Dataset()])[0], shared_by_all)
+    groups = {"SharedFunctionalGroupsSequence": [shared], "PerFrameFunctionalGroupsSequence": per_frame}
+    return [_with(first, groups | one)]
 
 
 def _with(ds: Dataset, elements: dict[str, Any]) -> Dataset:
@@ -57,23 +59,30 @@ def _without(ds: Dataset, keywords: tuple[str, ...]) -> Dataset:
     return result
 
 
-def put_in_place(ds: Dataset, author: Author) -> None:
+def put_in_place(ds: Dataset, author: Author) -> list[int]:
     """Sort the frames of an object along the normal, and give each the orientation and spacing of its own slice.
 
     The last dimension index is the position, so that it is numbered anew.
 
     Args:
-        ds: a parametric map or segmentation, changed in place; left as it is where slices have no place.
+        ds: header of a parametric map or segmentation, changed in place; left as it is where slices have no place.
         author: of it.
+
+    Returns:
+        for each frame of it, the position of its slice among the result's.
     """
     slices = slices_of(ds, author)
-    if slices is None or author.evidence.planes is None:
-        return
+    if slices is None:
+        return [0]  # without a place of every slice there is but one
+    if author.evidence.planes is None:
+        return slices
     planes = author.evidence.planes
     normal = planes[0].normal
     order = np.argsort([np.dot(normal, planes[i].position) for i in slices], kind="stable")
     _reorder(ds, [int(k) for k in order])
-    _own_planes(ds, author, [slices[k] for k in order])
+    slices = [slices[k] for k in order]
+    _own_planes(ds, author, slices)
+    return slices
 
 
 def require_in_place(read: Dataset, author: Author) -> None:
@@ -105,7 +114,8 @@ def slices_of(ds: Dataset, author: Author) -> list[int] | None:
     frames = author.evidence.frames
     if sources is None or frames is None:
         return sources
-    return [frames.index(source) for source in sources]
+    position = {frame: i for i, frame in enumerate(frames)}
+    return [position[source] for source in sources]
 
 
 def frame_sources(ds: Dataset, author: Author) -> list[int] | None:
@@ -129,15 +139,6 @@ def frame_sources(ds: Dataset, author: Author) -> list[int] | None:
 
 def _reorder(ds: Dataset, order: list[int]) -> None:
     frames = list(ds.PerFrameFunctionalGroupsSequence)
-    count, size = len(frames), int(ds.Rows) * int(ds.Columns)
-    if "FloatPixelData" in ds:
-        ds.FloatPixelData = np.frombuffer(ds.FloatPixelData, "<f4").reshape(count, size)[order].tobytes()
-    elif ds.BitsAllocated == 1:
-        bits = np.asarray(unpack_bits(ds.PixelData))[: count * size].reshape(count, size)
-        ds.PixelData = pack_bits(np.ascontiguousarray(bits[order]))
-    else:
-        pixels = np.frombuffer(ds.PixelData, np.uint8)[: count * size].reshape(count, size)
-        ds.PixelData = pixels[order].tobytes() + b"\0" * (count * size % 2)
     ds.PerFrameFunctionalGroupsSequence = [frames[k] for k in order]
     for rank, k in enumerate(order, start=1):
         index = frames[k].FrameContentSequence[0].DimensionIndexValues

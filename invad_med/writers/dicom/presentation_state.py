@@ -8,7 +8,7 @@ from typing import Any
 import highdicom as hd
 from pydicom.dataset import Dataset
 
-from invad_med.data.prediction import Prediction
+from invad_med.writers.dicom.account import ScoredSlice
 from invad_med.writers.dicom.common import Author, Series, save
 from invad_med.writers.dicom.contours import contours
 from invad_med.writers.dicom.evidence import Evidence, Refused
@@ -25,16 +25,17 @@ def write_presentation_state(author: Author, folder: Path) -> list[Path]:
         Refused: colour, or rescale values that differ from slice to slice, which one presentation state cannot hold.
         OSError: it cannot be written.
     """
-    result, evidence = author.result, author.evidence
+    account, evidence = author.account, author.evidence
     if int(evidence.first.get("SamplesPerPixel") or 1) != 1 or "PALETTE" in str(
         evidence.first.get("PhotometricInterpretation")
     ):
         raise Refused("the source is in colour, to which no grayscale presentation state applies")
     layer = hd.pr.GraphicLayer(layer_name="ANOMALY", order=1, description="Anomaly, research use only")
     annotations, count = [], 0
-    for position, prediction in enumerate(result.predictions):
+    assert account.maps is not None
+    for position, slice_ in enumerate(account.slices):
         image, frame = evidence.image_of(position)
-        lines = contours(result.maps[position], result.limit)[:_MOST_CONTOURS]
+        lines = contours(account.maps[position], account.limit)[:_MOST_CONTOURS]
         count += len(lines)
         annotations.append(
             hd.pr.GraphicAnnotation(
@@ -47,7 +48,7 @@ def write_presentation_state(author: Author, folder: Path) -> list[Path]:
                 or None,
                 text_objects=[
                     hd.pr.TextObject(
-                        text_value=text_of(prediction),
+                        text_value=text_of(slice_),
                         units="DISPLAY",
                         bounding_box=(0.02, 0.88, 0.98, 0.98),
                         text_justification="LEFT",
@@ -105,12 +106,12 @@ def stored_range(ds: Dataset) -> tuple[float, float]:
     return (ends[0] + ends[1]) / 2, max(ends[1] - ends[0], 1.0)
 
 
-def text_of(prediction: Prediction) -> str:
+def text_of(slice_: ScoredSlice) -> str:
     """Return score, threshold and p-value of a slice in a line."""
-    if prediction.score is None:
-        said = f"calibrated score withheld: {prediction.reason or 'no calibration'}"
+    if slice_.score is None:
+        said = f"calibrated score withheld: {slice_.reason or 'no calibration'}"
     else:
-        said = f"anomaly score {prediction.score:.4g}"
-        said += f", threshold {prediction.threshold:.4g}" if prediction.threshold is not None else ", no threshold"
-        said += f", p = {prediction.p_value:.2g}" if prediction.p_value is not None else ""
+        said = f"anomaly score {slice_.score:.4g}"
+        said += f", threshold {slice_.threshold:.4g}" if slice_.threshold is not None else ", no threshold"
+        said += f", p = {slice_.p_value:.2g}" if slice_.p_value is not None else ""
     return f"{said} - research use only"

@@ -1,13 +1,14 @@
-"""A structured report (TID 1500 Measurement Report): the study's verdict, its slices, the region of highest anomaly.
+"""A structured report (TID 1500 Measurement Report): the study's verdict, findings, the region of highest anomaly.
 
 | measurement group | holds |
 |---|---|
 | ``study`` | its score, threshold, p-value and promised rate; slices scored, above theirs, expected there; all images |
-| ``slice N``, the highest score first | its score, threshold and p-value; its image |
+| ``slice N``, the highest score first | of slices above threshold, 32 at most: score, threshold, p-value; its image |
 | ``region of highest anomaly`` | an outline in pixel coordinates of the image that it lies on |
 
 Numbers are dimensionless. A p-value is the share of held-out normal patients, or images, that score as high. A comment
-says the verdict in words, or why it is withheld.
+says the verdict in words, or why it is withheld, and which slices are listed: viewers show every group as a finding.
+Where slices have no threshold, those that rank highest are listed. All slices' numbers are in the table.
 """
 
 from __future__ import annotations
@@ -19,12 +20,13 @@ import numpy as np
 from highdicom.coding_schemes import CodingSchemeIdentificationItem
 from highdicom.sr import CodedConcept
 from pydicom.dataset import Dataset
+from pydicom.sequence import Sequence
 from pydicom.sr.codedict import codes
 
 import invad_med
-from invad_med.data.prediction import Prediction
 from invad_med.data.study import Study
 from invad_med.readers.dicom.own import MANUFACTURER, RESEARCH
+from invad_med.writers.dicom.account import ScoredSlice
 from invad_med.writers.dicom.common import Author, Series, save
 from invad_med.writers.dicom.contours import contours
 from invad_med.writers.dicom.evidence import Refused
@@ -47,6 +49,8 @@ SLICES_ABOVE = CodedConcept("slices-above", "99INVAD", "Slices above the thresho
 SLICES_EXPECTED = CodedConcept("slices-expected", "99INVAD", "Slices above it by chance if all are normal")
 _SCHEME = CodingSchemeIdentificationItem("99INVAD", "invad-med anomaly detection", invad_med.__version__)
 
+MOST_SLICES = 32  # listed
+
 SERIES = Series("report", 8, "Anomaly report")
 
 
@@ -56,19 +60,20 @@ def write_report(author: Author, folder: Path) -> list[Path]:
     Raises:
         OSError: it cannot be written.
     """
+    account, study = author.account, author.account.study
+    assert study is not None
     algorithm = hd.sr.AlgorithmIdentification(
-        name=author.result.model,
+        name=account.model,
         version=invad_med.__version__,
         manufacturer=MANUFACTURER,
         family=codes.DCM.ArtificialIntelligence,
         parameters=[RESEARCH, *author.versions[1:], f"training data {author.serial}"],
     )
-    ranked = sorted(enumerate(author.result.predictions), key=lambda pair: pair[1].rank)
-    groups = [_study(author, algorithm), *(_slice(author, i, p, algorithm) for i, p in ranked)]
-    region = _highest(author, algorithm)
+    listed, which = _listed(account.slices)
+    words = f"{_words(study)} {which}"
     device = hd.sr.DeviceObserverIdentifyingAttributes(
-        uid=author.uid("device"), name=author.result.model, manufacturer_name=MANUFACTURER,
-        model_name=author.result.model, serial_number=author.serial,
+        uid=author.uid("device"), name=account.model, manufacturer_name=MANUFACTURER,
+        model_name=account.model, serial_number=author.serial,
     )  # fmt: skip
     report = hd.sr.MeasurementReport(
         observation_context=hd.sr.ObservationContext(
@@ -76,33 +81,90 @@ def write_report(author: Author, folder: Path) -> list[Path]:
         ),
         procedure_reported=CodedConcept("363679005", "SCT", "Imaging procedure"),
         title=codes.DCM.ImagingMeasurementReport,
-        imaging_measurements=[*groups, region],
+        imaging_measurements=[_study(author, study, algorithm, words), _highest(author, algorithm)],
     )
     ds = hd.sr.ComprehensiveSR(
-        evidence=list(author.evidence.images),
+        evidence=author.evidence.images,
         content=report[0],
         is_complete=True,
         is_final=False,
         coding_schemes=[_SCHEME],
         **author.keywords(SERIES),
     )
+    groups = _groups(ds)  # highdicom copies and searches what it is given several times; these come after that
+    _refer_to_all(groups[0], author)
+    for place, position in enumerate(listed, start=1):
+        groups.insert(place, _slice(author, position, algorithm)[0])
     author.finish(ds, SERIES)
-
-    def check(read: Dataset) -> None:
-        content = hd.sr.MeasurementReport.from_sequence([hd.sr.ComprehensiveSR.from_dataset(read).content[0]])
-        found = len(content.get_image_measurement_groups())
-        if found != len(groups):
-            raise Refused(f"{found} measurement groups read back, {len(groups)} written")
-
-    return [save(ds, author, folder / "report.dcm", check)]
+    count = len(groups)
+    return [save(ds, author, folder / "report.dcm", lambda read: _require(read, count, words))]
 
 
-def _study(author: Author, algorithm: hd.sr.AlgorithmIdentification) -> hd.sr.MeasurementsAndQualitativeEvaluations:
-    study, images = author.result.study, dict[str, tuple[str, list[int]]]()  # class and frames by instance
-    for i in range(len(author.result.predictions)):
+def _listed(slices: list[ScoredSlice]) -> tuple[list[int], str]:
+    """Return the positions of the slices that the report lists, the highest first, and which they are in words."""
+    judged = any(slice_.abnormal is not None for slice_ in slices)
+    found = [i for i, slice_ in enumerate(slices) if slice_.abnormal or not judged]
+    listed = sorted(found, key=lambda i: slices[i].rank)[:MOST_SLICES]
+    if not found:
+        return [], "No slice is listed, as none is above threshold."
+    which = f"the {len(listed)} highest of {len(found)}" if len(listed) < len(found) else f"{len(found)}"
+    if not judged:
+        return listed, f"Listed: {which} scored, which have no threshold."
+    return listed, f"Listed: {which} slices above threshold, of {len(slices)} scored."
+
+
+def _groups(ds: Dataset) -> Sequence:
+    """Return the measurement groups of a report.
+
+    Raises:
+        Refused: it holds no measurements.
+    """
+    for item in ds.ContentSequence:
+        if item.ConceptNameCodeSequence[0].CodeValue == codes.DCM.ImagingMeasurements.value:
+            groups: Sequence = item.ContentSequence
+            return groups
+    raise Refused("the report read back holds no measurements")
+
+
+def _refer_to_all(group: Dataset, author: Author) -> None:
+    """Add all images to the group of the study, which so are evidence that must be listed (PS3.3 C.17.2.3)."""
+    images = dict[str, tuple[str, list[int]]]()  # class and frames by instance
+    for i in range(len(author.account.slices)):
         image, frame = author.evidence.image_of(i)
         _, frames = images.setdefault(image.SOPInstanceUID, (image.SOPClassUID, []))
         frames += [frame] if frame is not None else []
+    content = group.ContentSequence
+    place = next(i for i, item in enumerate(content) if item.ConceptNameCodeSequence[0] == codes.DCM.Comment)
+    for uid, (kind, frames) in reversed(images.items()):
+        content.insert(place, hd.sr.SourceImageForMeasurementGroup(kind, uid, sorted(frames) or None))
+
+
+def _require(read: Dataset, count: int, words: str) -> None:
+    """Raise `Refused` unless a report read back has its template, groups and verdict, and evidence of its images."""
+    template = read.ContentTemplateSequence[0].TemplateIdentifier
+    groups = _groups(read)
+    said = [item.TextValue for item in groups[0].ContentSequence if item.ValueType == "TEXT"]
+    if template != "1500" or len(groups) != count or words not in said:
+        raise Refused(f"{len(groups)} measurement groups of template {template} read back, {count} of 1500 written")
+    listed = {
+        item.ReferencedSOPInstanceUID
+        for study in read.CurrentRequestedProcedureEvidenceSequence
+        for series in study.ReferencedSeriesSequence
+        for item in series.ReferencedSOPSequence
+    }
+    named = {
+        item.ReferencedSOPSequence[0].ReferencedSOPInstanceUID
+        for group in groups
+        for item in group.ContentSequence
+        if item.ValueType == "IMAGE"
+    }
+    if not named <= listed:
+        raise Refused("the report read back refers to images that are not among its evidence")
+
+
+def _study(
+    author: Author, study: Study, algorithm: hd.sr.AlgorithmIdentification, words: str
+) -> hd.sr.MeasurementsAndQualitativeEvaluations:
     values = [
         (STUDY_SCORE, study.score),
         (STUDY_THRESHOLD, study.threshold),
@@ -114,19 +176,13 @@ def _study(author: Author, algorithm: hd.sr.AlgorithmIdentification) -> hd.sr.Me
     ]
     group = hd.sr.MeasurementsAndQualitativeEvaluations(
         tracking_identifier=hd.sr.TrackingIdentifier(uid=author.uid("report", "study"), identifier="study"),
-        source_images=[
-            hd.sr.SourceImageForMeasurementGroup(kind, uid, sorted(frames) or None)
-            for uid, (kind, frames) in images.items()
-        ],
         algorithm_id=algorithm,
         measurements=[_number(name, value) for name, value in values if value is not None],
         qualitative_evaluations=_verdict(STUDY_ABOVE, study.abnormal),
     )
     content = group[0].ContentSequence  # TID 1501 may be extended
     first = next(i for i, item in enumerate(content) if item.ValueType == "NUM")
-    content.insert(
-        first, hd.sr.TextContentItem(codes.DCM.Comment, _words(study), hd.sr.RelationshipTypeValues.CONTAINS)
-    )
+    content.insert(first, hd.sr.TextContentItem(codes.DCM.Comment, words, hd.sr.RelationshipTypeValues.CONTAINS))
     return group
 
 
@@ -157,26 +213,27 @@ def _verdict(name: CodedConcept, abnormal: bool | None) -> list[hd.sr.Qualitativ
 
 
 def _slice(
-    author: Author, position: int, prediction: Prediction, algorithm: hd.sr.AlgorithmIdentification
+    author: Author, position: int, algorithm: hd.sr.AlgorithmIdentification
 ) -> hd.sr.MeasurementsAndQualitativeEvaluations:
+    slice_ = author.account.slices[position]
     image, frame = author.evidence.image_of(position)
     frames = None if frame is None else [frame]
     values = [
-        (SCORE, prediction.score),
-        (THRESHOLD, prediction.threshold),
-        (P_VALUE, prediction.p_value),
-        (PAPER_SCORE, prediction.paper_score),
-        (HIGHEST, float(author.result.maps[position].max())),
-        (MAP_THRESHOLD, prediction.map_threshold),
+        (SCORE, slice_.score),
+        (THRESHOLD, slice_.threshold),
+        (P_VALUE, slice_.p_value),
+        (PAPER_SCORE, slice_.paper_score),
+        (HIGHEST, slice_.highest),
+        (MAP_THRESHOLD, slice_.map_threshold),
     ]
     return hd.sr.MeasurementsAndQualitativeEvaluations(
         tracking_identifier=hd.sr.TrackingIdentifier(
-            uid=author.uid("report", "slice", str(prediction.index)), identifier=f"slice {prediction.index}"
+            uid=author.uid("report", "slice", str(slice_.index)), identifier=f"slice {slice_.index}"
         ),
         source_images=[hd.sr.SourceImageForMeasurementGroup(image.SOPClassUID, image.SOPInstanceUID, frames)],
         algorithm_id=algorithm,
         measurements=[_number(name, value) for name, value in values if value is not None],
-        qualitative_evaluations=_verdict(ABOVE, prediction.abnormal),
+        qualitative_evaluations=_verdict(ABOVE, slice_.abnormal),
     )
 
 
@@ -184,12 +241,12 @@ def _highest(
     author: Author, algorithm: hd.sr.AlgorithmIdentification
 ) -> hd.sr.PlanarROIMeasurementsAndQualitativeEvaluations:
     """Return the region around the highest value of all maps: its outline at the threshold, or the pixel alone."""
-    maps = author.result.maps
-    position, row, column = (int(i) for i in np.unravel_index(int(np.argmax(maps)), maps.shape))
+    position, values = author.account.highest
+    row, column = (int(i) for i in np.unravel_index(int(np.argmax(values)), values.shape))
     image, frame = author.evidence.image_of(position)
     source = hd.sr.SourceImageForRegion(image.SOPClassUID, image.SOPInstanceUID, None if frame is None else [frame])
     at = np.array([column + 0.5, row + 0.5])
-    around = [line for line in contours(maps[position], author.result.limit) if _inside(line, at)]
+    around = [line for line in contours(values, author.account.limit) if _inside(line, at)]
     line = around[-1] if around else np.array([[0, 0], [1, 0], [1, 1], [0, 1], [0, 0]]) + at - 0.5
     return hd.sr.PlanarROIMeasurementsAndQualitativeEvaluations(
         tracking_identifier=hd.sr.TrackingIdentifier(
@@ -198,7 +255,7 @@ def _highest(
         referenced_region=hd.sr.ImageRegion(graphic_type="POLYLINE", graphic_data=line, source_image=source),
         finding_type=codes.SCT.MorphologicallyAbnormalStructure,
         algorithm_id=algorithm,
-        measurements=[_number(HIGHEST, float(maps[position, row, column]))],
+        measurements=[_number(HIGHEST, float(values[row, column]))],
     )
 
 

@@ -7,6 +7,7 @@ Multi-frame True Color Secondary Capture, frames in slice order.
 
 from __future__ import annotations
 
+import math
 import re
 from pathlib import Path
 
@@ -17,30 +18,56 @@ from pydicom.dataset import Dataset
 from pydicom.uid import ExplicitVRLittleEndian, MultiFrameTrueColorSecondaryCaptureImageStorage
 
 from invad_med.writers.canvas import BACKGROUND
-from invad_med.writers.dicom.common import Author, Series, same, save
+from invad_med.writers.dicom.common import Author, Pixels, Series, save
+from invad_med.writers.dicom.spool import Spool
 
 SERIES = Series("secondary_capture", 5, "Anomaly heatmap", sided=True)
 
 
-def write_secondary_capture(author: Author, folder: Path, pictures: list[Image.Image]) -> list[Path]:
-    """Write ``<folder>/secondary_capture.dcm``.
+class CaptureWriter:
+    """Writes ``<folder>/secondary_capture.dcm``; pictures wait on disk until the source is complete.
 
     Args:
         author: of the result.
         folder: made if need be.
-        pictures: from `draw_heatmap` without reduction, one per slice.
-
-    Raises:
-        OSError: it cannot be written.
+        pictures: where they wait.
     """
-    frames = _frames(pictures)
-    first = author.evidence.first
-    left, top, right, _ = pictures[0].info["panel"]
-    factor = (right - left) // author.result.maps.shape[2]
+
+    def __init__(self, author: Author, folder: Path, pictures: Spool) -> None:
+        self._author, self._folder, self._pictures = author, folder, pictures
+        self._place = 0, 0, 0  # left, top, factor
+
+    def add(self, picture: Image.Image) -> None:
+        """Take the picture of one slice, from `draw_heatmap` without reduction.
+
+        Raises:
+            OSError: it cannot be kept.
+        """
+        if not len(self._pictures):
+            left, top, right, _ = picture.info["panel"]
+            self._place = left, top, (right - left) // self._author.account.shape[1]
+        self._pictures.append(np.asarray(picture))
+
+    def finish(self) -> list[Path]:
+        """Write the object.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        shapes = self._pictures.shapes()
+        size = max(shape[0] for shape in shapes), max(shape[1] for shape in shapes), 3
+        return [_write(self._author, self._folder, self._pictures, size, self._place)]
+
+
+def _write(
+    author: Author, folder: Path, pictures: Spool, size: tuple[int, int, int], place: tuple[int, int, int]
+) -> Path:
+    first, count = author.evidence.first, len(pictures)
+    left, top, factor = place
     spacing = _spacing(author, factor)
     ds = hd.sc.SCImage.from_ref_dataset(
         ref_dataset=first,
-        pixel_array=frames[0],
+        pixel_array=_frame(pictures[0], size),
         photometric_interpretation="RGB",
         bits_allocated=8,
         coordinate_system="PATIENT",
@@ -54,24 +81,24 @@ def write_secondary_capture(author: Author, folder: Path, pictures: list[Image.I
     ds.BurnedInAnnotation = "NO" if author.evidence.first.get("PatientIdentityRemoved") == "YES" else "YES"
     if first.get("BodyPartExamined"):
         ds.BodyPartExamined = first.BodyPartExamined
-    if len(frames) > 1:
+    del ds.PixelData
+    if count > 1:
         ds.SOPClassUID = ds.file_meta.MediaStorageSOPClassUID = MultiFrameTrueColorSecondaryCaptureImageStorage
-        ds.NumberOfFrames = len(frames)
-        ds.PageNumberVector = list(range(1, len(frames) + 1))
+        ds.NumberOfFrames = count
+        ds.PageNumberVector = list(range(1, count + 1))
         ds.FrameIncrementPointer = 0x00182001  # Page Number Vector
-        ds.PixelData = frames.tobytes() + b"\0" * (frames.nbytes % 2)
     if author.evidence.stored:
         series = Dataset()
         series.SeriesInstanceUID = first.SeriesInstanceUID
         series.ReferencedInstanceSequence = [_plain(author, image) for image in author.evidence.images]
         ds.ReferencedSeriesSequence = [series]
-    place = f"The slice begins at column {left}, row {top}; a source pixel is {factor} x {factor}."
-    author.finish(ds, SERIES, place)
+    where = f"The slice begins at column {left}, row {top}; a source pixel is {factor} x {factor}."
+    author.finish(ds, SERIES, where)
 
-    def check(read: Dataset) -> None:
-        same(read.pixel_array.reshape(frames.shape), frames)
-
-    return [save(ds, author, folder / "secondary_capture.dcm", check)]
+    pixels = Pixels(
+        "PixelData", "OB", count * math.prod(size), lambda: (_frame(picture, size).tobytes() for picture in pictures)
+    )
+    return save(ds, author, folder / "secondary_capture.dcm", pixels=pixels)
 
 
 def panel(ds: Dataset) -> tuple[int, int, int]:
@@ -82,13 +109,11 @@ def panel(ds: Dataset) -> tuple[int, int, int]:
     return int(found[1]), int(found[2]), int(found[3])
 
 
-def _frames(pictures: list[Image.Image]) -> np.ndarray:
-    """Return (N, H, W, 3) uint8: pictures on one size, their top left corners together."""
-    width, height = max(p.width for p in pictures), max(p.height for p in pictures)
-    result = np.empty((len(pictures), height, width, 3), np.uint8)
+def _frame(picture: np.ndarray, size: tuple[int, int, int]) -> np.ndarray:
+    """Return a picture, (H, W, 3) uint8, in the top left corner of one of another size."""
+    result = np.empty(size, np.uint8)
     result[:] = BACKGROUND
-    for frame, picture in zip(result, pictures, strict=True):
-        frame[: picture.height, : picture.width] = np.asarray(picture)
+    result[: picture.shape[0], : picture.shape[1]] = picture
     return result
 
 

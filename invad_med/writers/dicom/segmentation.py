@@ -10,15 +10,15 @@ from pathlib import Path
 
 import highdicom as hd
 import numpy as np
-from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes
 
 import invad_med
 from invad_med.readers.dicom.own import MANUFACTURER, RESEARCH
-from invad_med.writers.dicom.common import Author, Series, same, save
+from invad_med.writers.dicom.bits import packed
+from invad_med.writers.dicom.common import Author, Pixels, Series, save
 from invad_med.writers.dicom.evidence import Refused
 from invad_med.writers.dicom.parametric_map import require_places
-from invad_med.writers.dicom.places import as_one_plane, frame_sources, put_in_place, require_in_place
+from invad_med.writers.dicom.places import as_one_plane, put_in_place, require_in_place
 
 _FAMILY = codes.DCM.ArtificialIntelligence
 REGION = Series("segmentation", 3, "Anomaly region")
@@ -35,19 +35,20 @@ def write_segmentation(author: Author, folder: Path) -> list[Path]:
         OSError: a file cannot be written.
     """
     require_places(author)
-    result, evidence = author.result, author.evidence
-    regions = evidence.in_stored_order(result.regions).astype(np.uint8)
-    scaled = np.clip(evidence.in_stored_order(result.maps).astype(np.float64) / (2 * result.limit), 0.0, 1.0)
-    stored = np.around(scaled * 255)
     return [
-        _write(author, REGION, "BINARY", regions, regions, folder / "segmentation_binary.dcm"),
-        _write(author, FRACTIONAL, "FRACTIONAL", scaled, stored, folder / "segmentation_fractional.dcm"),
+        _write(author, REGION, "BINARY", folder / "segmentation_binary.dcm"),
+        _write(author, FRACTIONAL, "FRACTIONAL", folder / "segmentation_fractional.dcm"),
     ]
 
 
-def _write(author: Author, series: Series, form: str, values: np.ndarray, stored: np.ndarray, path: Path) -> Path:
+def _write(author: Author, series: Series, form: str, path: Path) -> Path:
+    account, (rows, columns) = author.account, author.account.shape
+    maps, limit = account.maps, account.limit
+    assert maps is not None
+    above = 0.0 if form == "FRACTIONAL" else limit
+    any_in = author.evidence.in_stored_order([slice_.highest > above for slice_ in account.slices])
     algorithm = hd.AlgorithmIdentificationSequence(
-        name=author.result.model, family=_FAMILY, version=invad_med.__version__, source=MANUFACTURER
+        name=account.model, family=_FAMILY, version=invad_med.__version__, source=MANUFACTURER
     )
     segment = hd.seg.SegmentDescription(
         segment_number=1,
@@ -61,19 +62,19 @@ def _write(author: Author, series: Series, form: str, values: np.ndarray, stored
         display_color=hd.color.CIELabColor.from_rgb(255, 128, 0),
     )
     segment.SegmentDescription = f"{RESEARCH}. " + (
-        f"Map above {author.result.limit:.6g}."
+        f"Map above {limit:.6g}."
         if form == "BINARY"
         else "Map over twice its threshold (128 is the threshold); not a calibrated probability."
     )
     try:
         ds = hd.seg.Segmentation(
             source_images=as_one_plane(author.evidence),
-            pixel_array=values,
+            pixel_array=np.array(any_in, np.uint8 if form == "BINARY" else np.float64).reshape(-1, 1, 1),
             segmentation_type=form,
             segment_descriptions=[segment],
             fractional_type="PROBABILITY",
             max_fractional_value=255,
-            omit_empty_frames=bool(values.any()),
+            omit_empty_frames=any(any_in),
             content_label="ANOMALY",
             content_description="Anomaly region, research use only",
             **author.keywords(series),
@@ -82,17 +83,17 @@ def _write(author: Author, series: Series, form: str, values: np.ndarray, stored
         if "Frame Of Reference" in str(error):
             raise Refused("the source has no frame of reference, which its kind of image must have") from None
         raise
+    del ds.PixelData
+    ds.Rows, ds.Columns = rows, columns
     author.finish(ds, series)
-    put_in_place(ds, author)
+    slices, size = put_in_place(ds, author), rows * columns
+    if form == "BINARY":
+        pixels = Pixels("PixelData", "OB", -(-len(slices) * size // 8), lambda: packed(maps[i] > limit for i in slices))
+    else:
+        pixels = Pixels("PixelData", "OB", len(slices) * size, lambda: (_scaled(maps[i], limit) for i in slices))
+    return save(ds, author, path, lambda read: require_in_place(read, author), pixels)
 
-    def check(read: Dataset) -> None:
-        require_in_place(read, author)
-        order = frame_sources(read, author)
-        frames = read.pixel_array.reshape(-1, *values.shape[1:])
-        kept = list(range(len(values))) if order is None else order
-        same(frames, stored[kept].astype(np.uint8))
-        left_out = np.delete(stored, kept, axis=0)
-        if left_out.any():
-            same(left_out, np.zeros_like(left_out))
 
-    return save(ds, author, path, check)
+def _scaled(values: np.ndarray, limit: float) -> bytes:
+    """Return a map as the fractional segmentation stores it."""
+    return np.around(np.clip(values.astype(np.float64) / (2 * limit), 0.0, 1.0) * 255).astype(np.uint8).tobytes()

@@ -131,6 +131,8 @@ def section_of(
     chosen = sorted({str(p.chosen_by) for p in slices if p.chosen_by})
     facts = [("model", f"{title.title if title else study.modality or 'none'}")]
     facts += [("chosen by", ", ".join(chosen))] if chosen else []
+    engines = sorted({p.computed_by for p in slices if p.computed_by})
+    facts += [("computed by", ", ".join(engines))] if engines else []
     for key in parts[0].about if parts else ():
         values = list(dict.fromkeys(part.about.get(key, "") for part in parts))
         facts.append((key, values[0] if len(values) == 1 else f"{values[0]} and others"))

@@ -17,7 +17,7 @@ import dataclasses
 import io
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,12 +25,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from invad_med.data.modalities import Modality, find_modality
 from invad_med.data.own_results import MARK
 from invad_med.data.prediction import Prediction
-from invad_med.data.provenance import Provenance
-from invad_med.data.slices import ReadError, Slice, Source
-from invad_med.data.transforms import to_unit
+from invad_med.data.slices import Slice, Source
 from invad_med.files import write_atomically
 from invad_med.writers.naming import part_path
 
@@ -77,26 +74,6 @@ class Part:
     model: Mapping[str, str | int | float] = field(default_factory=dict)
 
 
-def make_part(
-    predictions: Sequence[Prediction], pieces: Mapping[int, Slice | ReadError], provenance: Provenance
-) -> Part:
-    """Return the part of a source.
-
-    Args:
-        predictions: of its slices, with maps (H, W) where they were scored.
-        pieces: the slices by index, as they were read.
-        provenance: of the model that scored it.
-    """
-    frames: list[Frame] = []
-    about: dict[str, str] = {}
-    for prediction in sorted(predictions, key=lambda p: p.index):
-        piece, modality = pieces.get(prediction.index), find_modality(prediction.modality or "")
-        if isinstance(piece, Slice) and modality is not None:
-            frames.append(_frame(prediction, piece, modality))
-            about = about or _about(piece)
-    return Part(tuple(frames), about, provenance.stated())
-
-
 def write_part(part: Part, output_dir: Path, source: Source) -> Path:
     """Write the part of a source, whole or not at all, and return its path.
 
@@ -138,11 +115,19 @@ def _checked(stated: Mapping[str, Any]) -> Frame:
     return Frame(int(stated["index"]), picture, rows, columns, cells, peak)
 
 
-def _frame(prediction: Prediction, piece: Slice, modality: Modality) -> Frame:
+def frame_of(prediction: Prediction, piece: Slice, unit_image: np.ndarray, values: np.ndarray | None = None) -> Frame:
+    """Return what the page shows of a slice.
+
+    Args:
+        prediction: of it.
+        piece: the slice.
+        unit_image: (H, W) or (H, W, 3) in [0, 1], as from `invad_med.data.transforms.to_unit`.
+        values: (H, W), its map if it has one.
+    """
     share = min(1.0, _SLICES / piece.source.n_slices)
     side = min(_LARGEST, max(16, int(_SIDE * math.sqrt(_SLICES / piece.source.n_slices))))
-    picture = _encoded(_picture(to_unit(piece, modality), piece.spacing or (1.0, 1.0), side), int(_BYTES * share))
-    values, limit = prediction.map, prediction.map_threshold
+    picture = _encoded(_picture(unit_image, piece.spacing or (1.0, 1.0), side), int(_BYTES * share))
+    limit = prediction.map_threshold
     if values is None or limit is None or not 0.0 < limit < math.inf:
         return Frame(prediction.index, picture)
     values = np.where(np.isfinite(values), values, 0.0)
@@ -180,7 +165,8 @@ def _cells(ratio: np.ndarray, side: int) -> np.ndarray:
     return np.clip(np.round(ratio * 127.5), 0, 255).astype(np.uint8)
 
 
-def _about(piece: Slice) -> dict[str, str]:
+def about_of(piece: Slice) -> dict[str, str]:
+    """Return what the source of a slice is: title -> text, without identity."""
     source = piece.source
     height, width = piece.pixels.shape[:2]
     told = " ".join(word for word in (source.modality, source.body_part) if word)

@@ -16,16 +16,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
+
 from invad_med.data.own_results import is_marked_text
 from invad_med.data.prediction import Prediction, Status
 from invad_med.data.provenance import Provenance
-from invad_med.data.slices import Problem, ReadError, Slice, Source
+from invad_med.data.slices import Problem, Slice, Source
 from invad_med.data.study import Study
 from invad_med.files import write_atomically
 from invad_med.readers.dicom.stored import StoredImage, has_burned_in_text
 from invad_med.writers.naming import part_path, printable
 from invad_med.writers.report import page
-from invad_med.writers.report.parts import Frame, Part, make_part, read_part, write_part
+from invad_med.writers.report.parts import Frame, Part, about_of, frame_of, read_part, write_part
 from invad_med.writers.table import relative_name
 
 logger = logging.getLogger(__name__)
@@ -46,28 +48,15 @@ class ReportWriter:
     def __init__(self, anonymize: bool = False) -> None:
         self.anonymize = anonymize
 
-    def add(
-        self,
-        output_dir: Path,
-        source: Source,
-        predictions: Sequence[Prediction],
-        pieces: Mapping[int, Slice | ReadError],
-        provenance: Provenance,
-    ) -> Path | None:
-        """Write the part of one source and return its path; None where there is nothing to be seen of it.
+    def begin(self, output_dir: Path, source: Source, provenance: Provenance) -> PartWriter:
+        """Begin the part of one source.
 
         Args:
             output_dir: folder of the run.
             source: the source.
-            predictions, pieces, provenance: see `invad_med.writers.report.parts.make_part`.
-
-        Raises:
-            OSError: it cannot be written.
+            provenance: of the model that scores it.
         """
-        if self.anonymize:
-            pieces = {index: piece for index, piece in pieces.items() if not _declares_text(piece)}
-        part = make_part(predictions, pieces, provenance)
-        return write_part(part, output_dir, source) if part.frames else None
+        return PartWriter(output_dir, source, provenance, self.anonymize)
 
     def write(
         self,
@@ -149,6 +138,37 @@ class ReportWriter:
         ]
 
 
+class PartWriter:
+    """The part of one source in the making, which holds pictures of up to 15 MB: give it every slice that was read.
+
+    Args:
+        output_dir, source, provenance: as `ReportWriter.begin`.
+        anonymize: leave slices out that declare burned-in text.
+    """
+
+    def __init__(self, output_dir: Path, source: Source, provenance: Provenance, anonymize: bool) -> None:
+        self._output_dir, self._source, self._anonymize = output_dir, source, anonymize
+        self._model, self._about, self._frames = provenance.stated(), dict[str, str](), list[Frame]()
+
+    def add(
+        self, prediction: Prediction, piece: Slice, unit_image: np.ndarray, values: np.ndarray | None = None
+    ) -> None:
+        """Take what is shown of one slice, see `invad_med.writers.report.parts.frame_of`."""
+        if self._anonymize and _declares_text(piece):
+            return
+        self._about = self._about or about_of(piece)
+        self._frames.append(frame_of(prediction, piece, unit_image, values))
+
+    def finish(self) -> Path | None:
+        """Write the part and return its path; None where there is nothing to be seen of the source.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        frames = tuple(sorted(self._frames, key=lambda frame: frame.index))
+        return write_part(Part(frames, self._about, self._model), self._output_dir, self._source) if frames else None
+
+
 @dataclass(frozen=True)
 class _Run:
     """What the pages are made of.
@@ -175,7 +195,7 @@ class _Run:
         return sum(_size(part_path(self.output_dir, source)) for source in study.sources)
 
 
-def _declares_text(piece: Slice | ReadError) -> bool:
+def _declares_text(piece: Slice) -> bool:
     return isinstance(piece.origin, StoredImage) and has_burned_in_text(piece.origin.header)
 
 

@@ -1,6 +1,7 @@
 """DICOM objects of a result: right place, valid, faithful, silent about the patient, whole or not there."""
 
 import errno
+import io
 import os
 import shutil
 import subprocess
@@ -74,7 +75,7 @@ def planted(tmp_path_factory):
     maps = []
     for i in range(5):
         piece = read_slice(source, i)
-        maps.append(from_image(to_image(piece, modality)[0], piece, modality).numpy() * 2 * LIMIT)
+        maps.append(from_image(to_image(piece, modality)[0], piece, modality) * 2 * LIMIT)
     outcome, objects = write(folder, source, np.stack(maps).astype(np.float32))
     assert outcome.failed == []
     return objects, to_patient(3, 24.0, 15.0), source, np.stack(maps).astype(np.float32)
@@ -296,7 +297,7 @@ def test_an_input_that_never_was_dicom_gets_a_capture_of_its_own(tmp_path):
     assert all("never was DICOM" in reason for _, reason in outcome.failed)
     (ds,) = objects.values()
     assert "FrameOfReferenceUID" not in ds and "SourceImageSequence" not in ds and not ds.PatientID
-    assert not DicomWriter(tmp_path, ["overlay"]).wanted(result_of(source))
+    assert not DicomWriter(tmp_path, ["overlay"]).wanted(source)
 
 
 def test_uids_are_new_in_every_run_or_the_same_on_request(ct, tmp_path, monkeypatch):
@@ -376,7 +377,8 @@ def test_overlays_are_numbered_as_the_slices_of_the_table_are(tmp_path, kept):
         ds = pydicom.dcmread(next(p for p in outcome.written if p.name == f"overlay_s{k:03d}.dcm"))
         origin = pydicom.dcmread(source.paths[k])
         assert ds.ImagePositionPatient == origin.ImagePositionPatient
-        assert ds.SourceImageSequence[kept.index(k)].ReferencedSOPInstanceUID == origin.SOPInstanceUID
+        (image,) = ds.SourceImageSequence
+        assert image.ReferencedSOPInstanceUID == origin.SOPInstanceUID
 
 
 def test_files_that_share_an_instance_uid_are_not_referred_to(tmp_path):
@@ -461,12 +463,15 @@ def test_names_stay_out_of_logs_also_where_they_are_kept(tmp_path, caplog, capfd
 
 
 def test_a_full_disk_leaves_nothing_behind(ct, tmp_path, monkeypatch):
-    def full(self, data):
-        with open(self, "wb") as file:
-            file.write(data[: len(data) // 2])
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    class Full(io.FileIO):
+        def write(self, data):
+            super().write(bytes(data)[: len(data) // 2])
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(Path, "write_bytes", full)
+    def full(self, mode="r", *rest, **others):
+        return Full(self, mode) if "w" in mode else open(self, mode, *rest, **others)
+
+    monkeypatch.setattr(Path, "open", full)
     outcome, _ = write(tmp_path, ct)
     assert {k for k, _ in outcome.failed} == set(KINDS)
     assert all("No space left" in reason for _, reason in outcome.failed)

@@ -1,0 +1,172 @@
+"""What this build costs on this machine: one image, a start, growth with slices and files, beside rivals.
+
+Everything is measured in one run, in turns. Input is made from the bundle's sample, nothing is fetched, and what is not
+installed is listed as absent. Writes bench.json, bench.html and bench.md. What the figures mean: docs/performance.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from tqdm import tqdm
+
+from invad_med.bench.builds import Build, this_build
+from invad_med.bench.clock import seconds as seconds_of
+from invad_med.bench.growth import measure_growth
+from invad_med.bench.machine import this_machine
+from invad_med.bench.networks import measure_network, product
+from invad_med.bench.page import to_html
+from invad_med.bench.plan import growth_seconds, network_seconds, startup_seconds
+from invad_med.bench.record import Bench, Growth, Network, StartUp
+from invad_med.bench.startup import measure_startup
+from invad_med.bench.tables import to_markdown
+from invad_med.bundle import root
+from invad_med.files import write_atomically
+
+PARTS = ("network", "startup", "growth")
+_QUICK = {"rounds": 3, "starts": 1, "slices": [4, 12], "files": [4, 12]}
+_FULL = {"rounds": 15, "starts": 2, "slices": [20, 100, 300, 1000], "files": [100, 1000]}
+
+EXAMPLES = """\
+  python -m invad_med bench
+  python -m invad_med bench --parts network --rounds 30
+  python -m invad_med bench --former OLD/venv/bin/python OLD/checkout
+  python -m invad_med bench --parts growth --files 1000 10000
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Take what to measure, and how often."""
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS, help="(all)")
+    parser.add_argument(
+        "--rounds", type=_count, help=f"of the network; slow ones take part in a third ({_FULL['rounds']})"
+    )
+    parser.add_argument("--starts", type=_count, help=f"rounds of the start-up ({_FULL['starts']})")
+    parser.add_argument("--runs", type=_count, default=1, help="rounds of the growth (%(default)s)")
+    parser.add_argument("--slices", nargs="+", type=_count, help="lengths of the series (20 100 300 1000)")
+    parser.add_argument("--files", nargs="+", type=_count, help="numbers of PNG files (100 1000)")
+    parser.add_argument(
+        "--former", nargs=2, metavar=("PYTHON", "TREE"), help="interpreter and checkout of another build, measured in "
+        "turn with this one"
+    )  # fmt: skip
+    parser.add_argument(
+        "--former_slices", type=_count, default=300, help="longest series that it is given (%(default)s)"
+    )
+    parser.add_argument("--model", type=Path, help="checkpoint of the network part (the bundle's for the phantom)")
+    parser.add_argument("--no_rivals", action="store_true", help="leave out anomalib's detectors")
+    parser.add_argument("--quick", action="store_true", help="few rounds, small sizes: to see that it works")
+    parser.add_argument("--output_dir", type=Path, default=Path("output/bench"), metavar="DIR", help="(%(default)s)")
+    parser.add_argument(
+        "--work_dir", type=Path, metavar="DIR", help="for what is made and scored, 2 GB for 1,000 slices; emptied "
+        "again (the system's for temporary files)"
+    )  # fmt: skip
+
+
+def _count(word: str) -> int:
+    if not word.isdecimal() or int(word) < 1:
+        raise argparse.ArgumentTypeError(f"{word!r} is no number of at least 1")
+    return int(word)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Measure and write; return 0, 2 if a build or a run failed."""
+    for key, value in (_QUICK if options.quick else _FULL).items():
+        if getattr(options, key) is None:
+            setattr(options, key, value)
+    former = Build("former", *(Path(word).absolute() for word in options.former)) if options.former else None
+    builds = [this_build(), *([former] if former else [])]
+    model = options.model or Path(root()) / "models" / "phantom.pt"
+    if "network" in options.parts and not model.is_file():
+        raise FileNotFoundError(f"--model {model}: there is no such checkpoint")
+    options.output_dir.mkdir(parents=True, exist_ok=True)
+    start = time.perf_counter()
+    machine = this_machine()
+    expected = expected_seconds(options, builds)
+    print(f"this takes about {sum(expected.values()) / 60:.0f} min on an idle machine; load is {machine.load:.1f}",
+          flush=True)  # fmt: skip
+    network: Network | None = None
+    startup: tuple[StartUp, ...] | None = None
+    growth: Growth | None = None
+    status = 0
+    try:
+        with tempfile.TemporaryDirectory(dir=options.work_dir) as work, _Bar(expected) as bar:
+            if "network" in options.parts:
+                step = bar.begin("network", options.rounds + 12)
+                network = measure_network(
+                    model, options.rounds, not options.quick, not options.no_rivals, former, step
+                )  # fmt: skip
+            if "startup" in options.parts:
+                step = bar.begin("startup", options.starts * 4 * len(builds))
+                startup = measure_startup(builds, options.starts, Path(work), step=step)
+            if "growth" in options.parts:
+                step = bar.begin("growth", options.runs * (len(options.slices) * len(builds) + len(options.files) + 2))
+                growth = measure_growth(
+                    builds, options.slices, options.files, options.former_slices, options.runs, Path(work), step
+                )
+    except (RuntimeError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        status = 2
+    if network or startup or growth:  # what was measured is kept, whatever came after
+        write(Bench(machine, network, startup, growth, time.perf_counter() - start), options.output_dir)
+    return status
+
+
+def expected_seconds(options: argparse.Namespace, builds: Sequence[Build]) -> dict[str, float]:
+    """Return roughly how long each part takes, from what a matrix product takes here."""
+    gflops = 2.0 * 1024**3 / 1e9 / seconds_of(product(), 5, cuda=False)
+    with_rivals = not options.no_rivals and importlib.util.find_spec("anomalib") is not None
+    known: dict[str, Callable[[], float]] = {
+        "network": lambda: network_seconds(options.rounds, with_rivals, gflops),
+        "startup": lambda: startup_seconds(builds, options.starts, gflops),
+        "growth": lambda: growth_seconds(
+            builds, options.slices, options.files, options.former_slices, options.runs, gflops
+        ),
+    }
+    return {part: known[part]() for part in options.parts}
+
+
+def write(bench: Bench, folder: Path) -> None:
+    """Write the benchmark into a folder, and print its tables."""
+    markdown = to_markdown(bench)
+    write_atomically(folder / "bench.json", json.dumps(asdict(bench), indent=1).encode())
+    write_atomically(folder / "bench.html", to_html(bench).encode())
+    write_atomically(folder / "bench.md", markdown.encode())
+    print(f"{markdown}\n{folder / 'bench.html'}")
+
+
+class _Bar:
+    """A progress bar over parts by the seconds that they are expected to take.
+
+    Args:
+        expected: seconds by part.
+    """
+
+    def __init__(self, expected: dict[str, float]) -> None:
+        self._expected, self._ends, self._part = expected, 0.0, 0.0
+        total = round(sum(expected.values()), 1)
+        self._bar = tqdm(total=total, unit="s", disable=None, bar_format="{desc}: {percentage:3.0f}%|{bar}| {elapsed}")
+
+    def __enter__(self) -> _Bar:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._bar.close()
+
+    def begin(self, part: str, steps: int) -> Callable[[str], None]:
+        """Return what is told each of about so many steps of a part."""
+        self._ends += self._expected[part]
+        end, each = self._ends, self._expected[part] / steps
+
+        def step(text: str) -> None:
+            self._bar.set_description(f"{part}: {text}", refresh=False)
+            self._bar.update(min(each, max(end - self._bar.n, 0.0)))
+
+        return step

@@ -1,0 +1,154 @@
+"""From the numbers of an engine to what is said of images and studies, in numpy: the same whatever computed them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import numpy as np
+
+from invad_med.data.prediction import Detection
+from invad_med.data.provenance import Provenance
+from invad_med.data.resizing import resize
+from invad_med.data.study import Verdict
+from invad_med.scoring.conformal import References
+from invad_med.scoring.studies import StudyCalibration
+from invad_med.serving.engines import Served
+
+
+class Detector(Protocol):
+    """One model, whatever computes it.
+
+    Attributes:
+        provenance: what its checkpoint states.
+        image_size: side in pixels of the square image that it takes.
+        computed_by: engine and precision, such as ``onnxruntime float32``.
+    """
+
+    provenance: Provenance
+
+    @property
+    def image_size(self) -> int:
+        """See above."""
+
+    @property
+    def computed_by(self) -> str:
+        """See above."""
+
+    def detect(self, image: np.ndarray, false_positive_rate: float = 0.05, gate: bool = True) -> list[Detection]:
+        """Return what is said of each image of ``image`` (B, 3, image_size, image_size) float32 in [0, 1].
+
+        Args:
+            image: see above.
+            false_positive_rate: of the thresholds, 0 < rate < 1.
+            gate: withhold the numbers of images unlike those that the model was trained on, where it has a limit.
+        """
+
+    def distance(self, image: np.ndarray) -> float | None:
+        """Return how unlike what it was trained on one image (1, 3, H, W) is, as `Detection.distance`."""
+
+    def judge_study(
+        self, scores: Sequence[float], positions: Sequence[float] | None = None, false_positive_rate: float = 0.05
+    ) -> Verdict:
+        """Return the verdict of a study, see `study_verdict`."""
+
+
+@dataclass(frozen=True)
+class Judge:
+    """What a model says of the numbers of images.
+
+    Args:
+        references: of held-out normal images.
+        withheld: why calibrated scores have no meaning, or None if they have.
+        prior_norm: of a position of the end point under the prior, which the colours are tied to where they have none.
+        title: of what it was trained on; may be empty.
+        computed_by: engine and precision.
+    """
+
+    references: References
+    withheld: str | None
+    prior_norm: float
+    title: str = ""
+    computed_by: str = ""
+
+    def __call__(self, found: Served, size: tuple[int, int], false_positive_rate: float = 0.05) -> list[Detection]:
+        """Return what is said of each image.
+
+        Args:
+            found: of B images.
+            size: (H, W) of the images.
+            false_positive_rate: of the thresholds, 0 < rate < 1.
+        """
+        maps = resize(found.map, size)
+        scored = self._scored(found, maps, false_positive_rate)
+        if found.distance is None:
+            return scored
+        return [self._gated(*pair) for pair in zip(scored, found.distance.tolist(), strict=True)]
+
+    def _scored(self, found: Served, maps: np.ndarray, false_positive_rate: float) -> list[Detection]:
+        paper = found.paper_score.tolist()
+        if self.withheld is not None:
+            said = {"map_threshold": self.prior_norm, "withheld": self.withheld, "computed_by": self.computed_by}
+            return [Detection(map=m, paper_score=p, **said) for m, p in zip(maps, paper, strict=True)]  # type: ignore[arg-type]
+        references, withheld = self.references, None
+        threshold = references.threshold(false_positive_rate)
+        map_threshold = references.map_threshold(false_positive_rate)
+        if map_threshold is None:
+            map_threshold = float(references.maps[-1])
+        if threshold is None:
+            count = len(references.scores)
+            withheld = f"{count} held-out normal images support no threshold at a rate of {false_positive_rate:g}"
+        assert found.score is not None  # as the calibration is not withheld
+        p_values = references.p_value(found.score).tolist()
+        return [
+            Detection(
+                map=maps[i],
+                score=score,
+                p_value=p_values[i],
+                threshold=threshold,
+                map_threshold=map_threshold,
+                paper_score=paper[i],
+                withheld=withheld,
+                computed_by=self.computed_by,
+            )
+            for i, score in enumerate(found.score.tolist())
+        ]
+
+    def _gated(self, detection: Detection, distance: float) -> Detection:
+        if not distance > 1.0:
+            return replace(detection, distance=distance)
+        title = f"the model for {self.title}" if self.title else "the model"
+        return Detection(
+            map=detection.map,
+            map_threshold=detection.map_threshold,
+            distance=distance,
+            withheld=f"unlike the images that {title} was trained on (distance {distance:.2f} of a limit of 1)",
+            computed_by=self.computed_by,
+        )
+
+
+def study_verdict(
+    studies: StudyCalibration,
+    scores: Sequence[float],
+    positions: Sequence[float] | None = None,
+    false_positive_rate: float = 0.05,
+) -> Verdict:
+    """Return the verdict of a study.
+
+    Args:
+        studies: of held-out normal patients.
+        scores: of its slices, as `Detector.detect` gives them, at least one.
+        positions: of each slice along the stack, 0 to 1; None if unknown.
+        false_positive_rate: of the threshold, 0 < rate < 1, among normal patients.
+    """
+    if not len(studies.scores):
+        return Verdict(withheld="the model is not calibrated for studies")
+    found = studies.judge(scores, positions, false_positive_rate)
+    withheld = None
+    if found.threshold is None:
+        withheld = (
+            f"{found.patients} held-out normal patients support no threshold at a rate of {false_positive_rate:g}: "
+            f"{1 / (found.patients + 1):.2g} is the smallest"
+        )
+    return Verdict(score=found.score, p_value=found.p_value, threshold=found.threshold, withheld=withheld)
