@@ -21,7 +21,7 @@ from monai.transforms import MapTransform
 from invad_med.data.contrast import judged
 from invad_med.data.prediction import Detection
 from invad_med.data.slices import ReadError, Slice
-from invad_med.detection import Detectors
+from invad_med.detection import AnomalyDetector, Detectors, ModelFiles
 from invad_med.inference.inputs import Input
 from invad_med.inference.pipeline import map_back, prepare
 from invad_med.readers.sources import SourceReader
@@ -118,11 +118,24 @@ def _together(values: list[Any]) -> Any:
 
 
 class DetectorsNetwork(Detectors, torch.nn.Module):
-    """The models of a run as the network of a MONAI evaluator; arguments as of `invad_med.detection.Detectors`."""
+    """The models of a run as the network of a MONAI evaluator.
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    Args:
+        files, others: as of `invad_med.detection.Detectors`.
+        detector: the default's, a `invad_med.detection.AnomalyDetector`, if it is not to be loaded from its file.
+        device: where it is put, and others compute.
+    """
+
+    def __init__(
+        self,
+        files: ModelFiles,
+        detector: AnomalyDetector | None = None,
+        device: torch.device | str | int = "cpu",
+        **others: Any,
+    ) -> None:
         torch.nn.Module.__init__(self)
-        Detectors.__init__(self, *args, **kwargs)
+        own = None if detector is None else detector.to(device).eval()
+        Detectors.__init__(self, files, own, device=device, **others)
 
     def forward(self, image: torch.Tensor, modalities: Sequence[str] | None = None) -> list[Detection]:
         """Return `Detectors.detect` of images (B, 3, H, W) on any device."""
