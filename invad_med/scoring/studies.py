@@ -10,9 +10,9 @@ Normal slices differ by level: the vertex scores higher than the basal ganglia. 
 of the study and of the held-out slices, a slice is compared with normals of like place (mean and deviation, weighted by
 a Gaussian of the distance), else with all of them.
 
-A p-value is the conformal rank among held-out normal *patients*, each reduced to as many slices as the study has, so
-that a fresh normal patient falls below alpha with probability at most alpha. N patients support no p-value below
-1 / (N + 1).
+A p-value is the conformal rank among held-out normal *patients*, each reduced to as many slices as the study has, at
+like places, so that a fresh normal patient falls below alpha with probability at most alpha. N patients support no
+p-value below 1 / (N + 1).
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ class StudyCalibration:
         self.scores = np.zeros(0, np.float32)  # (N,) of slices
         self.patients = np.zeros(0, np.int64)  # (N,) whose each is
         self.positions = np.zeros(0, np.float32)  # (N,) 0 to 1 along the stack, or none is known
-        self._references: dict[tuple[int, bool], np.ndarray] = {}
+        self._references: dict[tuple[int, bytes | None], np.ndarray] = {}  # of the last study's places
 
     def fit(self, scores: ArrayLike, patients: ArrayLike, positions: ArrayLike | None = None) -> StudyCalibration:
         """Take up the slices of held-out normal patients and return self.
@@ -142,7 +142,7 @@ class StudyCalibration:
             ValueError: no slice, or the calibration is not fitted.
         """
         score = self.score(scores, positions)
-        references = self.references(len(np.asarray(scores)), positions is not None and self.has_positions)
+        references = self.references(len(np.asarray(scores)), positions if self.has_positions else None)
         at_least = int((references >= score).sum())
         return StudyScore(
             score,
@@ -159,21 +159,23 @@ class StudyCalibration:
         placed = np.asarray(positions) if positions is not None and self.has_positions else None
         return expected_highest(self._deviations(values, placed, np.ones(len(self.scores), bool)), self.drawn)
 
-    def references(self, slices: int, placed: bool) -> np.ndarray:
+    def references(self, slices: int, places: ArrayLike | None = None) -> np.ndarray:
         """Return study scores of the held-out patients, ascending, each moved `halfway_up`: (k,) float64.
 
-        A patient is reduced to ``slices`` slices, evenly along the stack, and compared with the others. Left out is
-        who has fewer slices than the highest is taken of.
+        A patient is reduced to as many slices as the study has: those nearest to the study's own places, so that a
+        study of few slices is compared with such slices, else evenly along the stack; and compared with the others.
+        Left out is who has fewer slices than the highest is taken of.
 
         Args:
             slices: of the study to be compared.
-            placed: whether slices are compared with normals of like place.
+            places: (slices,) of them along the stack, 0 to 1; None if slices are compared with normals of any place.
         """
-        if (slices, placed) not in self._references:
-            self._references[slices, placed] = self._reduced(slices, placed)
-        return self._references[slices, placed]
+        key = slices, None if places is None else np.asarray(places, np.float32).tobytes()
+        if key not in self._references:
+            self._references = {key: self._reduced(slices, None if places is None else np.asarray(places))}
+        return self._references[key]
 
-    def _reduced(self, slices: int, placed: bool) -> np.ndarray:
+    def _reduced(self, slices: int, places: np.ndarray | None) -> np.ndarray:
         found = []
         for patient in np.unique(self.patients):
             own = np.flatnonzero(self.patients == patient)
@@ -181,12 +183,15 @@ class StudyCalibration:
                 continue
             if self.has_positions:
                 own = own[self.positions[own].argsort(kind="stable")]
-            count = min(slices, len(own))
-            own = own[((np.arange(count) + 0.5) * len(own) / count).astype(int)]
+            if places is None:
+                count = min(slices, len(own))
+                own = own[((np.arange(count) + 0.5) * len(own) / count).astype(int)]
+            else:
+                own = own[_nearest(self.positions[own], places)]
             others = self.patients != patient
             counted = others if others.any() else ~others  # one patient alone
-            deviations = self._deviations(self.scores[own], self.positions[own] if placed else None, counted)
-            found.append(expected_highest(deviations, self.drawn))
+            placed = None if places is None else self.positions[own]
+            found.append(expected_highest(self._deviations(self.scores[own], placed, counted), self.drawn))
         return halfway_up(np.array(found)) if found else np.zeros(0)
 
     def _deviations(self, scores: np.ndarray, positions: np.ndarray | None, counted: np.ndarray) -> np.ndarray:
@@ -226,6 +231,16 @@ class StudyCalibration:
         for name, kind in (("scores", np.float32), ("patients", np.int64), ("positions", np.float32)):
             setattr(self, name, np.asarray(state.get(name, getattr(self, name)), kind))
         self._references.clear()
+
+
+def _nearest(positions: np.ndarray, places: np.ndarray) -> np.ndarray:
+    """Return indices of the positions (n,) nearest to places (k,), each once, by ascending place: (min(n, k),)."""
+    free = np.ones(len(positions), bool)
+    chosen = []
+    for place in np.sort(places) if len(places) < len(positions) else positions:
+        chosen.append(int(np.where(free, np.abs(positions - place), np.inf).argmin()))
+        free[chosen[-1]] = False
+    return np.array(chosen)
 
 
 def expected_highest(scores: ArrayLike, m: int) -> float:

@@ -13,9 +13,11 @@ from pacs.ohif import BROWSER
 from PIL import Image
 
 from invad_med.data.prediction import Prediction, Status
+from invad_med.data.study import Verdict
 from invad_med.inference.inputs import list_inputs
 from invad_med.inference.progress import Progress
 from invad_med.inference.results import SourceWriter
+from invad_med.inference.studies import StudyJudge
 from invad_med.readers.sources import read_source
 from invad_med.writers.report.writer import ReportWriter
 
@@ -40,6 +42,15 @@ def score_of(index):
     return round(0.3 * np.sin(index / 5) + 4.0 * max(0.0, 1 - abs(index - HOT) / 25), 4)
 
 
+class Above:
+    """A model that judges every stack abnormal."""
+
+    rate = 0.05
+
+    def judge_study(self, modality, scores, positions):
+        return Verdict(score=3.0, threshold=THRESHOLD, p_value=0.01)
+
+
 @pytest.fixture(scope="session")
 def run(tmp_path_factory):
     """Return the output folder of a run over a volume and a picture with a wicked name."""
@@ -57,7 +68,8 @@ def run(tmp_path_factory):
     nib.save(nib.Nifti1Image(volume[:, ::-1, ::-1].T.astype(np.int16), np.eye(4)), base / "in" / "volume.nii.gz")
     Image.fromarray(rng.integers(0, 256, (64, 64), dtype=np.uint8)).save(base / "in" / f"{EVIL}.png")
     inputs = list_inputs(base / "in", ["phantom"], "phantom")
-    with SourceWriter(Progress(base / "out", inputs), report=ReportWriter()) as writer:
+    judge = StudyJudge(Above())
+    with SourceWriter(Progress(base / "out", inputs), judge=judge, report=ReportWriter()) as writer:
         for item in inputs.items:
             if item.index == 0:
                 pieces = read_source(item.source)

@@ -85,7 +85,7 @@ def test_score_and_references_are_those_of_the_formula(m):
     places = generator.permutation((np.arange(sum(sizes)) + 0.5) / sum(sizes))  # not in the order of the slices
     ids = np.repeat(np.arange(5), sizes)
     studies = StudyCalibration(m).fit(normal, ids, places)
-    scores, positions = generator.normal(size=6), np.linspace(0.1, 0.9, 6)
+    scores, positions = generator.normal(size=6), np.linspace(0.11, 0.93, 6)
 
     def highest(values):
         return np.mean([max(draw) for draw in itertools.combinations(values, m)])
@@ -98,17 +98,20 @@ def test_score_and_references_are_those_of_the_formula(m):
         own = np.flatnonzero(ids == patient)
         if len(own) < m:
             continue
-        own = own[places[own].argsort()]
-        count = min(6, len(own))
-        own = own[[int((k + 0.5) * len(own) / count) for k in range(count)]]
+        left = list(own)
+        own = []
+        for place in positions if len(left) > 6 else places[left]:  # the nearest that is left
+            own.append(min(left, key=lambda i: abs(places[i] - place)))
+            left.remove(own[-1])
+        own = np.array(own)
         others = ids != patient
         references.append(highest(deviations(normal[own], places[own], normal[others], places[others])))
     references = np.sort(references)
-    found = studies.references(6, True)
+    found = studies.references(6, positions)
     assert found[:-1] == pytest.approx((references[:-1] + references[1:]) / 2, rel=1e-5)
     assert found[-1] == pytest.approx(references[-1], rel=1e-4) and study.patients == len(references)
     assert study.p_value == pytest.approx((1 + (found >= study.score).sum()) / (1 + len(found)))
-    assert studies.references(6, True) is studies.references(6, True)
+    assert studies.references(6, positions) is studies.references(6, positions)
 
 
 def test_few_patients_support_no_small_rate():
@@ -133,7 +136,7 @@ def test_patients_of_several_calibrations_are_pooled():
     own = [part.scores[part.patients == i] for part in parts[1:] for i in np.unique(part.patients)]
     theirs = [pooled.scores[pooled.patients == i] for i in range(3, 12)]
     assert all(np.array_equal(a, b) for a, b in zip(own, theirs, strict=True))
-    assert len(pooled.references(12, True)) == 12
+    assert len(pooled.references(12, np.linspace(0, 1, 12))) == 12
     unplaced = fitted(generator, 2, 2, placed=False)
     assert not pooled.pool([unplaced]).has_positions and len(np.unique(pooled.patients)) == 14
 
