@@ -12,6 +12,7 @@ What else there is of samples is refused: see `invad_med.readers.samples`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import partial
@@ -60,7 +61,7 @@ def read(source: Source) -> Sequence[Slice | ReadError]:
     Raises:
         ReadError: truncated or corrupt data, non-finite values, or an absurd size.
     """
-    spool = Spool(bounded=source.n_slices > 1)
+    spool = Spool(math.inf if source.n_slices == 1 else None)
     with _open(source.paths[0]) as (image, file):
         with reading("image data"):
             pages, sizes = [], set()

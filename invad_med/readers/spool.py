@@ -1,7 +1,7 @@
 """Arrays of a source that is too large to be held: they lie in a file without a name and are read back one by one.
 
-Such a file is made in the folder for temporary files (``TMPDIR``), takes no place in memory where that folder is on a
-disk, and is gone when nobody refers to it any more, also if the process is killed.
+Such a file is made in the folder for temporary files (``TMPDIR``) or in one that is named, takes no place in memory
+where that folder is on a disk, and is gone when nobody refers to it any more, also if the process is killed.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import IO, overload
 
 import numpy as np
@@ -22,16 +23,17 @@ _Place = tuple[int, np.dtype, tuple[int, ...]]  # offset in the file, type and s
 
 
 class Spool(Sequence[np.ndarray]):
-    """Arrays in memory as long as they take `HELD` bytes together, from then on all of them in a file.
+    """Arrays in memory as long as they take no more than so many bytes together, from then on all of them in a file.
 
     Several threads may read at once.
 
     Args:
-        bounded: False holds all of them.
+        held: these bytes; `HELD` if None.
+        folder: where the file lies, made with it; that for temporary files if None.
     """
 
-    def __init__(self, bounded: bool = True) -> None:
-        self._bounded, self._size = bounded, 0
+    def __init__(self, held: float | None = None, folder: Path | None = None) -> None:
+        self._held, self._size, self._folder = HELD if held is None else held, 0, folder
         self._entries: list[np.ndarray | _Place] = []
         self._file: IO[bytes] | None = None
         self._lock = threading.Lock()
@@ -49,9 +51,11 @@ class Spool(Sequence[np.ndarray]):
         """
         self._entries.append(array)
         self._size += array.nbytes
-        if self._file is None and self._bounded and self._size > HELD:
-            with _room():
-                self._file = tempfile.TemporaryFile()  # noqa: SIM115  is closed when the spool is let go of
+        if self._file is None and self._size > self._held:
+            with self._room():
+                if self._folder is not None:
+                    self._folder.mkdir(parents=True, exist_ok=True)
+                self._file = tempfile.TemporaryFile(dir=self._folder)  # noqa: SIM115  closed with the spool
             self._entries = [self._store(entry) if isinstance(entry, np.ndarray) else entry for entry in self._entries]
         elif self._file is not None:
             self._entries[-1] = self._store(array)
@@ -68,7 +72,7 @@ class Spool(Sequence[np.ndarray]):
 
     def at(self, places: Iterable[int]) -> Spool:
         """Return the arrays of some places, as they lie here."""
-        part = Spool()
+        part = Spool(self._held, self._folder)
         part._entries, part._file, part._lock = [self._entries[p] for p in places], self._file, self._lock
         return part
 
@@ -96,11 +100,31 @@ class Spool(Sequence[np.ndarray]):
     def __len__(self) -> int:
         return len(self._entries)
 
+    def shapes(self) -> list[tuple[int, ...]]:
+        """Return the shapes of the arrays."""
+        return [entry.shape if isinstance(entry, np.ndarray) else entry[2] for entry in self._entries]
+
+    def close(self) -> None:
+        """Let go of all arrays."""
+        self._entries = []
+        if self._file is not None:
+            self._file.close()
+
+    @contextmanager
+    def _room(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            if self._folder is not None:
+                raise
+            where = "in the folder for temporary files; name another in TMPDIR"
+            raise OSError(error.errno, f"{error.strerror or 'cannot be written'} {where}") from error
+
     def _store(self, array: np.ndarray, offset: int | None = None) -> _Place:
         file = self._file
         assert file is not None
         whole = np.ascontiguousarray(array)
-        with self._lock, _room():
+        with self._lock, self._room():
             place = file.seek(0, 2) if offset is None else file.seek(offset)
             file.write(_bytes_of(whole))
         return place, whole.dtype, array.shape
@@ -183,12 +207,3 @@ def turned(
 
 def _bytes_of(array: np.ndarray) -> memoryview:
     return array.reshape(-1).view(np.uint8).data
-
-
-@contextmanager
-def _room() -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        where = "in the folder for temporary files; name another in TMPDIR"
-        raise OSError(error.errno, f"{error.strerror or 'cannot be written'} {where}") from error

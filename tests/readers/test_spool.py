@@ -3,6 +3,7 @@
 import errno
 import gc
 import gzip
+import math
 import os
 import pickle
 import tempfile
@@ -186,7 +187,7 @@ def test_arrays_are_held_up_to_a_limit_and_then_all_in_a_file(monkeypatch):
     for found, expected in zip(kept, [arrays[0], 2 * arrays[1], *arrays[2:]], strict=True):
         np.testing.assert_array_equal(found, expected, strict=True)
     np.testing.assert_array_equal(kept.at([3, 0])[1], arrays[0])
-    unbounded = Spool(bounded=False)
+    unbounded = Spool(math.inf)
     unbounded.append(np.zeros(1000))
     assert unbounded.in_memory
 

@@ -10,8 +10,8 @@ from invad_med.data.prediction import Prediction, Scores
 from invad_med.data.provenance import Provenance
 from invad_med.data.slices import Source
 from invad_med.data.study import Study
+from invad_med.readers.spool import Spool
 from invad_med.writers.dicom.evidence import Refused
-from invad_med.writers.dicom.spool import Spool
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,6 +20,7 @@ from invad_med.data.slices import ReadError, Slice, Source
 from invad_med.data.study import Study
 from invad_med.data.transforms import to_unit
 from invad_med.readers.dicom.stored import StoredImage, stored_image
+from invad_med.readers.spool import Spool
 from invad_med.writers.dicom.account import Account, map_of
 from invad_med.writers.dicom.anonymous import Anonymiser, own_secret
 from invad_med.writers.dicom.blending import write_blending
@@ -31,7 +32,6 @@ from invad_med.writers.dicom.presentation_state import write_presentation_state
 from invad_med.writers.dicom.report import write_report
 from invad_med.writers.dicom.secondary_capture import CaptureWriter
 from invad_med.writers.dicom.segmentation import write_segmentation
-from invad_med.writers.dicom.spool import Spool
 from invad_med.writers.heatmap import draw_heatmap
 from invad_med.writers.naming import fitted
 
@@ -143,7 +143,8 @@ class DicomJob:
         self._file: StoredImage | None = None  # of several frames
         dicom, several_frames = source.kind == "dicom", len(source.paths) == 1 < source.n_slices
         waiting = {*_OF_MAPS, DicomKind.OVERLAY} if several_frames else set(_OF_MAPS)
-        pictures, maps = Spool(writer.folder), Spool(writer.folder) if dicom and waiting & set(writer.kinds) else None
+        pictures = Spool(0, writer.folder)
+        maps = Spool(0, writer.folder) if dicom and waiting & set(writer.kinds) else None
         secret = writer.anonymise.secret if writer.anonymise else ""
         self.folder: Path = fitted(writer.folder, source.name)
         self.account, self.evidence = Account(source, provenance, maps), Evidence(source, writer.anonymise)

@@ -17,9 +17,9 @@ from PIL import Image
 from pydicom.dataset import Dataset
 from pydicom.uid import ExplicitVRLittleEndian, MultiFrameTrueColorSecondaryCaptureImageStorage
 
+from invad_med.readers.spool import Spool
 from invad_med.writers.canvas import BACKGROUND
 from invad_med.writers.dicom.common import Author, Pixels, Series, save
-from invad_med.writers.dicom.spool import Spool
 
 SERIES = Series("secondary_capture", 5, "Anomaly heatmap", sided=True)
 
