@@ -198,7 +198,7 @@ def load_detector(
 
     Raises:
         FileNotFoundError, ValueError: the file is missing or cannot be read safely, cannot be built here, does not
-            fit, by name, or its calibration is not finite.
+            fit, by name, or is not finite.
     """
     tensors = read_checkpoint(path)
     stated = Provenance.from_state(tensors.get("_extra_state", {}))
@@ -206,9 +206,10 @@ def load_detector(
     detector = AnomalyDetector(host, engine=engine)
     _take_up_old_states(detector, tensors, "")  # its names are compared before it is loaded
     load_strictly(detector, tensors)
-    statistics = [*detector.calibration.buffers(), *detector.familiarity.buffers()]
-    if not all(torch.isfinite(tensor).all() for tensor in statistics):
-        raise ValueError(f"checkpoint {path} is calibrated with NaN or infinite values: its training diverged")
+    for name, tensor in detector.state_dict().items():
+        if isinstance(tensor, Tensor) and not torch.isfinite(tensor).all():
+            raise ValueError(f"checkpoint {path} has NaN or infinite values ({name}): its training diverged")
+    detector.calibration.check_sizes()
     calibrated = detector.calibration.timesteps or detector.timesteps
     detector.timesteps = (grid or Grid()).resolve(calibrated, len(host.alphas_cumprod))
     return detector.to(device).eval()

@@ -87,4 +87,4 @@ def _without_weights(model: Any, names: set[str]) -> Graph:
         part.doc_string = None
     proto = onnx_ir.to_proto(model)
     del proto.graph.value_info[:]
-    return Graph(proto.SerializeToString(deterministic=True), stored)
+    return Graph(proto.SerializeToString(deterministic=True), stored, tuple(sorted(names)))

@@ -243,6 +243,7 @@ class FeatureHost(Host):
 
 
 HOSTS: dict[str, type[Host]] = {FeatureArchitecture.host: FeatureHost}
+AS_SHIPPED = dict(HOSTS)  # without entries of your own
 
 
 def rebuild_host(values: Mapping[str, Any], **parts: nn.Module | None) -> Host:

@@ -81,10 +81,21 @@ class Judge:
             false_positive_rate: of the thresholds, 0 < rate < 1.
         """
         maps = resize(found.map, size)
-        scored = self._scored(found, maps, false_positive_rate)
-        if found.distance is None:
-            return scored
-        return [self._gated(*pair) for pair in zip(scored, found.distance.tolist(), strict=True)]
+        detections = self._scored(found, maps, false_positive_rate)
+        if found.distance is not None:
+            detections = [self._gated(*pair) for pair in zip(detections, found.distance.tolist(), strict=True)]
+        numbers = [part for part in (found.score, found.paper_score, found.distance) if part is not None]
+        whole = np.isfinite(numbers).all(0) & np.isfinite(found.map).all((1, 2))
+        return [d if ok else self._nothing(d) for d, ok in zip(detections, whole.tolist(), strict=True)]
+
+    def _nothing(self, detection: Detection) -> Detection:
+        """Return the detection of an image of which the network makes no numbers: a score would rank above all."""
+        return Detection(
+            map=np.zeros_like(detection.map),
+            map_threshold=detection.map_threshold,
+            withheld="the model makes no finite numbers of this image",
+            computed_by=self.computed_by,
+        )
 
     def _scored(self, found: Served, maps: np.ndarray, false_positive_rate: float) -> list[Detection]:
         paper = found.paper_score.tolist()

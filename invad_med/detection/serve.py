@@ -10,11 +10,12 @@ from invad_med.detection.served import ServedDetector
 from invad_med.serving.engines import ENGINES, ServingEngine, make_serving_engine
 from invad_med.serving.graph import Graph, GraphKey, find_graph, keep_graph
 from invad_med.serving.weights import open_weights
-from invad_med.timesteps import Grid
+from invad_med.timesteps import Grid, check_timesteps
 
 logger = logging.getLogger(__name__)
 
 FASTEST = "onnxruntime"  # on a CPU
+_SCHEDULE = 1000  # timesteps of the hosts of the package, which alone have graphs
 _DRIVERS = ("/proc/driver/nvidia", "/dev/nvidiactl", "/dev/dxg", "/dev/kfd", "C:/Windows/System32/nvcuda.dll")
 
 
@@ -117,7 +118,8 @@ def _served(
     with open_weights(path) as weights:
         timesteps = GraphKey.of(weights).timesteps
         if grid is not None:
-            timesteps = tuple(grid.resolve(timesteps))
+            timesteps = tuple((int(t), None if n is None else int(n)) for t, n in grid.resolve(timesteps, _SCHEDULE))
+        check_timesteps(timesteps, _SCHEDULE)
         if not export and find_graph(GraphKey.of(weights, timesteps)) is None:
             raise _NoGraph(f"no graph for {engine} lies ready; --engine {engine} makes one, once")
         return ServedDetector(load_engine(path, engine, timesteps, threads), weights, timesteps)

@@ -14,6 +14,7 @@ from invad_med.detection.judging import Judge, study_verdict
 from invad_med.scoring.conformal import References, why_withheld
 from invad_med.scoring.studies import StudyCalibration
 from invad_med.serving.engines import ServingEngine
+from invad_med.serving.graph import finite
 from invad_med.serving.weights import Weights
 
 _IMAGE_SIZE = 256  # of checkpoints that do not state it
@@ -35,7 +36,8 @@ class ServedDetector:
         self.studies = StudyCalibration()
         if "studies._extra_state" in weights.values:
             self.studies.take_state(weights.read("studies._extra_state"))
-        references = References(weights.read("calibration.reference"), weights.read("calibration.map_reference"))
+        names = ("calibration.reference", "calibration.map_reference")
+        references = References(*(finite(name, weights.read(name).astype(np.float32)) for name in names))
         fitted_for = [(t, t_next) for t, t_next in weights.read("calibration._extra_state")["timesteps"]]
         self.withheld = why_withheld(len(references.scores), fitted_for, self.timesteps)
         prior_norm = len(weights.read("calibration.z_mean")) ** 0.5

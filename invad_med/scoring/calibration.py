@@ -143,6 +143,18 @@ class Calibration(nn.Module):
         mean, std = (x.to(z.device) for x in (self.statistics_mean, self.statistics_std))
         return combined((self.statistics(z) - mean) / std)
 
+    def check_sizes(self) -> None:
+        """Raise ValueError unless what is fitted is of the rule's number of statistics."""
+        if len(self.reference) == 0:
+            return
+        with torch.no_grad():
+            count = self.statistics(self.z_mean.new_zeros(1, len(self.z_mean), 16, 16)).shape[1]
+        sizes = len(self.statistics_mean), len(self.statistics_std)
+        if sizes != (count, count):
+            raise ValueError(
+                f"the rule {self.rule} makes {count} statistics; mean and std are of {sizes}"
+            )
+
     @property
     def references(self) -> References:
         """What the held-out normal images came to, which p-values and thresholds are ranks among."""

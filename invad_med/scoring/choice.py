@@ -108,7 +108,10 @@ def choose(
             value += float(average_precision_score(abnormal_cells[rows].ravel(), maps[key][rows].ravel()))
         return value
 
-    best, figures = _told_from_the_first(list(scores), reached, *(patients or (range(n), range(m))))
+    whose = patients or (range(n), range(m))
+    if (len(whose[0]), len(whose[1])) != (n, m):
+        raise ValueError(f"{n} normal and {m} abnormal images of {len(whose[0])} and {len(whose[1])} patients' numbers")
+    best, figures = _told_from_the_first(list(scores), reached, *whose)
     return Choice(list(best[0]), best[1], figures)
 
 

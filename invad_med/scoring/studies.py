@@ -86,9 +86,9 @@ class StudyCalibration:
     """
 
     def __init__(self, highest_of: int = HIGHEST_OF) -> None:
-        if highest_of < 1:
-            raise ValueError(f"highest_of={highest_of} must be at least 1")
-        self.highest_of = highest_of
+        if highest_of < 1 or highest_of != int(highest_of):
+            raise ValueError(f"highest_of={highest_of} must be at least 1, and whole")
+        self.highest_of = int(highest_of)
         self.scores = np.zeros(0, np.float32)  # (N,) of slices
         self.patients = np.zeros(0, np.int64)  # (N,) whose each is
         self.positions = np.zeros(0, np.float32)  # (N,) 0 to 1 along the stack, or none is known
@@ -111,6 +111,8 @@ class StudyCalibration:
             raise ValueError(f"slices of {lengths} scores, patients and positions")
         if not all(np.isfinite(values).all() for values in given):
             raise ValueError("scores and positions of held-out normal slices must be finite")
+        if not (given[1] == given[1].astype(np.int64)).all():
+            raise ValueError("patients must be whole numbers, equal for slices of one patient")
         self.scores, self.patients = given[0].astype(np.float32), given[1].astype(np.int64)
         self.positions = given[2].astype(np.float32)
         self._references.clear()
@@ -157,6 +159,8 @@ class StudyCalibration:
         if not len(values) or not len(self.scores):
             raise ValueError(f"{len(values)} slices, and {len(self.scores)} to compare them with")
         placed = np.asarray(positions) if positions is not None and self.has_positions else None
+        if not np.isfinite(values).all() or (placed is not None and not np.isfinite(placed).all()):
+            raise ValueError("scores and positions of a study must be finite")
         return expected_highest(self._deviations(values, placed, np.ones(len(self.scores), bool)), self.drawn)
 
     def references(self, slices: int, places: ArrayLike | None = None) -> np.ndarray:
@@ -226,11 +230,15 @@ class StudyCalibration:
         return {"highest_of": self.highest_of, **arrays}
 
     def take_state(self, state: Mapping[str, Any]) -> None:
-        """Take up a checkpoint's: `to_state`, or tensors in the place of its lists; what is not stated stays."""
-        self.highest_of = int(state.get("highest_of", self.highest_of))
-        for name, kind in (("scores", np.float32), ("patients", np.int64), ("positions", np.float32)):
-            setattr(self, name, np.asarray(state.get(name, getattr(self, name)), kind))
-        self._references.clear()
+        """Take up a checkpoint's: `to_state`, or tensors in the place of its lists.
+
+        Raises:
+            ValueError: as of making and fitting one.
+        """
+        StudyCalibration.__init__(self, state.get("highest_of", self.highest_of))
+        if len(state.get("scores", ())):
+            places = state["positions"]
+            self.fit(state["scores"], state["patients"], places if len(places) else None)
 
 
 def _nearest(positions: np.ndarray, places: np.ndarray) -> np.ndarray:

@@ -12,6 +12,7 @@ import io
 import json
 import logging
 import os
+import sys
 import zipfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -30,7 +31,9 @@ logger = logging.getLogger(__name__)
 
 DIRECTIONS = 64  # of the familiarity in every graph; a checkpoint with fewer is padded with such that count for nothing
 _PADDING = {"familiarity.directions": 0.0, "familiarity.variances": 1.0}
+_DAMAGED = (zipfile.BadZipFile, KeyError, EOFError, NotImplementedError, TypeError, AttributeError, ValueError)
 _SHIPPED = Path(__file__).with_name("graphs")
+_BESIDES = ("_extra_state", "studies._extra_state")  # in a checkpoint, and no graph's
 _CODE = ("diffusion.py", "networks", "scoring", "detection")  # what a graph is made from
 
 
@@ -59,7 +62,8 @@ class GraphKey:
             timesteps: instead of those that it was calibrated for.
 
         Raises:
-            ValueError: it is not calibrated and no timesteps are given, or was written by version 0.1.
+            ValueError: it is not calibrated and no timesteps are given, was written by version 0.1, or is of a host,
+                preset or rule of the user's own in this process.
         """
         values = weights.values
         if "calibration._extra_state" not in values or "calibration.reference" not in values:
@@ -73,6 +77,7 @@ class GraphKey:
         gate = "familiarity.limit" in values and values["familiarity.limit"].shape[0] > 0
         provenance = Provenance.from_state(weights.read("_extra_state") if "_extra_state" in values else {})
         rule = stated["score"] if fitted and chosen == calibrated else None
+        _refuse_own(provenance.architecture, stated["score"])
         return cls(provenance.architecture, chosen, rule, gate)
 
     def to_json(self) -> str:
@@ -85,6 +90,22 @@ class GraphKey:
         return hashlib.sha256(self.to_json().encode()).hexdigest()[:16]
 
 
+# Where entries of your own are made, whose names say nothing of what they do: known if this process has imported them.
+_TABLES = (
+    ("invad_med.detection.host", "HOSTS", "host"),
+    ("invad_med.networks.presets", "PRESETS", "preset"),
+    ("invad_med.scoring.rules", "RULES", "rule"),
+)
+
+
+def _refuse_own(architecture: Mapping[str, Any], rule: str) -> None:
+    stated = {**architecture, "rule": rule}
+    for module, table, what in _TABLES:
+        loaded, name = sys.modules.get(module), stated.get(what)
+        if loaded is not None and getattr(loaded, table).get(name) is not loaded.AS_SHIPPED.get(name):
+            raise ValueError(f"the {what} {name!r} is of your own, and graphs are of the package's: --engine eager")
+
+
 @dataclass(frozen=True)
 class Graph:
     """A detector without weights, of one image.
@@ -92,16 +113,18 @@ class Graph:
     Args:
         model: serialised ONNX; input ``image`` (1, 3, S, S) float32 in [0, 1].
         weights: name in a checkpoint -> (dtype, shape), for all that lies outside the model.
+        names: of all that a checkpoint of the detector may hold besides its provenance and the calibration of studies.
     """
 
     model: bytes
     weights: Mapping[str, tuple[str, tuple[int, ...]]]
+    names: tuple[str, ...] = ()
 
     def to_bytes(self, key: GraphKey) -> bytes:
         """Return the content of a file that holds the graph; the same for the same graph."""
         file = io.BytesIO()
         with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
-            about = json.dumps({"key": key.to_json(), "weights": self.weights}, sort_keys=True)
+            about = json.dumps({"key": key.to_json(), "names": self.names, "weights": self.weights}, sort_keys=True)
             for name, content in (("about.json", about.encode()), ("model.onnx", self.model)):
                 archive.writestr(zipfile.ZipInfo(name), content, zipfile.ZIP_DEFLATED)
         return file.getvalue()
@@ -117,18 +140,27 @@ class Graph:
         try:
             with zipfile.ZipFile(path) as archive:
                 about, model = json.loads(archive.read("about.json")), archive.read("model.onnx")
-        except (zipfile.BadZipFile, KeyError, EOFError, NotImplementedError) as error:
+            stored = {name: (dtype, tuple(shape)) for name, (dtype, shape) in about["weights"].items()}
+            graph = cls(model, stored, tuple(about["names"]))
+            same = about["key"] == key.to_json()
+        except _DAMAGED as error:
             raise ValueError(f"{path} is damaged ({type(error).__name__})") from error
-        if about["key"] != key.to_json():
+        if not same:
             raise ValueError(f"{path} holds another graph")
-        return cls(model, {name: (dtype, tuple(shape)) for name, (dtype, shape) in about["weights"].items()})
+        return graph
 
     def fill(self, weights: Weights) -> dict[str, np.ndarray]:
         """Return the graph's weights from an opened checkpoint, as the graph takes them.
 
         Raises:
-            ValueError: what is missing or of another shape, by name; statistics that are not finite.
+            ValueError: what is missing, not expected or of another shape, by name; numbers that are not finite.
         """
+        unexpected = sorted(set(weights.values) - {*self.names, *_BESIDES})
+        if unexpected:
+            raise ValueError(f"the checkpoint does not fit the graph; not expected: {', '.join(unexpected[:8])}")
+        directions, variances = (weights.values.get(f"familiarity.{name}") for name in ("directions", "variances"))
+        if directions and variances and directions.shape[:1] != variances.shape:
+            raise ValueError(f"familiarity.directions is {directions.shape}, familiarity.variances {variances.shape}")
         arrays = {}
         for name, (dtype, shape) in self.weights.items():
             array = weights.read(name).astype(dtype, copy=False)
@@ -140,12 +172,19 @@ class Graph:
                     f"the checkpoint does not fit the graph: {name} is {array.shape} in the checkpoint, {shape} in the "
                     "graph"
                 )
-            if name.startswith(("calibration.", "familiarity.")) and not np.isfinite(array).all():
-                raise ValueError(
-                    f"the checkpoint is calibrated with NaN or infinite values ({name}): its training diverged"
-                )
-            arrays[name] = array
+            arrays[name] = finite(name, array)
         return arrays
+
+
+def finite(name: str, array: np.ndarray) -> np.ndarray:
+    """Return an array of a checkpoint.
+
+    Raises:
+        ValueError: it has NaN or infinite values.
+    """
+    if not np.isfinite(array).all():
+        raise ValueError(f"the checkpoint has NaN or infinite values ({name}): its training diverged")
+    return array
 
 
 def find_graph(key: GraphKey) -> Graph | None:

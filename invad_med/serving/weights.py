@@ -182,9 +182,13 @@ class _StateUnpickler(pickle.Unpickler):
             raise _NotAllowed(f"it names a {what} of {kind}")
         return Storage(str(entry), kind, int(count))
 
-    def _tensor(self, storage: Storage, offset: int, shape: Any, strides: Any, *_: Any) -> StoredTensor:
+    def _tensor(
+        self, storage: Storage, offset: int, shape: Any, strides: Any, gradient: bool, hooks: Any, more: Any = None
+    ) -> StoredTensor:
         if not isinstance(storage, Storage):
             raise _NotAllowed(f"a tensor of {type(storage).__name__}")
+        if more:  # such as that it is to be read with the other sign
+            raise _NotAllowed(f"a tensor that is {', '.join(map(str, more))}")
         return StoredTensor(storage, int(offset), tuple(map(int, shape)), tuple(map(int, strides)))
 
     def _parameter(self, tensor: StoredTensor, *_: Any) -> StoredTensor:
