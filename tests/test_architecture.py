@@ -28,12 +28,15 @@ ALLOWED = {
     "data": {"files"},
     "readers": {"data", "files"},
     "scoring": {"diffusion", "lazy"},
+    "hosts": {"lazy"},
     "inferers": {"diffusion"},
     "networks": {"diffusion", "files", "lazy"},
     "serving": {"data", "files"},
     "archive": {"addresses", "data", "files", "readers"},
     "writers": {"data", "files", "readers"},
-    "detection": {"data", "diffusion", "files", "inferers", "lazy", "networks", "scoring", "serving", "timesteps"},
+    "detection": {
+        "data", "diffusion", "files", "hosts", "inferers", "lazy", "networks", "scoring", "serving", "timesteps",
+    },
     "features": {"data", "detection", "diffusion", "files", "networks", "parallel", "readers"},
     "inference": {"archive", "bundle", "data", "detection", "files", "readers", "timesteps", "writers"},
     "training": {

@@ -16,7 +16,7 @@ class Provenance:
     """Where a detector comes from; what is not known is None or empty.
 
     Args:
-        architecture: what rebuilds the host, see `invad_med.detection.host.Architecture.to_plain`.
+        architecture: what rebuilds the host, see `invad_med.hosts.host.Architecture.to_plain`.
         modality: name of what it was trained on, see `invad_med.data.modalities`.
         title: the same for people.
         denoiser_parameters: number of weights of the noise predictor.

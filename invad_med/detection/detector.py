@@ -185,6 +185,7 @@ def load_detector(
     grid: Grid | None = None,
     engine: str = "eager",
     device: torch.device | str = "cpu",
+    host: Host | None = None,
     **parts: nn.Module | None,
 ) -> AnomalyDetector:
     """Return the detector that a checkpoint holds, built as its provenance states, in evaluation mode.
@@ -194,6 +195,7 @@ def load_detector(
         grid: timesteps instead of those it was calibrated for; scores are then withheld.
         engine: what computes end points.
         device: where it is put.
+        host: in the place of the one that it states, which must be the same; for one that cannot be built again.
         parts: networks instead of those it states, such as ``denoiser``; its weights must fit them.
 
     Raises:
@@ -202,7 +204,7 @@ def load_detector(
     """
     tensors = read_checkpoint(path)
     stated = Provenance.from_state(tensors.get("_extra_state", {}))
-    host = rebuild_host(stated.architecture, **parts)
+    host = rebuild_host(stated.architecture, host, **parts)
     detector = AnomalyDetector(host, engine=engine)
     _take_up_old_states(detector, tensors, "")  # its names are compared before it is loaded
     load_strictly(detector, tensors)

@@ -26,7 +26,7 @@ class FromRaw(Protocol):
     """An engine that can go on from an encoding, which is then computed once for all that need it."""
 
     def from_raw(self, raw: Tensor) -> Tensor:
-        """Return z_T (B, C, h, w) float32 of what `invad_med.detection.host.Host.raw` made of images, (B, C, h, w)."""
+        """Return z_T (B, C, h, w) float32 of what `invad_med.hosts.host.Host.raw` made of images, (B, C, h, w)."""
 
 
 class EagerEngine:
@@ -46,7 +46,7 @@ class EagerEngine:
 
     def from_raw(self, raw: Tensor) -> Tensor:
         """Return z_T of the images that ``raw`` was made of."""
-        return invert(self.host.eps, self.host.normalise(raw), self.timesteps, self.host.alphas_cumprod)
+        return invert(self.host.predictor(raw), self.host.normalise(raw), self.timesteps, self.host.alphas_cumprod)
 
 
 class CompiledEngine(EagerEngine):

@@ -1,141 +1,26 @@
-"""A host is the diffusion model that is inverted: how an image becomes its space, the noise it predicts, its schedule.
+"""Our own host over frozen features, and the table of the kinds of hosts that a checkpoint can be rebuilt as.
 
-Everything above (engine, detector, training, evaluation) knows this interface alone. `HOSTS` names the kinds that a
-checkpoint can be rebuilt as; a kind of your own is a subclass and an entry, made before the checkpoint is loaded.
+A kind of your own is a subclass of `invad_med.hosts.host.Host` and an entry of `HOSTS`, made before the checkpoint is
+loaded.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, TypeVar
+from typing import Any, ClassVar, Literal
 
-import torch
 from torch import Tensor, nn
 
 from invad_med.diffusion import linear_alphas_cumprod
+from invad_med.hosts.adapted import AdaptedHost
+from invad_med.hosts.architecture import AdaptedArchitecture
+from invad_med.hosts.host import Architecture, Host
 from invad_med.networks.features import FrozenFeatures, Merge
 from invad_med.networks.presets import create_denoiser
 
-A = TypeVar("A", bound="Architecture")
-
-
-@dataclass(frozen=True)
-class Architecture:
-    """All that rebuilds a host's networks, weights aside; plain values, as they travel in a checkpoint.
-
-    Args:
-        image_size: side in pixels of the square images that the host encodes.
-    """
-
-    host: ClassVar[str] = ""
-    of_the_denoiser: ClassVar[frozenset[str]] = frozenset()  # fields that an encoding does not depend on
-    image_size: int = 256
-
-    def to_plain(self) -> dict[str, Any]:
-        """Return the fields and the kind of host as plain values."""
-        return {"host": self.host, **dataclasses.asdict(self)}
-
-    @classmethod
-    def from_plain(cls: type[A], values: Mapping[str, Any]) -> A:
-        """Return the record of plain values.
-
-        Raises:
-            ValueError: a field that this version does not know.
-        """
-        known = {field.name for field in dataclasses.fields(cls)}
-        unknown = sorted(values.keys() - known - {"host"})
-        if unknown:
-            raise ValueError(
-                f"the checkpoint's architecture states {', '.join(unknown)}, which this version of invad_med does not "
-                "know: install the version that its provenance names"
-            )
-        fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items() if k != "host"}
-        return cls(**fields)
-
-
-class Host(nn.Module, ABC):
-    """A diffusion model over some encoding of images.
-
-    Attributes:
-        denoiser: the network that training optimises; `eps` is its noise prediction.
-        alphas_cumprod: (T,) float64, the schedule it is trained and inverted with.
-        channels: C of the encoding.
-        grid_size: h = w of the encoding of an image of ``image_size``.
-        image_size: side in pixels of the images that `raw` takes.
-    """
-
-    denoiser: nn.Module
-    alphas_cumprod: Tensor
-    channels: int
-    grid_size: int
-    image_size: int
-
-    @abstractmethod
-    def raw(self, image: Tensor) -> Tensor:
-        """Return what is fixed of an image's encoding, fit for a cache.
-
-        Args:
-            image: (B, 3, image_size, image_size) in [0, 1].
-
-        Returns:
-            (B, C, h, w).
-        """
-
-    def normalise(self, raw: Tensor) -> Tensor:
-        """Return the encoding of ``raw`` (B, C, h, w), with what was fitted on normal images: the same shape."""
-        return raw
-
-    def fit_normalisation(self, raw: Tensor) -> None:  # a host without a norm fits none
-        """Fit what `normalise` applies on ``raw`` (N, C, h, w) of normal training images."""
-
-    def encode(self, image: Tensor) -> Tensor:
-        """Return the encoding of ``image`` (B, 3, image_size, image_size) in [0, 1]: (B, C, h, w)."""
-        return self.normalise(self.raw(image))
-
-    def eps(self, x: Tensor, timesteps: Tensor) -> Tensor:
-        """Return the noise in ``x`` (B, C, h, w) at ``timesteps`` (B,) int64: the shape of ``x``."""
-        return self.denoiser(x, timesteps)
-
-    @property
-    @abstractmethod
-    def architecture(self) -> Architecture:
-        """What rebuilds this host."""
-
-    @classmethod
-    @abstractmethod
-    def rebuild(cls, values: Mapping[str, Any], **parts: nn.Module | None) -> Host:
-        """Return a host, its weights still to be loaded.
-
-        Args:
-            values: as `Architecture.to_plain` gives them.
-            parts: networks to use instead of those that ``values`` state.
-
-        Raises:
-            ValueError: ``values`` name something that cannot be built here.
-        """
-
-    @property
-    @abstractmethod
-    def encoder(self) -> nn.Module:
-        """The network whose weights `raw` depends on."""
-
-    def encoder_digest(self) -> str:
-        """Return a SHA-256 of all that `raw` depends on, to name cached encodings."""
-        architecture = self.architecture
-        settings = {k: v for k, v in architecture.to_plain().items() if k not in architecture.of_the_denoiser}
-        digest = hashlib.sha256(repr(sorted(settings.items())).encode())
-        for name, tensor in self.encoder.state_dict().items():
-            digest.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
-        return digest.hexdigest()
-
-    @property
-    def device(self) -> torch.device:
-        """Where the parameters are."""
-        return next(self.parameters()).device
+__all__ = ["AS_SHIPPED", "HOSTS", "Architecture", "FeatureArchitecture", "FeatureHost", "Host", "rebuild_host"]
 
 
 @dataclass(frozen=True)
@@ -242,16 +127,23 @@ class FeatureHost(Host):
         return self.features.body
 
 
-HOSTS: dict[str, type[Host]] = {FeatureArchitecture.host: FeatureHost}
+HOSTS: dict[str, type[Host]] = {FeatureArchitecture.host: FeatureHost, AdaptedArchitecture.host: AdaptedHost}
 AS_SHIPPED = dict(HOSTS)  # without entries of your own
 
 
-def rebuild_host(values: Mapping[str, Any], **parts: nn.Module | None) -> Host:
+def rebuild_host(values: Mapping[str, Any], host: Host | None = None, **parts: nn.Module | None) -> Host:
     """Return the host of an architecture's plain values, its weights still to be loaded.
 
+    Args:
+        values: as `Architecture.to_plain` gives them.
+        host: to be used as it is, where it is the one that is stated.
+        parts: networks to use instead of those that ``values`` state.
+
     Raises:
-        ValueError: no such kind of host; what `Host.rebuild` refuses.
+        ValueError: no such kind of host; what `Host.rebuild` or `Host.as_stated` refuses.
     """
+    if host is not None:
+        return host.as_stated(values)
     kind = values.get("host", FeatureArchitecture.host)
     if kind not in HOSTS:
         raise ValueError(

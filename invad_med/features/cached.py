@@ -60,7 +60,7 @@ def cached_features(
     Raises:
         ReadError: an image cannot be read.
     """
-    shape = (host.channels, host.grid_size, host.grid_size)
+    shape = (host.raw_channels, host.grid_size, host.grid_size)
     result = torch.empty((len(images), *shape), dtype=torch.float16)
     limit = None if limit_gb is None else int(limit_gb * 1e9)
     cache = ArrayCache(cache_dir, shape, limit) if cache_dir else None

@@ -24,6 +24,9 @@ def walk_to_noise(
         network: noise predictor instead of the host's, such as averaged weights.
         batch_size: images at a time.
     """
-    eps = network or host.eps
-    batches = (host.normalise(part.to(host.device).float()) for part in raw.split(batch_size))
-    return torch.cat([invert(eps, x, timesteps, host.alphas_cumprod).cpu() for x in batches])
+    batches = (part.to(host.device).float() for part in raw.split(batch_size))
+    walks = (
+        invert(network or host.predictor(part), host.normalise(part), timesteps, host.alphas_cumprod)
+        for part in batches
+    )
+    return torch.cat([z.cpu() for z in walks])

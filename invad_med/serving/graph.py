@@ -34,7 +34,7 @@ _PADDING = {"familiarity.directions": 0.0, "familiarity.variances": 1.0}
 _DAMAGED = (zipfile.BadZipFile, KeyError, EOFError, NotImplementedError, TypeError, AttributeError, ValueError)
 _SHIPPED = Path(__file__).with_name("graphs")
 _BESIDES = ("_extra_state", "studies._extra_state")  # in a checkpoint, and no graph's
-_CODE = ("diffusion.py", "networks", "scoring", "detection")  # what a graph is made from
+_CODE = ("diffusion.py", "hosts", "networks", "scoring", "detection")  # what a graph is made from
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class GraphKey:
     """All that a graph depends on beside the code that makes it.
 
     Args:
-        architecture: plain values that rebuild the host, see `invad_med.detection.host.Architecture.to_plain`.
+        architecture: plain values that rebuild the host, see `invad_med.hosts.host.Architecture.to_plain`.
         timesteps: pairs (t, t_next) of the inversion.
         rule: of score and map; None where these have no calibrated meaning: the map is then the end point's norm.
         gate: whether the distance to the training images is computed.

@@ -1,0 +1,37 @@
+"""Hosts: diffusion models that are inverted, those of other libraries adapted."""
+
+from typing import TYPE_CHECKING
+
+from invad_med.lazy import offer
+
+if TYPE_CHECKING:
+    from invad_med.hosts.adapted import AdaptedHost
+    from invad_med.hosts.diffusers_models import from_diffusers
+    from invad_med.hosts.functions import from_callable
+    from invad_med.hosts.host import Architecture, Host
+    from invad_med.hosts.monai_models import from_monai
+    from invad_med.hosts.records import ClassLabel, ImageHint, NullPrompt, Pixels
+
+__all__ = [
+    "AdaptedHost",
+    "Architecture",
+    "ClassLabel",
+    "Host",
+    "ImageHint",
+    "NullPrompt",
+    "Pixels",
+    "from_callable",
+    "from_diffusers",
+    "from_monai",
+]
+__getattr__ = offer(
+    __name__,
+    {
+        "AdaptedHost": "adapted",
+        "Architecture Host": "host",
+        "ClassLabel ImageHint NullPrompt Pixels": "records",
+        "from_callable": "functions",
+        "from_diffusers": "diffusers_models",
+        "from_monai": "monai_models",
+    },
+)
