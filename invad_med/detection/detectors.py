@@ -34,7 +34,7 @@ class Detectors:
             they are like.
 
     Raises:
-        ValueError: no default, or a rate outside its range.
+        ValueError: no default, a given detector of another modality, or a rate outside its range.
     """
 
     def __init__(
@@ -51,6 +51,9 @@ class Detectors:
             raise ValueError("none of the models is the default one: give --ckpt_path")
         if not 0.0 < false_positive_rate < 1.0:
             raise ValueError(f"false_positive_rate={false_positive_rate} must lie between 0 and 1")
+        stated = files.default if detector is None else detector.provenance.modality or files.default
+        if stated != files.default:
+            raise ValueError(f"the given model is of {stated}, and the default one of {files.default}: give --modality")
         self.files, self.default, self.rate = files, files.default, false_positive_rate
         self.grid, self.engine, self.device, self.gate = grid, engine, device, gate
         self._lock = threading.Lock()

@@ -7,8 +7,12 @@ corner of a larger square until `DetectorInferer` takes them out again.
 
 from __future__ import annotations
 
+import hashlib
+import inspect
+import io
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -22,6 +26,7 @@ from invad_med.data.contrast import judged
 from invad_med.data.prediction import Detection
 from invad_med.data.slices import ReadError, Slice
 from invad_med.detection import AnomalyDetector, Detectors, ModelFiles
+from invad_med.files import data_digest
 from invad_med.inference.inputs import Input
 from invad_med.inference.pipeline import map_back, prepare
 from invad_med.readers.sources import SourceReader
@@ -124,6 +129,9 @@ class DetectorsNetwork(Detectors, torch.nn.Module):
         files, others: as of `invad_med.detection.Detectors`.
         detector: the default's, a `invad_med.detection.AnomalyDetector`, if it is not to be loaded from its file.
         device: where it is put, and others compute.
+
+    Attributes:
+        mark: text that is another one for another given detector, as its file says nothing of it; empty without one.
     """
 
     def __init__(
@@ -135,11 +143,29 @@ class DetectorsNetwork(Detectors, torch.nn.Module):
     ) -> None:
         torch.nn.Module.__init__(self)
         own = None if detector is None else detector.to(device).eval()
+        self.mark = "" if own is None else _digest_of(own)
         Detectors.__init__(self, files, own, device=device, **others)
 
     def forward(self, image: torch.Tensor, modalities: Sequence[str] | None = None) -> list[Detection]:
         """Return `Detectors.detect` of images (B, 3, H, W) on any device."""
         return self.detect(image.numpy(force=True), modalities)
+
+
+def _digest_of(network: torch.nn.Module) -> str:
+    """Return a digest of a network: its state, and the code of its modules besides that of packages with a version."""
+    state = io.BytesIO()
+    torch.save(network.state_dict(), state)
+    kinds = {type(module) for module in network.modules()}
+    own = {kind for kind in kinds if kind.__module__.partition(".")[0] not in ("invad_med", "monai", "timm", "torch")}
+    sources = {Path(source) for kind in own if (source := _source_of(kind))}
+    return hashlib.sha256(state.getbuffer()).hexdigest() + data_digest(list(sources))
+
+
+def _source_of(kind: type) -> str | None:
+    try:
+        return inspect.getsourcefile(kind)
+    except (OSError, TypeError):  # written in a session
+        return None
 
 
 class DetectorInferer(Inferer):

@@ -4,6 +4,7 @@ import dataclasses
 import os
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -13,13 +14,14 @@ import torch
 from invad_med.commands.graphs import shipped_keys
 from invad_med.detection import load_detector
 from invad_med.detection.export import export_graph
-from invad_med.detection.serve import graph_for, load_engine
+from invad_med.detection.serve import graph_for, load_engine, serve
 from invad_med.detection.whole import random_detector
 from invad_med.diffusion import invert
-from invad_med.scoring import anomaly_map, familiarity, paper_score
+from invad_med.scoring import anomaly_map, familiarity, paper_score, rules
 from invad_med.serving.engines import OnnxRuntime, usable_threads
 from invad_med.serving.graph import DIRECTIONS, Graph, GraphKey, find_graph, keep_graph, kept_path, shipped_path
 from invad_med.serving.weights import open_weights
+from invad_med.timesteps import Grid
 
 MODELS = sorted((Path(__file__).parents[2] / "bundles" / "invad" / "models").glob("*.pt"))
 
@@ -112,6 +114,12 @@ def test_another_architecture_is_exported_once_and_kept_and_damage_makes_it_anew
     assert find_graph(other) is None and "holds another graph" in caplog.text
     kept_path(key).write_bytes(kept_path(key).read_bytes()[:-30])
     assert find_graph(key) is None and "is damaged (BadZipFile)" in caplog.text
+    for about in ("[]", "{}", "no JSON", '{"key": "", "names": [], "weights": {"a": 3}}'):
+        with zipfile.ZipFile(kept_path(key), "w") as archive:
+            archive.writestr("about.json", about)
+            archive.writestr("model.onnx", b"")
+        caplog.clear()
+        assert find_graph(key) is None and "is damaged" in caplog.text
 
 
 def test_a_folder_that_cannot_be_written_costs_no_result(caplog, monkeypatch, tmp_path):
@@ -155,14 +163,38 @@ def test_other_timesteps_have_no_score_and_other_weights_are_refused(tmp_path):
         ),
         ({"calibration.z_mean": torch.full((192,), torch.nan)}, "NaN or infinite values .*training diverged"),
         ({"calibration.z_mean": None}, "has no calibration.z_mean"),
+        ({"host.denoiser.network.of_my_own": torch.zeros(3)}, "not expected: host.denoiser.network.of_my_own"),
+        (
+            {"familiarity.variances": state["familiarity.variances"][:3]},
+            r"familiarity.directions is \(\d+, \d+\), familiarity.variances \(3,\)",
+        ),
     ):
         torch.save({k: v for k, v in (state | change).items() if v is not None}, tmp_path / "other.pt")
         with pytest.raises(ValueError, match=message):
             load_engine(tmp_path / "other.pt")
+    torch.save(state | {"calibration.reference": torch.full((40,), torch.nan)}, tmp_path / "other.pt")
+    with pytest.raises(ValueError, match=r"NaN or infinite values \(calibration.reference\)"):
+        serve(tmp_path / "other.pt")
     state.pop("calibration._extra_state")
     torch.save(state, tmp_path / "old.pt")
     with pytest.raises(ValueError, match=r"of version 0\.1 or of no detector"):
         load_engine(tmp_path / "old.pt")
+
+
+def test_what_an_entry_of_ones_own_means_no_graph_says(tmp_path, monkeypatch):
+    path = MODELS[0]
+    rule = load_detector(path).calibration.rule
+    served = serve(path)
+    monkeypatch.setitem(rules.RULES, rule, dataclasses.replace(rules.RULES[rule], remembers=0))
+    with pytest.raises(ValueError, match=f"the rule '{rule}' is of your own, and graphs are of the package's: --engin"):
+        load_engine(path)
+    assert "onnxruntime" in served.computed_by and "eager" in serve(path).computed_by
+
+
+@pytest.mark.parametrize("grid", [Grid(timesteps=[(0, 1000)]), Grid(timesteps=[(500, 200)])])
+def test_timesteps_that_no_schedule_has_are_refused_before_a_graph_is_made(grid):
+    with pytest.raises(ValueError, match="timestep"):
+        serve(MODELS[0], grid, engine="onnxruntime")
 
 
 @pytest.mark.parametrize("shape", [(0, 3, 256, 256), (1, 3, 128, 128), (3, 256, 256)])
