@@ -28,7 +28,7 @@ ALLOWED = {
     "data": {"files"},
     "readers": {"data", "files"},
     "scoring": {"diffusion", "lazy"},
-    "hosts": {"lazy"},
+    "hosts": {"lazy", "networks"},
     "inferers": {"diffusion"},
     "networks": {"diffusion", "files", "lazy"},
     "serving": {"data", "files"},

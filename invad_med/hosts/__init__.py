@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from invad_med.hosts.functions import from_callable
     from invad_med.hosts.host import Architecture, Host
     from invad_med.hosts.monai_models import from_monai
+    from invad_med.hosts.published import as_host, read_host
     from invad_med.hosts.records import ClassLabel, ImageHint, NullPrompt, Pixels
 
 __all__ = [
@@ -20,9 +21,11 @@ __all__ = [
     "ImageHint",
     "NullPrompt",
     "Pixels",
+    "as_host",
     "from_callable",
     "from_diffusers",
     "from_monai",
+    "read_host",
 ]
 __getattr__ = offer(
     __name__,
@@ -33,5 +36,6 @@ __getattr__ = offer(
         "from_callable": "functions",
         "from_diffusers": "diffusers_models",
         "from_monai": "monai_models",
+        "as_host read_host": "published",
     },
 )
