@@ -20,6 +20,7 @@ COMMANDS = {
     "train-all": "train, calibrate and measure every data set under a folder, into one report",
     "curve": "what more steps and more images bring: a learning curve of one data set",
     "cross-fit": "train one model whose thresholds rest on all normal images, by K more trainings",
+    "calibrate": "make a diffusion model that is trained already a model: of diffusers, of MONAI's zoo",
     "complete": "give a model trained before a limit of what it knows, and what it needs to judge studies",
     "designs": "train designs on every data set with several seeds, and say which is better",
     "compare": "say which of two evaluations is better, paired on the same images",

@@ -40,7 +40,7 @@ ALLOWED = {
     "features": {"data", "detection", "diffusion", "files", "networks", "parallel", "readers"},
     "inference": {"archive", "bundle", "data", "detection", "files", "readers", "timesteps", "writers"},
     "training": {
-        "data", "detection", "diffusion", "features", "files", "networks", "parallel", "readers", "scoring",
+        "data", "detection", "diffusion", "features", "files", "hosts", "networks", "parallel", "readers", "scoring",
     },
     "evaluation": {
         "data", "detection", "diffusion", "features", "files", "inferers", "metrics", "parallel", "readers", "scoring",

@@ -18,9 +18,11 @@ from invad_med.detection.engine import Engine, FromRaw, make_engine
 from invad_med.detection.host import Host, rebuild_host
 from invad_med.detection.judging import Judge, study_verdict
 from invad_med.diffusion import Grid, Timesteps, check_timesteps, inversion_timesteps
+from invad_med.hosts import as_host
 from invad_med.networks.checkpoints import load_strictly, read_checkpoint
 from invad_med.scoring.calibration import Calibration
 from invad_med.scoring.familiarity import Familiarity
+from invad_med.scoring.rules import DEFAULT_RULE, LENGTH_RULE
 from invad_med.scoring.scores import anomaly_map, paper_score, resize_map
 from invad_med.scoring.studies import StudyCalibration
 from invad_med.serving.engines import Served
@@ -55,7 +57,7 @@ class AnomalyDetector(nn.Module):
         engine: what computes end points, a name of `invad_med.detection.engine.ENGINES`.
 
     Raises:
-        ValueError: a pair outside the host's schedule, or an unknown engine.
+        ValueError: a pair outside the host's schedule or that it cannot evaluate, or an unknown engine.
     """
 
     def __init__(
@@ -67,7 +69,7 @@ class AnomalyDetector(nn.Module):
     ) -> None:
         super().__init__()
         self.host = host
-        self.calibration = calibration or Calibration(host.channels)
+        self.calibration = calibration or Calibration(host.channels, DEFAULT_RULE if host.gaussian else LENGTH_RULE)
         self.familiarity = Familiarity()
         self.studies = _Studies()
         self.provenance = Provenance(architecture=host.architecture.to_plain())
@@ -84,6 +86,9 @@ class AnomalyDetector(nn.Module):
     @timesteps.setter
     def timesteps(self, timesteps: Timesteps) -> None:
         check_timesteps(timesteps, len(self.host.alphas_cumprod))
+        reason = self.host.why_not(timesteps)
+        if reason is not None:
+            raise ValueError(f"{reason}; give other timesteps")
         self._timesteps = [(t, t_next) for t, t_next in timesteps]
         self.engine: Engine = make_engine(self.engine_name, self.host, self._timesteps)
 
@@ -139,7 +144,8 @@ class AnomalyDetector(nn.Module):
         withheld = self.withheld
         maps = anomaly_map(z) if withheld is not None else self.calibration.map(z)
         scores = None if withheld is not None else self.calibration.score(z).cpu().numpy()
-        found = Served(maps.float().cpu().numpy(), paper_score(z).cpu().numpy(), scores, distances)
+        paper = paper_score(z).cpu().numpy() if self.host.gaussian else None
+        found = Served(maps.float().cpu().numpy(), paper, scores, distances)
         judge = Judge(
             self.calibration.references, withheld, self.host.channels**0.5, self.provenance.title, self.computed_by
         )
@@ -185,7 +191,7 @@ def load_detector(
     grid: Grid | None = None,
     engine: str = "eager",
     device: torch.device | str = "cpu",
-    host: Host | None = None,
+    host: Host | str | Path | None = None,
     **parts: nn.Module | None,
 ) -> AnomalyDetector:
     """Return the detector that a checkpoint holds, built as its provenance states, in evaluation mode.
@@ -195,7 +201,8 @@ def load_detector(
         grid: timesteps instead of those it was calibrated for; scores are then withheld.
         engine: what computes end points.
         device: where it is put.
-        host: in the place of the one that it states, which must be the same; for one that cannot be built again.
+        host: in the place of the one that it states, which must be the same; for one that cannot be built again. A path
+            is one of `invad_med.hosts.read_host`.
         parts: networks instead of those it states, such as ``denoiser``; its weights must fit them.
 
     Raises:
@@ -204,8 +211,9 @@ def load_detector(
     """
     tensors = read_checkpoint(path)
     stated = Provenance.from_state(tensors.get("_extra_state", {}))
-    host = rebuild_host(stated.architecture, host, **parts)
-    detector = AnomalyDetector(host, engine=engine)
+    given = None if host is None else as_host(host)
+    built = rebuild_host(stated.architecture, given, **parts)
+    detector = AnomalyDetector(built, engine=engine)
     _take_up_old_states(detector, tensors, "")  # its names are compared before it is loaded
     load_strictly(detector, tensors)
     for name, tensor in detector.state_dict().items():
@@ -213,5 +221,5 @@ def load_detector(
             raise ValueError(f"checkpoint {path} has NaN or infinite values ({name}): its training diverged")
     detector.calibration.check_sizes()
     calibrated = detector.calibration.timesteps or detector.timesteps
-    detector.timesteps = (grid or Grid()).resolve(calibrated, len(host.alphas_cumprod))
+    detector.timesteps = (grid or Grid()).resolve(calibrated, len(built.alphas_cumprod))
     return detector.to(device).eval()

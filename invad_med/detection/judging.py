@@ -98,7 +98,7 @@ class Judge:
         )
 
     def _scored(self, found: Served, maps: np.ndarray, false_positive_rate: float) -> list[Detection]:
-        paper = found.paper_score.tolist()
+        paper = [None] * len(maps) if found.paper_score is None else found.paper_score.tolist()
         if self.withheld is not None:
             said = {"map_threshold": self.prior_norm, "withheld": self.withheld, "computed_by": self.computed_by}
             return [Detection(map=m, paper_score=p, **said) for m, p in zip(maps, paper, strict=True)]  # type: ignore[arg-type]

@@ -68,9 +68,15 @@ class Batch:
 
     @cached_property
     @torch.no_grad()
+    def raw(self) -> Tensor:
+        """(B, raw_channels, h, w) float32: what the detector's own host makes of the images, on its device."""
+        return self.detector.host.raw(self.images)
+
+    @cached_property
+    @torch.no_grad()
     def features(self) -> Tensor:
         """(B, C, h, w) float32: the encoding of the detector's own host, on its device."""
-        return self.detector.host.encode(self.images)
+        return self.detector.host.normalise(self.raw)
 
     @torch.no_grad()
     def end_point(self, timesteps: Timesteps | None = None) -> Tensor:
@@ -81,7 +87,7 @@ class Batch:
             self._end_points[grid] = (
                 self.detector.end_point(self.images)
                 if grid == own
-                else invert(host.eps, self.features, grid, host.alphas_cumprod)
+                else invert(host.predictor(self.raw), self.features, grid, host.alphas_cumprod)
             )
         return self._end_points[grid]
 

@@ -15,7 +15,7 @@ from invad_med.detection import AnomalyDetector
 from invad_med.evaluation.batch import Batch, Images, cut
 from invad_med.evaluation.floor import Floor
 from invad_med.evaluation.judge import judge, judge_studies
-from invad_med.evaluation.method import Method
+from invad_med.evaluation.method import Method, NoMeaning
 from invad_med.evaluation.methods import BASELINES, METHODS
 from invad_med.evaluation.notes import notes_on
 from invad_med.evaluation.plan import Plan
@@ -47,8 +47,13 @@ def evaluate_dataset(
     """
     truth = read_truth(dataset, plan.split, modality)
     start = time.perf_counter()
-    methods: dict[str, Method] = {name: make(detector, plan) for name, make in METHODS.items()}
+    methods: dict[str, Method] = {}
     floor, notes = None, [*dataset.notes, *notes_on_copies(dataset)]
+    for name, make in METHODS.items():
+        try:
+            methods[name] = make(detector, plan)
+        except NoMeaning as error:
+            notes.append(f"{name} is not measured: {error}")
     train, valid = _learnt_from(dataset, modality, detector, plan) if plan.baselines else (None, None)
     if train is not None:
         methods |= {name: make(detector, plan) for name, make in BASELINES.items()}

@@ -38,6 +38,10 @@ class Scored:
     p_values: np.ndarray | None = None
 
 
+class NoMeaning(ValueError):
+    """A score that has no meaning for a detector; the others have."""
+
+
 class Method(Protocol):
     """A score by its name in a table of methods: made, fitted, then given every image once.
 

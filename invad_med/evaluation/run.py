@@ -13,7 +13,7 @@ from torch import nn
 
 from invad_med.data.bmad import BmadDataset, TreeProblem, inspect_tree
 from invad_med.data.slices import ReadError
-from invad_med.detection import load_detector
+from invad_med.detection import Host, load_detector
 from invad_med.diffusion import Grid
 from invad_med.evaluation.dataset import evaluate_dataset
 from invad_med.evaluation.models_of import choose_checkpoint, modality_of
@@ -37,6 +37,8 @@ class Evaluator:
         grid: timesteps instead of those each model was calibrated for.
         engine: what computes end points.
         denoiser: noise predictor instead of the one that a checkpoint states.
+        host: in the place of the one that a checkpoint states, or the path of a published model, see
+            `invad_med.hosts.as_host`.
         output_dir: folder for results, made if need be.
         ckpt_path: a checkpoint for the one data set given, or for the one of several that it names; None: those of
             ``models_dir``.
@@ -54,6 +56,7 @@ class Evaluator:
         grid: Grid | None = None,
         engine: str = "eager",
         denoiser: nn.Module | None = None,
+        host: Host | str | None = None,
         ckpt_path: str | None = None,
         models_dir: str | Path = "models",
         modality: str | None = None,
@@ -62,7 +65,7 @@ class Evaluator:
         **plan: Any,
     ) -> None:
         self.datasets, self.output_dir = datasets, Path(output_dir)
-        self.grid, self.engine, self.denoiser = grid, engine, denoiser
+        self.grid, self.engine, self.denoiser, self.host = grid, engine, denoiser, host
         self.ckpt_path, self.models_dir, self.modality = ckpt_path, models_dir, modality
         self.device, self.tracker, self.plan = device, tracker, Plan(**plan)
         self.evaluations: list[Evaluation] = []
@@ -114,7 +117,7 @@ class Evaluator:
         alone = len(self.datasets) == 1
         modality = modality_of(dataset, self.modality, alone, self.ckpt_path)
         path = choose_checkpoint(modality.name, self.ckpt_path, self.models_dir, alone)
-        detector = load_detector(path, self.grid, self.engine, self.device, denoiser=self.denoiser)
+        detector = load_detector(path, self.grid, self.engine, self.device, self.host, denoiser=self.denoiser)
         return evaluate_dataset(dataset, modality, detector, path, self.plan)
 
     def summary(self) -> str:

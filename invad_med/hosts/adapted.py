@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -263,6 +263,11 @@ class AdaptedHost(Host):
     def device(self) -> torch.device:
         """Where the schedule is, and the networks."""
         return self.alphas_cumprod.device
+
+    def why_not(self, timesteps: Sequence[tuple[int, int | None]]) -> str | None:
+        """Return why an inversion over pairs (t, t_next) cannot be made of what the network predicts, or None."""
+        undefined = self.denoiser.undefined
+        return next((f"t = {t} cannot be evaluated: {undefined[t]}" for t, _ in timesteps if t in undefined), None)
 
     def as_stated(self, values: Mapping[str, Any]) -> AdaptedHost:
         """Return this host with the scale that a checkpoint states; see `Host.as_stated`."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, TypeVar
 
@@ -123,6 +123,10 @@ class Host(nn.Module, ABC):
         Raises:
             ValueError: ``values`` name something that cannot be built here.
         """
+
+    def why_not(self, timesteps: Sequence[tuple[int, int | None]]) -> str | None:
+        """Return why an inversion over pairs (t, t_next) has no meaning for this host, or None if it has."""
+        return None
 
     def as_stated(self, values: Mapping[str, Any]) -> Host:
         """Return this host in the place of the one that a checkpoint states, whose weights it is to take.

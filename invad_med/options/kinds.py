@@ -33,8 +33,8 @@ _KEYS = {
     Kind.NUMBER: "accumulation_steps batch_size cache_limit_gb checkpoint_interval false_positive_rate gradient_norm "
     "held_out_fraction image_size learning_rate patience resamples seed selection_fraction steps train_fraction "
     "val_interval warmup_steps",
-    Kind.PART: "denoiser denoiser_whole dtype features focus gpu max_epochs network other_timesteps part plan rank "
-    "shared_inputs total_iterations trained",
+    Kind.PART: "denoiser denoiser_whole dtype features focus gpu host inverted max_epochs network other_timesteps "
+    "part plan rank shared_inputs total_iterations trained",
 }
 KINDS: dict[str, Kind] = {key: kind for kind, keys in _KEYS.items() for key in keys.split()}
 

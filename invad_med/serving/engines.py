@@ -24,13 +24,13 @@ class Served(NamedTuple):
 
     Args:
         map: (B, h, w) on the encoding's grid, >= 0.
-        paper_score: (B,).
+        paper_score: (B,); None too of a host whose end points have no likelihood.
         score: (B,) by the calibration's rule.
         distance: (B,) to the training images; above 1 is beyond the limit.
     """
 
     map: np.ndarray
-    paper_score: np.ndarray
+    paper_score: np.ndarray | None
     score: np.ndarray | None
     distance: np.ndarray | None
 

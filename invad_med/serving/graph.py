@@ -30,6 +30,7 @@ from invad_med.serving.weights import Weights
 logger = logging.getLogger(__name__)
 
 DIRECTIONS = 64  # of the familiarity in every graph; a checkpoint with fewer is padded with such that count for nothing
+_HOST = "features"  # the kind that graphs are made of
 _PADDING = {"familiarity.directions": 0.0, "familiarity.variances": 1.0}
 _DAMAGED = (zipfile.BadZipFile, KeyError, EOFError, NotImplementedError, TypeError, AttributeError, ValueError)
 _SHIPPED = Path(__file__).with_name("graphs")
@@ -99,6 +100,9 @@ _TABLES = (
 
 
 def _refuse_own(architecture: Mapping[str, Any], rule: str) -> None:
+    kind = architecture.get("host", _HOST)
+    if kind != _HOST:
+        raise ValueError(f"the checkpoint is of a host {kind!r}, which no graph is made of: --engine eager")
     stated = {**architecture, "rule": rule}
     for module, table, what in _TABLES:
         loaded, name = sys.modules.get(module), stated.get(what)

@@ -11,7 +11,7 @@ from invad_med.detection import Host
 from invad_med.diffusion import Timesteps, check_timesteps, inversion_timesteps
 from invad_med.features.endpoints import walk_to_noise
 from invad_med.scoring.choice import Choice, EndPoints, Walk, as_walk, choose
-from invad_med.scoring.rules import DEFAULT_RULE, MENU, find_rule
+from invad_med.scoring.rules import LENGTH_RULE, MENU, find_rule
 from invad_med.training.features import CohortFeatures
 
 
@@ -34,11 +34,21 @@ class Candidates:
             host: whose normalisation, schedule and noise predictor apply.
             features: of the training; no test image is among them.
             network: noise predictor instead of the host's, such as averaged weights.
+
+        Raises:
+            ValueError: a rule that the host's noise gives no meaning.
         """
         menu = MENU if self.rule is None else (self.rule,)
+        if not host.gaussian:
+            if self.rule not in (None, LENGTH_RULE):
+                raise ValueError(
+                    f"the rule {self.rule} is not for a model that was trained with other than Gaussian noise: its "
+                    f"score is the calibrated length of end points, {LENGTH_RULE}"
+                )
+            menu = (LENGTH_RULE,)
         several = len(self.walks) * len(menu) > 1
         if not several or not len(features.abnormal) or not len(features.selection):
-            return Choice(list(self.walks[0]), DEFAULT_RULE if self.rule is None else self.rule, {})
+            return Choice(list(self.walks[0]), menu[0], {})
         parts = (features.train, features.selection, features.abnormal)
         walks = {walk: EndPoints(*(walk_to_noise(host, part, walk, network) for part in parts)) for walk in self.walks}
         return choose(walks, features.lesions, menu, features.patients)

@@ -7,6 +7,7 @@ from torch import nn
 from torch.distributed.fsdp import fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
+from invad_med.hosts.adapted import NoisePredictor
 from invad_med.networks.blocks import blocks_of
 
 
@@ -23,8 +24,10 @@ def share_network(
             networks that a single device does not hold; else each process holds all of them (DDP).
 
     Raises:
-        ValueError: a network without blocks is to be sharded.
+        ValueError: a network without blocks is to be sharded, or one of an adapted host, which one process trains.
     """
+    if isinstance(network, NoisePredictor):
+        raise ValueError("a host of another library is trained by one process: run train.json without torchrun")
     if not fully_sharded:
         devices = [device] if torch.device(device).type == "cuda" else None
         return DistributedDataParallel(network, device_ids=devices, broadcast_buffers=False)

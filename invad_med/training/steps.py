@@ -51,7 +51,7 @@ class NoisyBatch:
         focus_share: 0 to 1.
 
     Raises:
-        ValueError: a focus beyond the schedule.
+        ValueError: a focus beyond the schedule, or a host that is not trained here.
     """
 
     def __init__(
@@ -67,6 +67,11 @@ class NoisyBatch:
             raise ValueError(
                 f"focus={focus} lies beyond the schedule's {num_train_timesteps} timesteps: give --focus a part of it, "
                 f"such as [0,{num_train_timesteps}], which draws all alike"
+            )
+        if host is not None and (not host.gaussian or host.raw_channels != host.channels):
+            raise ValueError(
+                "a model of other than Gaussian noise, or conditioned on the image, is not trained here: fit its "
+                "calibration alone, python -m invad_med calibrate"
             )
         self.seed, self.num_train_timesteps, self.host = seed, num_train_timesteps, host if images else None
         self.focus, self.focus_share = focus, focus_share

@@ -30,12 +30,14 @@ STATISTICS = {
     "whitened_mean_and_cell": lambda image: [rms(image).mean(), longest(image, 4)],
     "cell_of_8": lambda image: [longest(image, 8)],
     "cell_of_16": lambda image: [longest(image, 16)],
+    "length": lambda image: [rms(image).mean()],
 }
 MAPS = {
     "whitened_mean_and_cell": rms,
     "cell_of_8": lambda image: rms(means(image).transpose(2, 0, 1)),
     "cell_of_16": rms,
     "memory": rms,
+    "length": rms,
 }
 
 
@@ -48,7 +50,8 @@ def whitened():
 
 
 def test_there_is_a_reference_for_every_rule():
-    assert STATISTICS.keys() | {"memory"} == MAPS.keys() == RULES.keys() == set(MENU)  # of memory: test_memory.py
+    assert STATISTICS.keys() | {"memory"} == MAPS.keys()  # of memory: test_memory.py
+    assert MAPS.keys() == RULES.keys() == {*MENU, "length"}
     assert MENU[0] == DEFAULT_RULE == "whitened_mean_and_cell"  # what checkpoints name
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import numpy as np
 
 from invad_med.detection import AnomalyDetector
-from invad_med.diffusion import inversion_timesteps
+from invad_med.diffusion import Mode, inversion_timesteps
 from invad_med.evaluation.batch import Batch, Images
-from invad_med.evaluation.method import Rows, Scored
+from invad_med.evaluation.method import NoMeaning, Rows, Scored
 from invad_med.evaluation.plan import Plan
 from invad_med.scoring.scores import anomaly_map, max_min, nll, paper_score
 
@@ -58,14 +60,28 @@ class Calibrated(_EndPointScore):
         )
 
 
-class Paper(_EndPointScore):
-    """The paper's score."""
+class _Likelihood(_EndPointScore):
+    """A score of end points by their likelihood under N(0, I), on three steps of a grid."""
 
-    about = "max(A) - min(A) + sum(A) of the norm A of the end point, three steps of the paper's grid"
+    mode: ClassVar[Mode]
 
     def __init__(self, detector: AnomalyDetector, plan: Plan) -> None:
         super().__init__(detector, plan)
-        self.timesteps = inversion_timesteps(3, "paper", len(detector.host.alphas_cumprod))
+        host = detector.host
+        self.timesteps = inversion_timesteps(3, self.mode, len(host.alphas_cumprod))
+        reason = host.why_not(self.timesteps)
+        if not host.gaussian:
+            reason = "the model was trained with other than Gaussian noise: its end points have no likelihood"
+        if reason is not None:
+            raise NoMeaning(reason)
+
+
+class Paper(_Likelihood):
+    """The paper's score."""
+
+    mode = "paper"
+
+    about = "max(A) - min(A) + sum(A) of the norm A of the end point, three steps of the paper's grid"
 
     def add(self, batch: Batch) -> None:
         """Score a batch."""
@@ -77,17 +93,15 @@ class Paper(_EndPointScore):
         return Scored(self.rows["score"], self.rows["map"], note=f"timesteps {self.timesteps}")
 
 
-class Official(_EndPointScore):
+class Official(_Likelihood):
     """The score of the authors' code."""
+
+    mode = "official"
 
     about = (
         "the authors' code: its grid, and min-max over the whole split (transductive: an image's score depends on the "
         "others; only to reproduce)"
     )
-
-    def __init__(self, detector: AnomalyDetector, plan: Plan) -> None:
-        super().__init__(detector, plan)
-        self.timesteps = inversion_timesteps(3, "official", len(detector.host.alphas_cumprod))
 
     def add(self, batch: Batch) -> None:
         """Take down both parts of the score."""

@@ -1,0 +1,61 @@
+"""A host that is trained already becomes a model by its calibration alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from invad_med.detection import AnomalyDetector
+from invad_med.detection.host import Host
+from invad_med.diffusion import Grid
+from invad_med.training.artefact import finish_training
+from invad_med.training.candidates import find_candidates, usual_walks
+from invad_med.training.cohort import read_cohort
+from invad_med.training.features import prepare_features
+
+
+def calibrate_host(
+    host: Host,
+    dataset_dir: str | Path,
+    path: str | Path,
+    *,
+    modality: str | None = None,
+    grid: Grid | None = None,
+    rule: str | None = None,
+    cache_dir: str | Path | None = None,
+    seed: int = 0,
+    device: torch.device | str = "cpu",
+    held_out_fraction: float = 0.15,
+) -> Path:
+    """Fit a host's calibration on normal images and write the checkpoint, whole or not at all.
+
+    What a training fits besides its network is fitted alike: the scale of latents where it is not known, whitening,
+    score, p-values and thresholds, the limit of what is familiar, and studies.
+
+    Args:
+        host: trained; its weights are rounded to half precision in place, as they are stored.
+        dataset_dir: one data set in BMAD's layout.
+        path: file to write.
+        modality: what the images show, where the folder does not say it.
+        grid: timesteps of the inversion; chosen on ``valid`` if None.
+        rule: of the score; chosen on ``valid`` if None.
+        cache_dir: folder of cached encodings; None: nothing is kept.
+        seed, held_out_fraction: of `invad_med.training.cohort.read_cohort`.
+        device: where it computes.
+
+    Returns:
+        The path.
+
+    Raises:
+        ValueError: what `read_cohort` refuses, a grid that the host cannot evaluate, or a rule that is not for it.
+        ReadError: an image cannot be read.
+    """
+    cohort = read_cohort(dataset_dir, modality, held_out_fraction=held_out_fraction, seed=seed)
+    schedule = len(host.alphas_cumprod)
+    own = usual_walks(schedule)[0] if grid is None else grid.resolve((), schedule)
+    candidates = find_candidates(own, rule, schedule=schedule)
+    detector = AnomalyDetector(host, timesteps=own).to(device).eval()
+    features = prepare_features(host, cohort, cache_dir)
+    weights = host.denoiser.state_dict()
+    return finish_training(detector, weights, cohort, features, path, candidates=candidates, seed=seed, steps=0)
