@@ -67,7 +67,7 @@ def complete(
     cohort = _cohort(dataset_dir, detector.provenance)
     raw = cached_features(detector.host, cohort.images, cohort.modality, cache_dir)
     features = divide_features(raw, cohort, detector.host.grid_size)
-    if not detector.familiarity.fitted:
+    if detector.host.tells_kinds and not detector.familiarity.fitted:
         fitted = detector.familiarity.fit(features.train, features.held_out)
         if not fitted.fitted:
             raise ValueError(

@@ -69,7 +69,7 @@ class Batch:
     @cached_property
     @torch.no_grad()
     def raw(self) -> Tensor:
-        """(B, raw_channels, h, w) float32: what the detector's own host makes of the images, on its device."""
+        """(B, C, h, w) float32: what the detector's own host makes of the images, not normalised, on its device."""
         return self.detector.host.raw(self.images)
 
     @cached_property

@@ -26,8 +26,8 @@ from invad_med.hosts.records import (
     ImageHint,
     Noise,
     NullPrompt,
-    Prediction,
     Scale,
+    Target,
 )
 from invad_med.hosts.schedules import checked_schedule
 
@@ -64,7 +64,7 @@ class NoisePredictor(nn.Module):
         network: nn.Module,
         call: Call,
         alphas_cumprod: Tensor,
-        prediction: Prediction,
+        prediction: Target,
         learned_sigma: bool = False,
         conditioning: Conditioning = None,
     ) -> None:
@@ -162,6 +162,7 @@ class AdaptedHost(Host):
         )
         self.autoencoder = autoencoder
         self.channels, self.grid_size, self.image_size = stated.channels, stated.grid_size, stated.image_size
+        self.tells_kinds = False
         self.gaussian = stated.noise is Noise.GAUSSIAN
         self.hinted = isinstance(conditioning, ImageHint)
         if self.hinted and self.image_size % self.grid_size:

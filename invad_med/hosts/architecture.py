@@ -9,7 +9,7 @@ from enum import Enum
 from typing import Any, ClassVar
 
 from invad_med.hosts.host import Architecture
-from invad_med.hosts.records import Conditioned, Network, Noise, Pixels, Prediction, Scale, ScaleSource
+from invad_med.hosts.records import Conditioned, Network, Noise, Pixels, Scale, ScaleSource, Target
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +41,7 @@ class AdaptedArchitecture(Architecture):
     channels: int
     grid_size: int
     num_train_timesteps: int
-    prediction: Prediction
+    prediction: Target
     learned_sigma: bool
     conditioning: Conditioned
     noise: Noise
@@ -68,7 +68,7 @@ class AdaptedArchitecture(Architecture):
         if isinstance(records.get("scale"), Scale):
             records["scale"] = dataclasses.replace(records["scale"], source=ScaleSource(records["scale"].source))
         return dataclasses.replace(
-            stated, prediction=Prediction.of(stated.prediction), noise=Noise(stated.noise), **records
+            stated, prediction=Target.of(stated.prediction), noise=Noise(stated.noise), **records
         )
 
 

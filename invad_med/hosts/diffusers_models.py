@@ -18,8 +18,8 @@ from invad_med.hosts.records import (
     Noise,
     NullPrompt,
     Pixels,
-    Prediction,
     Scale,
+    Target,
 )
 from invad_med.hosts.schedules import schedule_of
 
@@ -76,7 +76,7 @@ def from_diffusers(
         scale=None if encoder is None else _scale(scale_factor, encoder),
         size=_size(config, encoder) if size is None else size,
         pixels=pixels or Pixels.in_range(channels if encoder is None else int(encoder.get("in_channels", 3))),
-        prediction=Prediction.of(prediction or _config(scheduler).get("prediction_type", Prediction.EPSILON)),
+        prediction=Target.of(prediction or _config(scheduler).get("prediction_type", Target.EPSILON)),
         learned_sigma=learned_sigma,
         conditioning=_conditioning(unet, config, conditioning),
         noise=Noise(noise),

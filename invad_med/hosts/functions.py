@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from invad_med.hosts.adapted import AdaptedHost, Function
 from invad_med.hosts.architecture import AdaptedArchitecture
 from invad_med.hosts.libraries import encode_of
-from invad_med.hosts.records import Conditioned, Conditioning, ImageHint, Network, Noise, Pixels, Prediction, Scale
+from invad_med.hosts.records import Conditioned, Conditioning, ImageHint, Network, Noise, Pixels, Scale, Target
 from invad_med.hosts.schedules import checked_schedule
 
 
@@ -24,7 +24,7 @@ def from_callable(
     pixels: Pixels | None = None,
     encode: Callable[[Tensor], Tensor] | None = None,
     scale_factor: float | None = 1.0,
-    prediction: str = Prediction.EPSILON,
+    prediction: str = Target.EPSILON,
     conditioning: ImageHint | None = None,
     noise: str = Noise.GAUSSIAN,
     licence: str = "",
@@ -65,7 +65,7 @@ def from_callable(
         scale=None if encode is None else Scale.of(scale_factor),
         size=size,
         pixels=pixels or Pixels.in_range(channels),
-        prediction=Prediction.of(prediction),
+        prediction=Target.of(prediction),
         conditioning=conditioning,
         noise=Noise(noise),
         licence=licence,
@@ -79,7 +79,7 @@ def make_host(
     alphas_cumprod: Tensor,
     size: int,
     pixels: Pixels,
-    prediction: Prediction,
+    prediction: Target,
     autoencoder: Network | None = None,
     autoencoder_module: nn.Module | None = None,
     scale: Scale | None = None,

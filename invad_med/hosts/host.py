@@ -62,9 +62,12 @@ class Host(nn.Module, ABC):
         grid_size: h = w of the encoding of an image of ``image_size``.
         image_size: side in pixels of the images that `raw` takes.
         gaussian: whether it was trained with Gaussian noise; the paper's likelihood has no meaning otherwise.
+        tells_kinds: whether mean and deviation of the encoding's channels say what sort of picture an image is, so that
+            a limit of what is familiar can be fitted on them; of few channels, pixels or latents, disease moves them.
     """
 
     gaussian: bool = True
+    tells_kinds: bool = True
     denoiser: nn.Module
     alphas_cumprod: Tensor
     channels: int

@@ -10,7 +10,7 @@ from torch import nn
 from invad_med.hosts.adapted import AdaptedHost
 from invad_med.hosts.architecture import plain
 from invad_med.hosts.functions import make_host
-from invad_med.hosts.records import ClassLabel, Conditioning, Network, Noise, NullPrompt, Pixels, Prediction, Scale
+from invad_med.hosts.records import ClassLabel, Conditioning, Network, Noise, NullPrompt, Pixels, Scale, Target
 from invad_med.hosts.schedules import schedule_of
 
 
@@ -61,7 +61,7 @@ def from_monai(
         scale=None if autoencoder is None else Scale.of(scale_factor),
         size=size,
         pixels=pixels or Pixels.in_range(channels, 0.0, 1.0),
-        prediction=Prediction.of(str(prediction or getattr(scheduler, "prediction_type", Prediction.EPSILON))),
+        prediction=Target.of(str(prediction or getattr(scheduler, "prediction_type", Target.EPSILON))),
         conditioning=_conditioning(network, conditioning),
         noise=Noise(noise),
         licence=licence,

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 
-class Prediction(str, Enum):
+class Target(str, Enum):
     """What a network predicts, named as diffusers and MONAI name it."""
 
     EPSILON = "epsilon"
@@ -18,7 +18,7 @@ class Prediction(str, Enum):
     __str__ = str.__str__
 
     @classmethod
-    def of(cls, name: str) -> Prediction:
+    def of(cls, name: str) -> Target:
         """Return the prediction of a name.
 
         Raises:

@@ -77,7 +77,8 @@ def finish_training(
     held_out = end_points(detector, features.calibration)
     detector.calibration.fit(end_points(detector, features.train), held_out, detector.timesteps)
     study_candidates = fit_studies(detector, cohort, features, held_out)
-    detector.familiarity.fit(features.train, features.held_out)
+    if detector.host.tells_kinds:
+        detector.familiarity.fit(features.train, features.held_out)
     if recipe is not None:
         images_a_step = recipe.batch_size * recipe.accumulation(processes()) * processes()
         stated = {"steps": recipe.steps, "batch_size": images_a_step, "learning_rate": recipe.learning_rate}

@@ -31,7 +31,7 @@ def calibrate_host(
     """Fit a host's calibration on normal images and write the checkpoint, whole or not at all.
 
     What a training fits besides its network is fitted alike: the scale of latents where it is not known, whitening,
-    score, p-values and thresholds, the limit of what is familiar, and studies.
+    score, p-values and thresholds, and studies. There is no limit of what is familiar: few channels do not tell kinds.
 
     Args:
         host: trained; its weights are rounded to half precision in place, as they are stored.

@@ -13,7 +13,7 @@ from torch import nn
 
 from invad_med.diffusion import inversion_timesteps, invert
 from invad_med.hosts import ImageHint, Pixels, from_callable, from_diffusers, from_monai
-from invad_med.hosts.records import Noise, Prediction, ScaleSource
+from invad_med.hosts.records import Noise, ScaleSource, Target
 from tests.hosts import analytic
 from tests.hosts.analytic import Exact, ExactDiffusers, ExactMonai
 
@@ -79,7 +79,7 @@ def test_many_steps_are_the_flow(schedule):
 
 @pytest.mark.parametrize("walk", WALKS)
 @pytest.mark.parametrize("schedule", SCHEDULES)
-@pytest.mark.parametrize("prediction", list(Prediction))
+@pytest.mark.parametrize("prediction", list(Target))
 @pytest.mark.parametrize("library", HOSTS)
 def test_the_end_point_is_the_closed_form(library, prediction, schedule, walk):
     host = HOSTS[library](prediction.value, schedule)
@@ -220,7 +220,7 @@ class TestRefused:
         with pytest.raises(ValueError, match=r"RFlowScheduler has no betas"):
             from_monai(ExactMonai("epsilon", "linear"), RFlowScheduler(), size=8)
 
-    @pytest.mark.parametrize("prediction", list(Prediction))
+    @pytest.mark.parametrize("prediction", list(Target))
     def test_a_step_from_noise_alone(self, prediction):
         scheduler = DDIMScheduler(prediction_type=prediction.value, rescale_betas_zero_snr=True)
         host = from_diffusers(ExactDiffusers(prediction.value, "linear"), scheduler)
