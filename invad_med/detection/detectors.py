@@ -111,7 +111,7 @@ class Detectors:
 
     def _compared(self, detection: Detection, image: np.ndarray, name: str) -> Detection:
         """Return the detection of an image (1, 3, H, W) unlike those of its model with what it resembles."""
-        distances = self._distances(image, [other for other in self.names if other != name])
+        distances = self._distances(detection, image, name)
         if not distances:
             return detection
         nearest = min(distances, key=lambda other: distances[other])
@@ -119,20 +119,25 @@ class Detectors:
         like = f"it resembles {title}" if distances[nearest] <= 1.0 else "it resembles those of no other model"
         return replace(detection, withheld=f"{detection.withheld}; {like}")
 
-    def _distances(self, image: np.ndarray, names: Iterable[str]) -> dict[str, float]:
-        """Return how unlike ``image`` (1, 3, H, W) is what each model was trained on, of those that have a limit.
+    def _distances(self, detection: Detection, image: np.ndarray, name: str) -> dict[str, float]:
+        """Return how unlike an image is what each other model was trained on, of those that have a limit.
 
-        The image is the one that was prepared for another model.
+        The image (1, 3, H, W) is the one that was prepared for its own model, ``name``; encoders that several models
+        have in common see it once.
         """
+        assert detection.moments is not None  # as it is unfamiliar
+        known = {self.detector(name).encoder: detection.moments[None]}
         distances: dict[str, float] = {}
-        for name in names:
+        for other in (other for other in self.names if other != name):
             try:
-                distance = self.detector(name).distance(image)
+                model = self.detector(other)
+                if model.likeness is None:
+                    continue
+                if model.encoder not in known:
+                    known[model.encoder] = model.moments(image)
+                distances[other] = float(model.likeness.distance(known[model.encoder])[0])
             except (OSError, ValueError):  # told when an image of its own comes
-                logger.debug("the model for %s is not compared with", name, exc_info=True)
-                continue
-            if distance is not None:
-                distances[name] = distance
+                logger.debug("the model for %s is not compared with", other, exc_info=True)
         return distances
 
     def judge_study(self, modality: str, scores: Sequence[float], positions: Sequence[float] | None = None) -> Verdict:
