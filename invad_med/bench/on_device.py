@@ -19,12 +19,13 @@ from invad_med.bench.floor import operations, product, product_side
 from invad_med.bench.precision import in_precision
 from invad_med.bench.record import Absent, DeviceTime, PresetTimes, Spread
 from invad_med.detection.detector import AnomalyDetector
-from invad_med.detection.engine import Engine, make_engine
+from invad_med.detection.engine import Engine, FromRaw, make_engine
 from invad_med.detection.host import FeatureArchitecture, FeatureHost
 from invad_med.detection.whole import random_detector
 from invad_med.diffusion import inversion_timesteps
 from invad_med.networks.presets import find_recipe
 from invad_med.scoring import anomaly_map, paper_score
+from invad_med.scoring.familiarity import moments
 from invad_med.serving.graph import GraphKey
 
 _EVALUATIONS = 3  # of the paper
@@ -95,7 +96,7 @@ def random_host(preset: str) -> FeatureHost:
     recipe = find_recipe(preset)
     architecture = FeatureArchitecture(backbone=recipe.backbone, merge=recipe.merge, preset=preset)
     timesteps = tuple(inversion_timesteps(_EVALUATIONS, "paper"))
-    host = random_detector(GraphKey(architecture.to_plain(), timesteps, rule=None, gate=False)).host
+    host = random_detector(GraphKey(architecture.to_plain(), timesteps, rule=None)).host
     assert isinstance(host, FeatureHost)
     return host.requires_grad_(False)
 
@@ -111,7 +112,7 @@ def _made(
     module.to(device)
     timesteps = inversion_timesteps(_EVALUATIONS, "paper")
     gflop = operations(whole or make_engine("eager", host, timesteps), images[:1]) / 1e9  # before it is compiled
-    forward = whole or _scoring(make_engine(engine, host, timesteps))
+    forward = whole or _scoring(host, make_engine(engine, host, timesteps))
     calls = {batch: awaited(partial(forward, images[:batch]), device) for batch in batches}
     for call in calls.values():
         for _ in range(_WARM if device.type == "cuda" else 1):
@@ -120,10 +121,13 @@ def _made(
     return OnDevice(name, engine, gflop, sum(p.numel() for p in module.parameters()), calls, memory)
 
 
-def _scoring(engine: Engine) -> Callable[[Tensor], object]:
+def _scoring(host: FeatureHost, engine: Engine) -> Callable[[Tensor], object]:
+    """Return what computes of images what the authors' formulation does here."""
+
     def forward(images: Tensor) -> object:
-        z = engine(images)
-        return anomaly_map(z), paper_score(z)
+        raw = host.raw(images)
+        z = engine.from_raw(raw) if isinstance(engine, FromRaw) else engine(images)
+        return anomaly_map(z), paper_score(z), moments(raw)
 
     return forward
 
