@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 from invad_med.inference.run import RunOptions, score
-from invad_med.options import OptionError, from_word, plain_keys, refuse_secrets, settings_of
+from invad_med.options import OptionError, plain_from_word, plain_keys, refuse_secrets, settings_of
 
 CONFIG = "inference.json"
 
@@ -63,7 +63,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def _reader(key: str) -> Callable[[str], Any]:
     def read(word: str) -> Any:
         try:
-            return from_word(key, word, plain_keys(CONFIG)[key] is None)
+            return plain_from_word(CONFIG, key, word)
         except OptionError as error:
             raise argparse.ArgumentTypeError(str(error)) from None
 
@@ -75,11 +75,11 @@ def run(options: argparse.Namespace) -> int:
     given = {key: value for key, value in vars(options).items() if key in _HELP}
     for key, value in given.items():
         if value is True:
-            given[key] = from_word(key, True)
+            given[key] = plain_from_word(CONFIG, key, True)
     if options.folder is not None:
         if "dataset_dir" in given:
             raise OptionError("DIR and --dataset_dir are one thing: give one of them")
-        given["dataset_dir"] = from_word("dataset_dir", options.folder)
+        given["dataset_dir"] = plain_from_word(CONFIG, "dataset_dir", options.folder)
     refuse_secrets(given)
     logging.basicConfig(
         level=os.environ.get("LOGLEVEL", "INFO"), format="%(asctime)s %(levelname)s %(name)s: %(message)s"

@@ -60,6 +60,8 @@ class AnomalyDetector(nn.Module):
         ValueError: a pair outside the host's schedule, or an unknown engine.
     """
 
+    alone = False
+
     def __init__(
         self,
         host: Host,

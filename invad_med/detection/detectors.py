@@ -85,6 +85,10 @@ class Detectors:
         """Return the side in pixels of the square image that a modality's model takes."""
         return self.detector(modality).image_size
 
+    def alone(self, modality: str) -> bool:
+        """Return whether a modality's images are computed one by one."""
+        return self.detector(modality).alone
+
     def image_sizes(self, modalities: Iterable[str]) -> dict[str, int]:
         """Return `image_size` by modality."""
         return {modality: self.image_size(modality) for modality in modalities}

@@ -25,11 +25,13 @@ class Detector(Protocol):
         provenance: what its checkpoint states.
         image_size: side in pixels of the square image that it takes.
         computed_by: engine and precision, such as ``onnxruntime float32``.
+        alone: whether images are computed one by one, so that an image's numbers do not depend on what it is with.
         encoder: digest of what makes an image's encoding: models of one encoder have the same moments of it.
         likeness: of encodings to those of the images that it was trained on; None without a limit.
     """
 
     provenance: Provenance
+    alone: bool
 
     @property
     def image_size(self) -> int:

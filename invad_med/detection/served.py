@@ -31,6 +31,8 @@ class ServedDetector:
         timesteps: pairs (t, t_next) of the inversion that the engine walks.
     """
 
+    alone = True  # as the engines of `invad_med.serving.engines` do
+
     def __init__(self, engine: ServingEngine, weights: Weights, timesteps: Sequence[tuple[int, int | None]]) -> None:
         self.engine = engine
         self.provenance = Provenance.from_state(weights.read("_extra_state"))

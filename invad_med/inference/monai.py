@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 import io
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -28,7 +28,7 @@ from invad_med.data.slices import ReadError, Slice
 from invad_med.detection import AnomalyDetector, Detectors, ModelFiles
 from invad_med.files import data_digest
 from invad_med.inference.inputs import Input
-from invad_med.inference.pipeline import map_back, prepare
+from invad_med.inference.pipeline import map_back, prepare, together
 from invad_med.readers.sources import SourceReader
 
 
@@ -174,15 +174,12 @@ class DetectorInferer(Inferer):
     def __call__(
         self,
         inputs: torch.Tensor,
-        network: Callable[..., Any],
+        network: Any,
         modalities: Sequence[str],
         sizes: Sequence[Carried],
         readable: Sequence[Carried] | None = None,
     ) -> list[Detection]:
-        """Return what the detectors say of every image at its own size, in their order.
-
-        Black images in the place of slices that could not be read go along with others, so that these are in a batch
-        of the size that they always are in: the last digits of a score depend on it. Alone they are not looked at.
+        """Return what the detectors say of every image at its own size, in their order; see `together`.
 
         Args:
             inputs: (B, 3, H, W) in [0, 1], as `collate` makes it.
@@ -191,12 +188,11 @@ class DetectorInferer(Inferer):
             sizes: B sides in pixels of what is the image's own.
             readable: B times whether it is the image of a slice; all where None.
         """
+        sides = [carried.item() for carried in sizes]
+        good = [True] * len(sides) if readable is None else [carried.item() for carried in readable]
         found: dict[int, Detection] = {}
-        for size in dict.fromkeys(carried.item() for carried in sizes):
-            chosen = [i for i, carried in enumerate(sizes) if carried.item() == size]
-            if readable is not None and not any(readable[i].item() for i in chosen):
-                found |= {i: Detection(map=np.zeros((size, size), np.float32)) for i in chosen}
-                continue
-            images = inputs[chosen][..., :size, :size]
-            found |= zip(chosen, network(images, [modalities[i] for i in chosen]), strict=True)
-        return [found[i] for i in range(len(sizes))]
+        for group in together(sides, good, modalities, network.alone):
+            size = sides[group[0]]
+            images = inputs[group][..., :size, :size]
+            found |= zip(group, network(images, [modalities[i] for i in group]), strict=True)
+        return [found.get(i) or Detection(map=np.zeros((s, s), np.float32)) for i, s in enumerate(sides)]
