@@ -11,10 +11,9 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
 
 from invad_med.bench.authors import authors_detector
+from invad_med.bench.floor import operations
 from invad_med.bench.record import Absent
 from invad_med.bench.rivals import RIVALS, SIZE, make_rival
 from invad_med.detection.detector import load_detector
@@ -58,7 +57,7 @@ def ours(checkpoint: Path, export: bool) -> Iterator[Contestant | Absent]:
     for count in (1, 3):
         walk = calibrated if count == len(calibrated) else tuple(Grid(count).resolve(calibrated))
         module = _eager(checkpoint, walk, calibrated=walk == calibrated)
-        gflop = _gflop(module, torch.zeros(1, 3, module.host.image_size, module.host.image_size))
+        gflop = operations(module, torch.zeros(1, 3, module.host.image_size, module.host.image_size)) / 1e9
         yield Contestant(OURS, "eager", count, gflop, _on_arrays(module))
         for engine in ENGINES:
             absent = Absent(f"{OURS}, {count} evaluation{'s' * (count > 1)}", engine, "")
@@ -76,7 +75,7 @@ def ours(checkpoint: Path, export: bool) -> Iterator[Contestant | Absent]:
 def authors(checkpoint: Path) -> Contestant:
     """Return the authors' formulation with a model's networks."""
     module = authors_detector(load_detector(checkpoint))
-    gflop = _gflop(module, torch.zeros(1, 3, module.host.image_size, module.host.image_size))
+    gflop = operations(module, torch.zeros(1, 3, module.host.image_size, module.host.image_size)) / 1e9
     return Contestant(AUTHORS, "eager", 3, gflop, _on_arrays(module))
 
 
@@ -89,7 +88,7 @@ def rivals() -> Iterator[Contestant | Absent]:
             why = f"{error}; pip install 'invad-med[bench]'"
             yield from (Absent(name, engine, why) for engine in ("eager", OpenVino.name))
             continue
-        gflop = _gflop(module, torch.zeros(1, 3, SIZE, SIZE))
+        gflop = operations(module, torch.zeros(1, 3, SIZE, SIZE)) / 1e9
         yield Contestant(name, "eager", None, gflop, _on_arrays(module))
         try:
             yield Contestant(name, OpenVino.name, None, gflop, _InOpenVino(module))
@@ -131,10 +130,3 @@ def _on_arrays(module: nn.Module) -> Forward:
             return module(torch.from_numpy(images))
 
     return forward
-
-
-def _gflop(module: nn.Module, image: torch.Tensor) -> float:
-    # The counter does not know the CPU's fused attention.
-    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
-        module(image)
-    return float(counter.get_total_flops() / 1e9)

@@ -15,6 +15,7 @@ import torch
 from invad_med.bench.builds import Build
 from invad_med.bench.clock import Cost, take_turns
 from invad_med.bench.contestants import Contestant, authors, ours, rivals
+from invad_med.bench.floor import product
 from invad_med.bench.former import NAME, FormerDetector
 from invad_med.bench.made import make_files
 from invad_med.bench.record import Absent, Network, NetworkTime, Spread
@@ -24,7 +25,7 @@ from invad_med.data.transforms import to_image
 from invad_med.readers.sources import read_raster
 
 BATCHES = (1, 4)
-_SIDE = 1024  # of the matrices whose product is the floor
+SIDE_OF_FLOOR = 1024  # of the matrices whose product is the floor
 _BUDGET = 6.0  # seconds for all rounds of one measurement
 
 
@@ -78,7 +79,7 @@ def _calls(contestants: Sequence[Contestant], file: Path) -> dict[str, Callable[
     def decoded() -> np.ndarray:
         return to_image(read_raster(file), modality, SIZE)[None]
 
-    calls: dict[str, Callable[[], object]] = {"product": product(), "decode": decoded}
+    calls: dict[str, Callable[[], object]] = {"product": product(SIDE_OF_FLOOR), "decode": decoded}
     image = decoded()
     for i, each in enumerate(contestants):
         for batch in BATCHES:
@@ -86,12 +87,6 @@ def _calls(contestants: Sequence[Contestant], file: Path) -> dict[str, Callable[
         if each.name != NAME:
             calls[f"{i} file"] = lambda forward=each.forward: forward(decoded())  # type: ignore[misc]
     return calls
-
-
-def product() -> Callable[[], object]:
-    """Return the product of two matrices of `_SIDE` that is the floor, to be called."""
-    a, b = (torch.rand(_SIDE, _SIDE, generator=torch.Generator().manual_seed(seed)) for seed in (0, 1))
-    return lambda: a @ b
 
 
 def compared(
@@ -106,7 +101,7 @@ def compared(
         costs: of ``product`` and ``decode``, of ``<row> <batch>``, and of ``<row> file`` where there is any.
     """
     product = Spread.of([1000 * cost.core for cost in costs["product"]])
-    gflops = 2 * _SIDE**3 / 1e6 / product.p50
+    gflops = 2 * SIDE_OF_FLOOR**3 / 1e6 / product.p50
     times = []
     for i, each in enumerate(contestants):
         floor_ms = None if each.gflop is None else 1000 * each.gflop / gflops

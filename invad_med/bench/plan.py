@@ -15,6 +15,7 @@ _STARTS = {
     "this": dict(zip(COMMANDS, (0.5, 1.0, 6.0, 20.0), strict=True)),
     "former": dict(zip(COMMANDS, (9.0, 10.0, 0.0, 22.0), strict=True)),
 }
+_EACH, _COMPILED, _DEVICE_SHARE = 15.0, 90.0, 0.2  # to make a network, to compile it; what it reaches of a product
 _RUN = {"this": (4.0, 0.035, 0.0), "former": (12.0, 0.14, 0.00046)}  # constant, of an item, of its square
 
 
@@ -46,3 +47,16 @@ def growth_seconds(
         start, each, square = _RUN[build.name]
         total += sum(start + each * n + square * n * n for n in counts[build.name])
     return rounds * total * _RATE / gflops
+
+
+def device_seconds(gflop: float, images: int, rounds: int, engines: Sequence[str], gflops: float) -> float:
+    """Return what the part on a device takes.
+
+    Args:
+        gflop: of one image.
+        images: in a round by one network.
+        rounds, engines: of ours; the authors' formulation takes part besides.
+        gflops: of a product on that device, a second.
+    """
+    made = _EACH * (len(engines) + 1) + _COMPILED * ("compile" in engines)
+    return made + (len(engines) + 1) * rounds * images * gflop / (gflops * _DEVICE_SHARE)

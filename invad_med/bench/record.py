@@ -188,11 +188,108 @@ class Growth:
 
 
 @dataclass(frozen=True)
+class DeviceTime:
+    """Images through one network on a device, which they lie on.
+
+    Args:
+        name, engine, evaluations: as in `NetworkTime`.
+        batch: images at a time.
+        ms: milliseconds of the wall of a whole batch, until the device has done it.
+        images_per_s: in the median.
+        gflop: as in `NetworkTime`.
+        of_floor: ``ms.p50`` over the time that matrix products of as many operations take.
+        authors_over_this: time of the authors' formulation over this, median of the rounds; None of it itself.
+        memory_gb: most of the GPU that weights and a call take, in 10^9 bytes; None on a CPU.
+    """
+
+    name: str
+    engine: str
+    evaluations: int
+    batch: int
+    ms: Spread
+    images_per_s: float
+    gflop: float
+    of_floor: float
+    authors_over_this: float | None
+    memory_gb: float | None
+
+
+@dataclass(frozen=True)
+class PresetTimes:
+    """A preset with random weights on a device.
+
+    Args:
+        name: of the preset.
+        dtype: that the networks compute in.
+        parameters: of ours with its backbone; None where ours could not be measured.
+        side: of the square matrices, in the same precision, whose product is the floor.
+        product_ms: milliseconds of the wall of that product, in the same rounds.
+        product_tflops: its operations a second, in the median.
+    """
+
+    name: str
+    dtype: str
+    parameters: int | None
+    side: int
+    product_ms: Spread
+    product_tflops: float
+    times: tuple[DeviceTime, ...]
+    absent: tuple[Absent, ...]
+
+
+@dataclass(frozen=True)
+class FileRate:
+    """A model as it ships over images: milliseconds of the wall of one image, from memory and from its file."""
+
+    computed_by: str
+    memory_ms: Spread
+    file_ms: Spread
+
+
+@dataclass(frozen=True)
+class FileRates:
+    """A model as it ships over PNG files of 256 x 256, on a device.
+
+    Args:
+        model: name of the checkpoint.
+        files: how many a sample goes through.
+        batch: images at a time.
+        workers: processes that decode.
+        decode_ms: milliseconds of the wall of one image, read and scaled by all of them with no network after it.
+    """
+
+    model: str
+    files: int
+    batch: int
+    workers: int
+    decode_ms: Spread
+    rates: tuple[FileRate, ...]
+    absent: tuple[Absent, ...]
+
+
+@dataclass(frozen=True)
+class Device:
+    """What was measured on a GPU, or on a CPU that was asked for.
+
+    Args:
+        name: of the device.
+        threads: of torch on the CPU.
+        preset, files: the parts; ``files`` says why where it could not be measured.
+    """
+
+    name: str
+    threads: int
+    preset: PresetTimes
+    files: FileRates | Absent
+
+
+@dataclass(frozen=True)
 class Bench:
-    """A whole benchmark; parts that were not asked for are None."""
+    """A whole benchmark; parts that were not asked for are None, and ``gpu`` says why where no GPU was at hand."""
 
     machine: Machine
     network: Network | None
     startup: tuple[StartUp, ...] | None
     growth: Growth | None
     seconds: float
+    gpu: Device | Absent | None = None

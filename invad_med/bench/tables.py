@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from invad_med.bench.contestants import OURS
 from invad_med.bench.growth import name_of
 from invad_med.bench.networks import BATCHES
-from invad_med.bench.record import Bench, Growth, Machine, Network, NetworkTime, Spread, StartUp
+from invad_med.bench.record import (
+    Absent,
+    Bench,
+    Device,
+    FileRates,
+    Growth,
+    Machine,
+    Network,
+    NetworkTime,
+    Spread,
+    StartUp,
+)
 
 
 @dataclass(frozen=True)
@@ -35,6 +46,10 @@ def tables_of(bench: Bench) -> Iterator[Table]:
         yield startup_table(bench.startup)
     if bench.growth:
         yield from growth_tables(bench.growth)
+    if isinstance(bench.gpu, Device):
+        yield from device_tables(bench.gpu)
+    elif bench.gpu:
+        yield _absent_table("On a GPU: not measured", [bench.gpu])
 
 
 def to_markdown(bench: Bench) -> str:
@@ -76,9 +91,11 @@ def network_tables(network: Network) -> Iterator[Table]:
         )
         yield Table(f"One image of 256 x 256, batch {batch}", head, tuple(rows), (note,))
     if network.absent:
-        yield Table(
-            "Not measured", ("method", "engine", "why"), tuple((a.name, a.engine, a.why) for a in network.absent)
-        )
+        yield _absent_table("Not measured", network.absent)
+
+
+def _absent_table(title: str, absent: Iterable[Absent]) -> Table:
+    return Table(title, ("method", "engine", "why"), tuple((a.name, a.engine, a.why) for a in absent))
 
 
 def _key(t: NetworkTime) -> tuple[str, str, int | None]:
@@ -114,6 +131,44 @@ def growth_tables(growth: Growth) -> Iterator[Table]:
         for s in growth.slopes
     )
     yield Table("One more slice or file, start-up aside", each, slopes)
+
+
+def device_tables(device: Device) -> Iterator[Table]:
+    """Yield what a preset and a model as it ships cost on a device, and what is absent."""
+    preset, files = device.preset, device.files
+    head = ("method", "engine", "evaluations", "batch", "ms a batch: p50 (p95)", "images/s", "authors' over this",
+            "GFLOP an image", "time over floor", "peak memory, GB", "n")  # fmt: skip
+    rows = tuple(
+        (t.name, t.engine, str(t.evaluations), str(t.batch), _spread(t.ms), f"{t.images_per_s:.4g}",
+         _ratio(t.authors_over_this), f"{t.gflop:.4g}", f"{t.of_floor:.2f}", _ratio(t.memory_gb),
+         str(len(t.ms.samples)))
+        for t in sorted(preset.times, key=lambda t: (t.batch, t.ms.p50))
+    )  # fmt: skip
+    size = "" if preset.parameters is None else f" of {preset.parameters / 1e6:.1f} M parameters, backbone included"
+    notes = (
+        f"Networks alone{size}, random weights, {preset.dtype}; images lie on the device. A {preset.dtype} product of "
+        f"two {preset.side} x {preset.side} matrices took {_spread(preset.product_ms)} ms: "
+        f"{preset.product_tflops:.3g} TFLOP a second. Threads of torch on the CPU: {device.threads}.",
+    )
+    yield Table(f"{preset.name} in {preset.dtype} on {device.name}", head, rows, notes)
+    if isinstance(files, FileRates):
+        yield _files_table(files, device.name)
+    if absent := (*preset.absent, *(files.absent if isinstance(files, FileRates) else [files])):
+        yield _absent_table(f"Not measured on {device.name}", absent)
+
+
+def _files_table(files: FileRates, device: str) -> Table:
+    rows = tuple(
+        (files.model, r.computed_by, str(files.batch), f"{1000 / r.memory_ms.p50:.4g}", f"{1000 / r.file_ms.p50:.4g}",
+         str(len(r.file_ms.samples)))
+        for r in files.rates
+    )  # fmt: skip
+    head = ("model", "computed by", "batch", "decoded images/s", "images/s with decoding", "n")
+    note = (
+        f"{files.files} PNG files of 256 x 256 a sample, decoded by {files.workers} processes, which alone do "
+        f"{1000 / files.decode_ms.p50:.4g} a second; to map, score and p-value in the CPU's memory, medians."
+    )
+    return Table(f"A model as it ships on {device}", head, rows, (note,))
 
 
 def _ratio(value: float | None) -> str:

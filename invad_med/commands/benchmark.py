@@ -7,16 +7,16 @@ On a CPU these are core-seconds; random weights cost the same as trained ones, a
 from __future__ import annotations
 
 import argparse
-import platform
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from invad_med.bench.clock import seconds
+from invad_med.bench.device import device_name
+from invad_med.bench.floor import operations, product, product_side
 from invad_med.inferers import InversionInferer
 from invad_med.networks import PRESETS, FrozenFeatures, create_denoiser, find_recipe
 
@@ -63,8 +63,8 @@ def measure_preset(
     inferer, cuda = InversionInferer(), device.type == "cuda"
     amp: dict[str, Any] = {"device_type": device.type, "dtype": dtype, "enabled": dtype != torch.float32}
     network.eval()
-    with torch.device("meta"), torch.no_grad(), FlopCounterMode(display=False) as counter:
-        create_denoiser(preset, channels)(torch.empty(1, *x.shape[1:]), torch.zeros(1).long())
+    with torch.device("meta"):
+        forward = operations(create_denoiser(preset, channels), torch.empty(1, *x.shape[1:]), torch.zeros(1).long())
     with torch.no_grad(), torch.autocast(**amp):
         score = seconds(lambda: inferer(x, network), repeats, cuda) / batch_size
     if cuda:
@@ -72,14 +72,13 @@ def measure_preset(
     step = seconds(_training_step(network, x, t, amp), repeats, cuda) / batch_size if train else None
     memory = torch.cuda.max_memory_allocated(device) / 1e9 if cuda and train else None
     parameters = sum(p.numel() for p in network.parameters())
-    return Cost(parameters, score, step, 3.0 * counter.get_total_flops(), memory)
+    return Cost(parameters, score, step, 3.0 * forward, memory)
 
 
 def matrix_rate(device: torch.device, dtype: torch.dtype, repeats: int) -> float:
     """Return operations per second (a CPU: of one core) of a plain square matrix product."""
-    side = 8192 if device.type == "cuda" else 2048
-    a, b = (torch.randn(side, side, device=device, dtype=dtype) for _ in range(2))
-    return 2.0 * side**3 / seconds(lambda: a @ b, repeats, device.type == "cuda")
+    side = product_side(device)
+    return 2.0 * side**3 / seconds(product(side, device, dtype), repeats, device.type == "cuda")
 
 
 def _training_step(network: nn.Module, x: torch.Tensor, t: torch.Tensor, amp: dict[str, Any]) -> Callable[[], None]:
@@ -130,8 +129,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Measure, and print a row for each preset."""
     device, dtype = torch.device(options.device), getattr(torch, options.dtype)
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{platform.machine()} CPU"
-    print(f"{name}, {torch.get_num_threads()} threads, torch {torch.__version__}, {options.dtype}, "
+    print(f"{device_name(device)}, {torch.get_num_threads()} threads, torch {torch.__version__}, {options.dtype}, "
           f"batch {options.batch_size}{', compiled' * options.compiled}\n")  # fmt: skip
     unit = "s" if device.type == "cuda" else "core-s"
     rate = matrix_rate(device, dtype, options.repeats)
