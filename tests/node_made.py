@@ -1,12 +1,15 @@
 """Studies for a DICOM node, a node as a user starts it, and a destination that keeps what it gets."""
 
+import hashlib
 import os
 import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -70,12 +73,14 @@ def send(paths, port, called="INVAD", calling="PACS", tls=None):
 
 @dataclass
 class Archive:
-    """A destination: every object that arrived by its UID, and how often that was."""
+    """A destination: objects that arrived by their UID, how often, in which forms, and when the last of a study did."""
 
     port: int
     status: int = 0x0000
     objects: dict = field(default_factory=dict)
-    times: dict = field(default_factory=dict)
+    times: Counter = field(default_factory=Counter)
+    forms: dict = field(default_factory=dict)
+    last: dict = field(default_factory=dict)
 
     def reports(self, study):
         return [ds for ds in self.of(study) if ds.Modality == "SR"]
@@ -85,8 +90,8 @@ class Archive:
 
 
 @contextmanager
-def archive(port=0, folder=None, tls=None):
-    """Run a destination called ARCHIVE on loopback; objects are kept in memory, or below a folder."""
+def archive(port=0, tls=None):
+    """Run a destination called ARCHIVE on loopback that keeps objects in memory."""
     from pynetdicom import AE, ALL_TRANSFER_SYNTAXES, AllStoragePresentationContexts, evt
 
     ae = AE(ae_title="ARCHIVE")
@@ -96,13 +101,13 @@ def archive(port=0, folder=None, tls=None):
 
     def keep(event):
         if kept.status in (0x0000, 0xB000):
-            ds = pydicom.dcmread(pydicom.filebase.DicomBytesIO(event.encoded_dataset()))
+            content = event.encoded_dataset()
+            ds = pydicom.dcmread(BytesIO(content))
             uid = str(ds.SOPInstanceUID)
-            kept.times[uid] = kept.times.get(uid, 0) + 1
-            if folder is None:
-                kept.objects[uid] = ds
-            else:
-                (folder / f"{uid}.dcm").write_bytes(event.encoded_dataset())
+            kept.times[uid] += 1
+            kept.objects[uid] = ds
+            kept.forms.setdefault(uid, set()).add(hashlib.sha256(content).digest())
+            kept.last[str(ds.StudyInstanceUID)] = time.time()
         return kept.status
 
     kept = Archive(port)

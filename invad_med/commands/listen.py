@@ -51,6 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=60.0,
         help="without images make a study complete (%(default)g)",
     )
+    add("--keep", metavar="DAYS", type=float, help="remove studies so long after they were sent (never)")
     tls = parser.add_argument_group("TLS, all three or none; certificates are asked of both sides")
     tls.add_argument("--tls-cert", metavar="FILE", type=Path, help="this node's certificate, PEM")
     tls.add_argument("--tls-key", metavar="FILE", type=Path, help="its private key, PEM")
@@ -116,7 +117,8 @@ def _listen(options: argparse.Namespace) -> int:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, end)
     sender = Sender(store, destination)
-    worker = Worker(store, resident, sender.add, options.quiet)
+    keep = None if options.keep is None else 86400 * options.keep
+    worker = Worker(store, resident, sender.add, options.quiet, keep)
     receiver = Receiver(store, titles, worker.arrived)
     port = receiver.start(options.bind, options.port, credentials.server() if credentials else None)
     audit = logging.getLogger("invad_med.node")

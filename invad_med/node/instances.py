@@ -19,7 +19,7 @@ OTHER_PATIENT = 0xC100  # cannot understand, in the part that a program may divi
 _PATIENT = ("PatientID", "IssuerOfPatientID", "PatientBirthDate")
 
 
-class Refused(Exception):
+class NotTaken(Exception):
     """An instance that is not taken.
 
     Args:
@@ -57,7 +57,7 @@ def read_instance(content: bytes, sop_class: str, uid: str) -> Instance:
         sop_class, uid: what the command that brought it says.
 
     Raises:
-        Refused: it is no DICOM, belongs to no study, or is another instance than the command says.
+        NotTaken: it is no DICOM, belongs to no study, or is another instance than the command says.
     """
     tags = ["SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", *_PATIENT, "PatientName", *TAGS]
     try:
@@ -68,11 +68,11 @@ def read_instance(content: bytes, sop_class: str, uid: str) -> Instance:
             name = "" if patient[0] else str(ds.get("PatientName") or "").strip()
             own = is_own(ds)
     except ReadError as error:
-        raise Refused(NOT_READ, str(error)) from None
+        raise NotTaken(NOT_READ, str(error)) from None
     if not uid or said["SOPInstanceUID"] != uid or said["SOPClassUID"] != sop_class:
-        raise Refused(MISMATCH, "SOP Class or SOP Instance UID of the data set are not those of the command")
+        raise NotTaken(MISMATCH, "SOP Class or SOP Instance UID of the data set are not those of the command")
     if not said["StudyInstanceUID"]:
-        raise Refused(MISMATCH, "the data set has no Study Instance UID (0020,000D)")
+        raise NotTaken(MISMATCH, "the data set has no Study Instance UID (0020,000D)")
     return Instance(uid, said["StudyInstanceUID"], (*patient, name), own)
 
 

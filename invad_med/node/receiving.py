@@ -22,7 +22,7 @@ from typing import cast
 
 from pydicom.dataset import Dataset
 
-from invad_med.node.instances import NOT_READ, Refused, read_instance
+from invad_med.node.instances import NOT_READ, NotTaken, read_instance
 from invad_med.node.store import Store
 
 try:
@@ -127,7 +127,7 @@ class Receiver:
             answer.Status = SUCCESS
             count[said] += 1
             return answer
-        except Refused as error:
+        except NotTaken as error:
             answer.Status, reason = error.status, str(error)
         except (OSError, MemoryError) as error:
             answer.Status, reason = OUT_OF_RESOURCES, getattr(error, "strerror", None) or "out of resources"

@@ -33,7 +33,7 @@ from enum import Enum
 from pathlib import Path
 
 from invad_med.files import flush, held, write_durably
-from invad_med.node.instances import OTHER_PATIENT, Instance, Refused, same_in_another_syntax
+from invad_med.node.instances import OTHER_PATIENT, Instance, NotTaken, same_in_another_syntax
 
 _STRIPES = 64  # locks that studies share
 
@@ -166,7 +166,7 @@ class Store:
         for folder in (self._incoming, self._studies):
             folder.mkdir(exist_ok=True)
         for left in self._incoming.iterdir():
-            left.unlink()
+            shutil.rmtree(left) if left.is_dir() else left.unlink()
         probe = self._incoming / "probe"
         probe.write_bytes(b"")
         os.link(probe, self._incoming / "link")
@@ -189,13 +189,13 @@ class Store:
             content: the file.
 
         Raises:
-            Refused: the study is of another patient.
+            NotTaken: the study is of another patient.
             OSError: it could not be kept.
         """
         name = self.name_of(instance.study)
         folder = self._studies / name
         path = folder / "images" / f"{self._digest('image', instance.uid)}.dcm"
-        with self._locks[int(name[:4], 16) % _STRIPES]:
+        with self._locked(name):
             self._claim(folder, self._digest("patient", json.dumps(instance.patient)))
             taken = Taken.STORED
             if path.exists():
@@ -289,6 +289,27 @@ class Store:
         self._state(version, str(state), said)
         (version.folder / "trouble.json").unlink(missing_ok=True)
 
+    def forget(self, study: str, before: float) -> bool:
+        """Remove a study with all that was made of it, if all of it was sent before a time; return whether it was.
+
+        Args:
+            study: name of it.
+            before: seconds since 1970.
+
+        Raises:
+            OSError: it cannot be removed, or not all of it.
+        """
+        with self._locked(study):
+            mark = versions[-1].mark(State.SENT) if (versions := self.versions(study)) else None
+            if mark is None or mark.at >= before or self.is_new(study):
+                return False
+            if any(version.state is State.SCORED for version in versions):
+                return False
+            gone = self._incoming / study
+            (self._studies / study).rename(gone)
+        shutil.rmtree(gone)
+        return True
+
     def trouble(self, version: Version, said: str) -> None:
         """Note why a version is not further yet, if that can be written."""
         with contextlib.suppress(OSError):
@@ -302,7 +323,7 @@ class Store:
         """Make a study's folders, if need be, for one patient.
 
         Raises:
-            Refused: it is of another.
+            NotTaken: it is of another.
         """
         mark = folder / "patient"
         if not mark.exists():
@@ -310,10 +331,13 @@ class Store:
             make_folder(folder / "images")
             write_durably(mark, patient.encode(), self._incoming)
         if mark.read_bytes() != patient.encode():
-            raise Refused(
+            raise NotTaken(
                 OTHER_PATIENT,
                 "another patient has a study of this Study Instance UID here: ID, issuer or birth date differ",
             )
+
+    def _locked(self, study: str) -> threading.Lock:
+        return self._locks[int(study[:4], 16) % _STRIPES]
 
     def _digest(self, kind: str, value: str) -> str:
         return hmac.new(self._secret, f"{kind}\0{value}".encode("utf-8", "replace"), "sha256").hexdigest()[:32]

@@ -26,6 +26,7 @@ _CRASHES = 5  # times that scoring a study may end the process
 _FAULTS = 3  # times that results may not be written for another reason than a full disk
 _LONGEST = 300.0  # seconds between two attempts
 _TICK = 0.2  # seconds
+_HOUR, _DAY = 3600.0, 86400.0
 
 
 def pause(attempt: int) -> float:
@@ -41,12 +42,18 @@ class Worker:
         score: scores a version, and returns what came of it; see `invad_med.node.scoring.Resident`.
         scored: told of every version that has results to be sent.
         quiet: seconds without an instance after which a study is complete.
+        keep: seconds after which a study that was sent is removed; None for never.
     """
 
     def __init__(
-        self, store: Store, score: Callable[[Version], str], scored: Callable[[Version], object], quiet: float
+        self,
+        store: Store,
+        score: Callable[[Version], str],
+        scored: Callable[[Version], object],
+        quiet: float,
+        keep: float | None = None,
     ) -> None:
-        self.store, self.quiet = store, quiet
+        self.store, self.quiet, self.keep = store, quiet, keep
         self._score, self._scored = score, scored
         self._lock = threading.Lock()
         self._due: dict[str, float] = {}
@@ -69,9 +76,27 @@ class Worker:
 
     def run(self, stop: threading.Event) -> None:
         """Score what is complete, until told to stop; a study in hand is done first."""
+        tidied = -_HOUR
         while not stop.is_set():
-            if not self.step():
-                stop.wait(_TICK)
+            if self.step():
+                continue
+            if time.monotonic() - tidied > _HOUR:
+                self.tidy()
+                tidied = time.monotonic()
+            stop.wait(_TICK)
+
+    def tidy(self) -> None:
+        """Remove studies that were sent long enough ago."""
+        if self.keep is None:
+            return
+        removed = 0
+        for study in list(self.store.studies()):
+            try:
+                removed += self.store.forget(study, time.time() - self.keep)
+            except OSError as error:
+                audit.warning("study %s not removed: %s", study, error.strerror)
+        if removed:
+            audit.info("%d studies removed, sent more than %g days ago", removed, self.keep / _DAY)
 
     def step(self) -> bool:
         """Do what is due of one study; return whether anything was.

@@ -273,6 +273,30 @@ def test_an_object_of_another_study_is_not_sent(store, tmp_path, clock):
     assert sender.step() and not sent and "another study" in versions[0].mark("trouble").said
 
 
+def test_what_was_sent_long_ago_is_removed_if_that_is_asked_for(store, tmp_path, clock, monkeypatch):
+    done, unsent = write_study(tmp_path / "a", 1, 2), write_study(tmp_path / "b", 2, 1)
+    names, versions = [put(store, done[0]), put(store, unsent[0])], []
+    worker = Worker(store, make, versions.append, 0, keep=100)
+    while worker.step():
+        pass
+    (sent,) = (version for version in versions if version.study == names[0])
+    store.end(sent, State.SENT, "1 object")
+    at = sent.mark("sent").at
+    monkeypatch.setattr("invad_med.node.working.time.time", lambda: at + 99)
+    worker.tidy()
+    assert set(store.studies()) == set(names)
+    monkeypatch.setattr("invad_med.node.working.time.time", lambda: at + 101)
+    put(store, done[1])  # more of it came: it is not done
+    worker.tidy()
+    assert set(store.studies()) == set(names)
+    worker.arrived(names[0])
+    worker.step()
+    store.end(store.versions(names[0])[-1], State.SENT, "1 object")
+    monkeypatch.setattr("invad_med.node.working.time.time", lambda: at + 1000)
+    worker.tidy()
+    assert list(store.studies()) == names[1:] and not list((store.folder / "incoming").iterdir())
+
+
 def test_a_folder_is_one_processs_and_keeps_its_secret(store, tmp_path):
     if not (child := os.fork()):
         try:
