@@ -15,7 +15,7 @@ from invad_med.detection.host import FeatureHost
 from invad_med.detection.whole import WholeDetector
 from invad_med.diffusion import inversion_timesteps
 from invad_med.networks.dit import Attention
-from invad_med.scoring import Calibration, Familiarity
+from invad_med.scoring import Calibration
 
 
 class FlatAttention(nn.Module):
@@ -58,5 +58,5 @@ def authors_detector(detector: AnomalyDetector) -> WholeDetector:
             if isinstance(child, Attention):
                 setattr(block, name, FlatAttention(child))
     timesteps = inversion_timesteps(3, "official", len(host.alphas_cumprod))
-    whole = WholeDetector(host, Calibration(host.channels), Familiarity(), timesteps, calibrated=False)
+    whole = WholeDetector(host, Calibration(host.channels), timesteps, calibrated=False)
     return whole.eval().requires_grad_(False)

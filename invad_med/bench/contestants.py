@@ -121,7 +121,7 @@ class _InOpenVino:
 
 def _eager(checkpoint: Path, walk: Timesteps, calibrated: bool) -> WholeDetector:
     detector = load_detector(checkpoint)
-    whole = WholeDetector(detector.host, detector.calibration, detector.familiarity, walk, calibrated)
+    whole = WholeDetector(detector.host, detector.calibration, walk, calibrated)
     return whole.eval().requires_grad_(False)
 
 

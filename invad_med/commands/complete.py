@@ -98,7 +98,7 @@ def _compare_with(detector: AnomalyDetector, normals: Path, cohort: Cohort, cach
     if twice or not items:
         raise ValueError(f"{twice} of {len(items)} normal images of {normals} are among those that the model has seen")
     raw = cached_features(detector.host, [item.image for item in items], cohort.modality, cache_dir)
-    unlike = int((detector.familiarity.distance(raw) > 1.0).sum())
+    unlike = int((detector.familiarity.distance(raw) > 1.0).sum()) if detector.familiarity.fitted else 0
     if 2 * unlike > len(items):
         raise ValueError(
             f"{unlike} of {len(items)} normal images of {normals} are unlike those that the model was trained on, so "

@@ -47,4 +47,4 @@ def shipped_keys() -> Iterator[GraphKey]:
     host = FeatureHost(features, denoiser)
     for walk in usual_walks(len(host.alphas_cumprod)):
         for rule in MENU:
-            yield GraphKey(host.architecture.to_plain(), tuple(walk), rule, gate=True)
+            yield GraphKey(host.architecture.to_plain(), tuple(walk), rule)

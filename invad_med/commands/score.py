@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from invad_med.inference.run import RunOptions, score
-from invad_med.options import OptionError, from_word, plain_keys, refuse_secrets, settings_of
+from invad_med.options import OptionError, plain_from_word, plain_keys, refuse_secrets, settings_of
 
 CONFIG = "inference.json"
 
@@ -69,7 +69,7 @@ def add_keys(parser: argparse.ArgumentParser | argparse._ArgumentGroup, keys: It
 def _reader(key: str) -> Callable[[str], Any]:
     def read(word: str) -> Any:
         try:
-            return from_word(key, word, plain_keys(CONFIG)[key] is None)
+            return plain_from_word(CONFIG, key, word)
         except OptionError as error:
             raise argparse.ArgumentTypeError(str(error)) from None
 
@@ -83,7 +83,7 @@ def keys_given(options: argparse.Namespace) -> dict[str, Any]:
         OptionError: one without a word that needs one.
     """
     given = {key: value for key, value in vars(options).items() if key in _HELP}
-    return {key: from_word(key, True) if value is True else value for key, value in given.items()}
+    return {key: plain_from_word(CONFIG, key, True) if value is True else value for key, value in given.items()}
 
 
 def run(options: argparse.Namespace) -> int:
@@ -92,7 +92,7 @@ def run(options: argparse.Namespace) -> int:
     if options.folder is not None:
         if "dataset_dir" in given:
             raise OptionError("DIR and --dataset_dir are one thing: give one of them")
-        given["dataset_dir"] = from_word("dataset_dir", options.folder)
+        given["dataset_dir"] = plain_from_word(CONFIG, "dataset_dir", options.folder)
     refuse_secrets(given)
     logging.basicConfig(
         level=os.environ.get("LOGLEVEL", "INFO"), format="%(asctime)s %(levelname)s %(name)s: %(message)s"

@@ -94,12 +94,14 @@ class Detection(Scores):
         distance: from the images that the model was trained on, >= 0; above 1 the image is unlike them, and no number
             but this one is given. None: the model has no limit, or is not to ask.
         computed_by: engine and precision, such as ``onnxruntime float32``; empty if unknown.
+        moments: (2C,) mean and deviation of each channel of the encoding of an image that is unlike them.
     """
 
     map: np.ndarray
     withheld: str | None = None
     distance: float | None = None
     computed_by: str = ""
+    moments: np.ndarray | None = None
 
     @property
     def unfamiliar(self) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,8 @@ from invad_med.detection.judging import Judge, study_verdict
 from invad_med.diffusion import Grid, Timesteps, check_timesteps, inversion_timesteps
 from invad_med.networks.checkpoints import load_strictly, read_checkpoint
 from invad_med.scoring.calibration import Calibration
-from invad_med.scoring.familiarity import Familiarity
+from invad_med.scoring.familiarity import Familiarity, moments
+from invad_med.scoring.likeness import Likeness
 from invad_med.scoring.scores import anomaly_map, paper_score, resize_map
 from invad_med.scoring.studies import StudyCalibration
 from invad_med.serving.engines import Served
@@ -57,6 +59,8 @@ class AnomalyDetector(nn.Module):
     Raises:
         ValueError: a pair outside the host's schedule, or an unknown engine.
     """
+
+    alone = False
 
     def __init__(
         self,
@@ -129,29 +133,35 @@ class AnomalyDetector(nn.Module):
     ) -> list[Detection]:
         """Return map and scores of each image of ``image`` (B, 3, H, W) in [0, 1]; see `Detector.detect`."""
         resized = self.resized(torch.as_tensor(image).to(self.host.device))
-        distances = None
+        encoding = None
         if gate and self.familiarity.fitted:
             raw = self.host.raw(resized)
             z = self.engine.from_raw(raw) if isinstance(self.engine, FromRaw) else self.engine(resized)
-            distances = self.familiarity.distance(raw).cpu().numpy()
+            encoding = moments(raw).cpu().numpy()
         else:
             z = self.engine(resized)
         withheld = self.withheld
         maps = anomaly_map(z) if withheld is not None else self.calibration.map(z)
         scores = None if withheld is not None else self.calibration.score(z).cpu().numpy()
-        found = Served(maps.float().cpu().numpy(), paper_score(z).cpu().numpy(), scores, distances)
-        judge = Judge(
-            self.calibration.references, withheld, self.host.channels**0.5, self.provenance.title, self.computed_by
-        )
+        found = Served(maps.float().cpu().numpy(), paper_score(z).cpu().numpy(), scores, encoding)
+        prior_norm, title = self.host.channels**0.5, self.provenance.title
+        judge = Judge(self.calibration.references, withheld, prior_norm, title, self.computed_by, self.likeness)
         return judge(found, (image.shape[-2], image.shape[-1]), false_positive_rate)
 
+    @cached_property
+    def encoder(self) -> str:
+        """Digest of what makes an image's encoding."""
+        return self.host.encoder_digest()
+
+    @property
+    def likeness(self) -> Likeness | None:
+        """Of encodings to those of the images that it was trained on; None without a limit."""
+        return self.familiarity.likeness
+
     @torch.no_grad()
-    def distance(self, image: Tensor | np.ndarray) -> float | None:
-        """Return how unlike what it was trained on one image (1, 3, H, W) is; None without a limit."""
-        if not self.familiarity.fitted:
-            return None
-        raw = self.host.raw(self.resized(torch.as_tensor(image).to(self.host.device)))
-        return float(self.familiarity.distance(raw))
+    def moments(self, image: Tensor | np.ndarray) -> np.ndarray:
+        """Return mean and deviation of each channel of the encodings of ``image`` (B, 3, H, W): (B, 2C)."""
+        return moments(self.host.raw(self.resized(torch.as_tensor(image).to(self.host.device)))).cpu().numpy()
 
     def judge_study(
         self, scores: Sequence[float], positions: Sequence[float] | None = None, false_positive_rate: float = 0.05
@@ -210,6 +220,7 @@ def load_detector(
         if isinstance(tensor, Tensor) and not torch.isfinite(tensor).all():
             raise ValueError(f"checkpoint {path} has NaN or infinite values ({name}): its training diverged")
     detector.calibration.check_sizes()
+    _ = detector.likeness  # which compares its sizes
     calibrated = detector.calibration.timesteps or detector.timesteps
     detector.timesteps = (grid or Grid()).resolve(calibrated, len(host.alphas_cumprod))
     return detector.to(device).eval()

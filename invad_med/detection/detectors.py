@@ -34,7 +34,7 @@ class Detectors:
             they are like.
 
     Raises:
-        ValueError: no default, or a rate outside its range.
+        ValueError: no default, a given detector of another modality, or a rate outside its range.
     """
 
     def __init__(
@@ -51,6 +51,9 @@ class Detectors:
             raise ValueError("none of the models is the default one: give --ckpt_path")
         if not 0.0 < false_positive_rate < 1.0:
             raise ValueError(f"false_positive_rate={false_positive_rate} must lie between 0 and 1")
+        stated = files.default if detector is None else detector.provenance.modality or files.default
+        if stated != files.default:
+            raise ValueError(f"the given model is of {stated}, and the default one of {files.default}: give --modality")
         self.files, self.default, self.rate = files, files.default, false_positive_rate
         self.grid, self.engine, self.device, self.gate = grid, engine, device, gate
         self._lock = threading.Lock()
@@ -82,6 +85,10 @@ class Detectors:
         """Return the side in pixels of the square image that a modality's model takes."""
         return self.detector(modality).image_size
 
+    def alone(self, modality: str) -> bool:
+        """Return whether a modality's images are computed one by one."""
+        return self.detector(modality).alone
+
     def image_sizes(self, modalities: Iterable[str]) -> dict[str, int]:
         """Return `image_size` by modality."""
         return {modality: self.image_size(modality) for modality in modalities}
@@ -108,7 +115,7 @@ class Detectors:
 
     def _compared(self, detection: Detection, image: np.ndarray, name: str) -> Detection:
         """Return the detection of an image (1, 3, H, W) unlike those of its model with what it resembles."""
-        distances = self._distances(image, [other for other in self.names if other != name])
+        distances = self._distances(detection, image, name)
         if not distances:
             return detection
         nearest = min(distances, key=lambda other: distances[other])
@@ -116,20 +123,25 @@ class Detectors:
         like = f"it resembles {title}" if distances[nearest] <= 1.0 else "it resembles those of no other model"
         return replace(detection, withheld=f"{detection.withheld}; {like}")
 
-    def _distances(self, image: np.ndarray, names: Iterable[str]) -> dict[str, float]:
-        """Return how unlike ``image`` (1, 3, H, W) is what each model was trained on, of those that have a limit.
+    def _distances(self, detection: Detection, image: np.ndarray, name: str) -> dict[str, float]:
+        """Return how unlike an image is what each other model was trained on, of those that have a limit.
 
-        The image is the one that was prepared for another model.
+        The image (1, 3, H, W) is the one that was prepared for its own model, ``name``; encoders that several models
+        have in common see it once.
         """
+        assert detection.moments is not None  # as it is unfamiliar
+        known = {self.detector(name).encoder: detection.moments[None]}
         distances: dict[str, float] = {}
-        for name in names:
+        for other in (other for other in self.names if other != name):
             try:
-                distance = self.detector(name).distance(image)
+                model = self.detector(other)
+                if model.likeness is None:
+                    continue
+                if model.encoder not in known:
+                    known[model.encoder] = model.moments(image)
+                distances[other] = float(model.likeness.distance(known[model.encoder])[0])
             except (OSError, ValueError):  # told when an image of its own comes
-                logger.debug("the model for %s is not compared with", name, exc_info=True)
-                continue
-            if distance is not None:
-                distances[name] = distance
+                logger.debug("the model for %s is not compared with", other, exc_info=True)
         return distances
 
     def judge_study(self, modality: str, scores: Sequence[float], positions: Sequence[float] | None = None) -> Verdict:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from invad_med.detection.whole import random_detector
+from invad_med.scoring import Familiarity
 from invad_med.serving.engines import OnnxRuntime
 from invad_med.serving.graph import Graph, GraphKey
 
@@ -87,4 +88,5 @@ def _without_weights(model: Any, names: set[str]) -> Graph:
         part.doc_string = None
     proto = onnx_ir.to_proto(model)
     del proto.graph.value_info[:]
-    return Graph(proto.SerializeToString(deterministic=True), stored, tuple(sorted(names)))
+    besides = {f"familiarity.{name}" for name in Familiarity().state_dict()}  # which no graph computes
+    return Graph(proto.SerializeToString(deterministic=True), stored, tuple(sorted(names | besides)))

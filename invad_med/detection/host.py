@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from invad_med.diffusion import linear_alphas_cumprod
 from invad_med.networks.features import FrozenFeatures, Merge
 from invad_med.networks.presets import create_denoiser
+from invad_med.serving.encoder import OF_THE_DENOISER
 
 A = TypeVar("A", bound="Architecture")
 
@@ -150,7 +151,7 @@ class FeatureArchitecture(Architecture):
     """
 
     host: ClassVar[str] = "features"
-    of_the_denoiser: ClassVar[frozenset[str]] = frozenset({"preset", "sizes", "denoiser", "feature_norm"})
+    of_the_denoiser: ClassVar[frozenset[str]] = OF_THE_DENOISER
     backbone: str = "tf_efficientnet_lite0"
     out_indices: tuple[int, ...] = (0, 1, 2, 3)
     feature_norm: Literal["channel"] | None = "channel"

@@ -13,6 +13,7 @@ from invad_med.data.provenance import Provenance
 from invad_med.data.resizing import resize
 from invad_med.data.study import Verdict
 from invad_med.scoring.conformal import References
+from invad_med.scoring.likeness import Likeness
 from invad_med.scoring.studies import StudyCalibration
 from invad_med.serving.engines import Served
 
@@ -24,9 +25,13 @@ class Detector(Protocol):
         provenance: what its checkpoint states.
         image_size: side in pixels of the square image that it takes.
         computed_by: engine and precision, such as ``onnxruntime float32``.
+        alone: whether images are computed one by one, so that an image's numbers do not depend on what it is with.
+        encoder: digest of what makes an image's encoding: models of one encoder have the same moments of it.
+        likeness: of encodings to those of the images that it was trained on; None without a limit.
     """
 
     provenance: Provenance
+    alone: bool
 
     @property
     def image_size(self) -> int:
@@ -34,6 +39,14 @@ class Detector(Protocol):
 
     @property
     def computed_by(self) -> str:
+        """See above."""
+
+    @property
+    def encoder(self) -> str:
+        """See above."""
+
+    @property
+    def likeness(self) -> Likeness | None:
         """See above."""
 
     def detect(self, image: np.ndarray, false_positive_rate: float = 0.05, gate: bool = True) -> list[Detection]:
@@ -45,8 +58,8 @@ class Detector(Protocol):
             gate: withhold the numbers of images unlike those that the model was trained on, where it has a limit.
         """
 
-    def distance(self, image: np.ndarray) -> float | None:
-        """Return how unlike what it was trained on one image (1, 3, H, W) is, as `Detection.distance`."""
+    def moments(self, image: np.ndarray) -> np.ndarray:
+        """Return mean and deviation of each channel of the encodings of ``image`` (B, 3, H, W): (B, 2C)."""
 
     def judge_study(
         self, scores: Sequence[float], positions: Sequence[float] | None = None, false_positive_rate: float = 0.05
@@ -64,6 +77,7 @@ class Judge:
         prior_norm: of a position of the end point under the prior, which the colours are tied to where they have none.
         title: of what it was trained on; may be empty.
         computed_by: engine and precision.
+        likeness: to the images that it was trained on; None without a limit.
     """
 
     references: References
@@ -71,6 +85,7 @@ class Judge:
     prior_norm: float
     title: str = ""
     computed_by: str = ""
+    likeness: Likeness | None = None
 
     def __call__(self, found: Served, size: tuple[int, int], false_positive_rate: float = 0.05) -> list[Detection]:
         """Return what is said of each image.
@@ -82,9 +97,10 @@ class Judge:
         """
         maps = resize(found.map, size)
         detections = self._scored(found, maps, false_positive_rate)
-        if found.distance is not None:
-            detections = [self._gated(*pair) for pair in zip(detections, found.distance.tolist(), strict=True)]
-        numbers = [part for part in (found.score, found.paper_score, found.distance) if part is not None]
+        numbers = [part for part in (found.score, found.paper_score) if part is not None]
+        if self.likeness is not None and found.moments is not None:
+            numbers.append(distance := self.likeness.distance(found.moments))
+            detections = [self._gated(*each) for each in zip(detections, distance.tolist(), found.moments, strict=True)]
         whole = np.isfinite(numbers).all(0) & np.isfinite(found.map).all((1, 2))
         return [d if ok else self._nothing(d) for d, ok in zip(detections, whole.tolist(), strict=True)]
 
@@ -126,7 +142,7 @@ class Judge:
             for i, score in enumerate(found.score.tolist())
         ]
 
-    def _gated(self, detection: Detection, distance: float) -> Detection:
+    def _gated(self, detection: Detection, distance: float, moments: np.ndarray) -> Detection:
         if not distance > 1.0:
             return replace(detection, distance=distance)
         title = f"the model for {self.title}" if self.title else "the model"
@@ -134,6 +150,7 @@ class Judge:
             map=detection.map,
             map_threshold=detection.map_threshold,
             distance=distance,
+            moments=moments,
             withheld=f"unlike the images that {title} was trained on (distance {distance:.2f} of a limit of 1)",
             computed_by=self.computed_by,
         )

@@ -12,7 +12,9 @@ from invad_med.data.resizing import resize
 from invad_med.data.study import Verdict
 from invad_med.detection.judging import Judge, study_verdict
 from invad_med.scoring.conformal import References, why_withheld
+from invad_med.scoring.likeness import Likeness
 from invad_med.scoring.studies import StudyCalibration
+from invad_med.serving.encoder import encoder_digest
 from invad_med.serving.engines import ServingEngine
 from invad_med.serving.graph import finite
 from invad_med.serving.weights import Weights
@@ -29,6 +31,8 @@ class ServedDetector:
         timesteps: pairs (t, t_next) of the inversion that the engine walks.
     """
 
+    alone = True  # as the engines of `invad_med.serving.engines` do
+
     def __init__(self, engine: ServingEngine, weights: Weights, timesteps: Sequence[tuple[int, int | None]]) -> None:
         self.engine = engine
         self.provenance = Provenance.from_state(weights.read("_extra_state"))
@@ -41,7 +45,13 @@ class ServedDetector:
         fitted_for = [(t, t_next) for t, t_next in weights.read("calibration._extra_state")["timesteps"]]
         self.withheld = why_withheld(len(references.scores), fitted_for, self.timesteps)
         prior_norm = len(weights.read("calibration.z_mean")) ** 0.5
-        self._judge = Judge(references, self.withheld, prior_norm, self.provenance.title, self.computed_by)
+        limit = weights.values.get("familiarity.limit")
+        self.likeness: Likeness | None = None
+        if limit is not None and limit.shape[0]:
+            self.likeness = Likeness.of(lambda name: finite(name, weights.read(f"familiarity.{name}")))
+        self.encoder = encoder_digest(weights)
+        title = self.provenance.title
+        self._judge = Judge(references, self.withheld, prior_norm, title, self.computed_by, self.likeness)
 
     @property
     def image_size(self) -> int:
@@ -57,13 +67,14 @@ class ServedDetector:
         """Return map and scores of each image of ``image`` (B, 3, H, W) in [0, 1]."""
         found = self.engine(self._resized(image))
         return self._judge(
-            found if gate else found._replace(distance=None), (image.shape[2], image.shape[3]), false_positive_rate
+            found if gate else found._replace(moments=None), (image.shape[2], image.shape[3]), false_positive_rate
         )
 
-    def distance(self, image: np.ndarray) -> float | None:
-        """Return how unlike what it was trained on one image (1, 3, H, W) is; None without a limit."""
-        distance = self.engine(self._resized(image)).distance
-        return None if distance is None else float(distance[0])
+    def moments(self, image: np.ndarray) -> np.ndarray:
+        """Return mean and deviation of each channel of the encodings of ``image`` (B, 3, H, W): (B, 2C)."""
+        moments = self.engine(self._resized(image)).moments
+        assert moments is not None  # of every graph
+        return moments
 
     def judge_study(
         self, scores: Sequence[float], positions: Sequence[float] | None = None, false_positive_rate: float = 0.05

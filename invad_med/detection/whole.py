@@ -7,9 +7,10 @@ from torch import Tensor, nn
 
 from invad_med.detection.host import Host, rebuild_host
 from invad_med.diffusion import Timesteps, invert
-from invad_med.scoring import Calibration, Familiarity, anomaly_map, paper_score
+from invad_med.scoring import Calibration, anomaly_map, paper_score
+from invad_med.scoring.familiarity import moments
 from invad_med.scoring.rules import find_rule
-from invad_med.serving.graph import DIRECTIONS, GraphKey
+from invad_med.serving.graph import GraphKey
 
 
 class WholeDetector(nn.Module):
@@ -18,7 +19,7 @@ class WholeDetector(nn.Module):
     Names in its state dict are those of `invad_med.detection.AnomalyDetector`.
 
     Args:
-        host, calibration, familiarity, timesteps: of the detector.
+        host, calibration, timesteps: of the detector.
         calibrated: whether score and map have a calibrated meaning; else the map is the end point's norm.
     """
 
@@ -26,30 +27,27 @@ class WholeDetector(nn.Module):
         self,
         host: Host,
         calibration: Calibration,
-        familiarity: Familiarity,
         timesteps: Timesteps,
         calibrated: bool = True,
     ) -> None:
         super().__init__()
-        self.host, self.calibration, self.familiarity = host, calibration, familiarity
+        self.host, self.calibration = host, calibration
         self.timesteps, self.calibrated = list(timesteps), calibrated
         self._alphas_cumprod: list[float] = host.alphas_cumprod.tolist()
 
     @property
     def outputs(self) -> list[str]:
         """Names of what `forward` returns, in its order, as `invad_med.serving.engines.Served` has them."""
-        fitted = {"score": self.calibrated, "distance": self.familiarity.fitted}
-        return ["map", "paper_score", *(name for name, there in fitted.items() if there)]
+        return ["map", "paper_score", "moments", *(["score"] if self.calibrated else [])]
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
-        """Return map (B, h, w) and paper score (B,), and score (B,) and distance (B,) where there are any."""
+        """Return map (B, h, w), paper score (B,) and moments (B, 2C), and score (B,) where there is one."""
         raw = self.host.raw(image)
         z = invert(self.host.eps, self.host.normalise(raw), self.timesteps, self._alphas_cumprod)
-        results = {"map": self.calibration.map(z) if self.calibrated else anomaly_map(z), "paper_score": paper_score(z)}
+        anomaly = self.calibration.map(z) if self.calibrated else anomaly_map(z)
+        results = {"map": anomaly, "paper_score": paper_score(z), "moments": moments(raw)}
         if self.calibrated:
             results["score"] = self.calibration.score(z)
-        if self.familiarity.fitted:
-            results["distance"] = self.familiarity.distance(raw)
         return tuple(results[name] for name in self.outputs)
 
 
@@ -60,25 +58,13 @@ def random_detector(key: GraphKey) -> WholeDetector:
         ValueError: the key names something that cannot be built here.
     """
     host = rebuild_host(key.architecture)
-    calibration, familiarity = Calibration(host.channels), Familiarity()
+    calibration = Calibration(host.channels)
     if key.rule is not None:
         calibration.use_rule(key.rule)
         calibration.remembered = torch.zeros(find_rule(key.rule).remembers, host.channels)
         count = calibration.statistics(torch.zeros(1, host.channels, host.grid_size, host.grid_size)).shape[1]
         calibration.statistics_mean, calibration.statistics_std = torch.zeros(count), torch.ones(count)
-    if key.gate:
-        sizes = {
-            "deviation": (host.channels,),
-            "centre": (2 * host.channels,),
-            "scale": (2 * host.channels,),
-            "directions": (DIRECTIONS, 2 * host.channels),
-            "variances": (DIRECTIONS,),
-            "rest": (1,),
-            "limit": (1,),
-        }
-        for name, size in sizes.items():
-            setattr(familiarity, name, torch.ones(size))
-    module = WholeDetector(host, calibration, familiarity, key.timesteps, key.rule is not None)
+    module = WholeDetector(host, calibration, key.timesteps, key.rule is not None)
     generator = torch.Generator().manual_seed(0)
     state = module.state_dict()
     for name, tensor in state.items():

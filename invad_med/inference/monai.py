@@ -7,8 +7,12 @@ corner of a larger square until `DetectorInferer` takes them out again.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+import hashlib
+import inspect
+import io
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -22,8 +26,9 @@ from invad_med.data.contrast import judged
 from invad_med.data.prediction import Detection
 from invad_med.data.slices import ReadError, Slice
 from invad_med.detection import AnomalyDetector, Detectors, ModelFiles
+from invad_med.files import data_digest
 from invad_med.inference.inputs import Input
-from invad_med.inference.pipeline import map_back, prepare
+from invad_med.inference.pipeline import map_back, prepare, together
 from invad_med.readers.sources import SourceReader
 
 
@@ -124,6 +129,9 @@ class DetectorsNetwork(Detectors, torch.nn.Module):
         files, others: as of `invad_med.detection.Detectors`.
         detector: the default's, a `invad_med.detection.AnomalyDetector`, if it is not to be loaded from its file.
         device: where it is put, and others compute.
+
+    Attributes:
+        mark: text that is another one for another given detector, as its file says nothing of it; empty without one.
     """
 
     def __init__(
@@ -135,11 +143,29 @@ class DetectorsNetwork(Detectors, torch.nn.Module):
     ) -> None:
         torch.nn.Module.__init__(self)
         own = None if detector is None else detector.to(device).eval()
+        self.mark = "" if own is None else _digest_of(own)
         Detectors.__init__(self, files, own, device=device, **others)
 
     def forward(self, image: torch.Tensor, modalities: Sequence[str] | None = None) -> list[Detection]:
         """Return `Detectors.detect` of images (B, 3, H, W) on any device."""
         return self.detect(image.numpy(force=True), modalities)
+
+
+def _digest_of(network: torch.nn.Module) -> str:
+    """Return a digest of a network: its state, and the code of its modules besides that of packages with a version."""
+    state = io.BytesIO()
+    torch.save(network.state_dict(), state)
+    kinds = {type(module) for module in network.modules()}
+    own = {kind for kind in kinds if kind.__module__.partition(".")[0] not in ("invad_med", "monai", "timm", "torch")}
+    sources = {Path(source) for kind in own if (source := _source_of(kind))}
+    return hashlib.sha256(state.getbuffer()).hexdigest() + data_digest(list(sources))
+
+
+def _source_of(kind: type) -> str | None:
+    try:
+        return inspect.getsourcefile(kind)
+    except (OSError, TypeError):  # written in a session
+        return None
 
 
 class DetectorInferer(Inferer):
@@ -148,15 +174,12 @@ class DetectorInferer(Inferer):
     def __call__(
         self,
         inputs: torch.Tensor,
-        network: Callable[..., Any],
+        network: Any,
         modalities: Sequence[str],
         sizes: Sequence[Carried],
         readable: Sequence[Carried] | None = None,
     ) -> list[Detection]:
-        """Return what the detectors say of every image at its own size, in their order.
-
-        Black images in the place of slices that could not be read go along with others, so that these are in a batch
-        of the size that they always are in: the last digits of a score depend on it. Alone they are not looked at.
+        """Return what the detectors say of every image at its own size, in their order; see `together`.
 
         Args:
             inputs: (B, 3, H, W) in [0, 1], as `collate` makes it.
@@ -165,12 +188,11 @@ class DetectorInferer(Inferer):
             sizes: B sides in pixels of what is the image's own.
             readable: B times whether it is the image of a slice; all where None.
         """
+        sides = [carried.item() for carried in sizes]
+        good = [True] * len(sides) if readable is None else [carried.item() for carried in readable]
         found: dict[int, Detection] = {}
-        for size in dict.fromkeys(carried.item() for carried in sizes):
-            chosen = [i for i, carried in enumerate(sizes) if carried.item() == size]
-            if readable is not None and not any(readable[i].item() for i in chosen):
-                found |= {i: Detection(map=np.zeros((size, size), np.float32)) for i in chosen}
-                continue
-            images = inputs[chosen][..., :size, :size]
-            found |= zip(chosen, network(images, [modalities[i] for i in chosen]), strict=True)
-        return [found[i] for i in range(len(sizes))]
+        for group in together(sides, good, modalities, network.alone):
+            size = sides[group[0]]
+            images = inputs[group][..., :size, :size]
+            found |= zip(group, network(images, [modalities[i] for i in group]), strict=True)
+        return [found.get(i) or Detection(map=np.zeros((s, s), np.float32)) for i, s in enumerate(sides)]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 
@@ -64,10 +64,58 @@ def unreadable(item: Input, error: ReadError) -> Prediction:
     return Prediction(item.source, item.index, status, str(error), item.modality.name, item.chosen_by)
 
 
+def together(
+    sizes: Sequence[int], readable: Sequence[bool], names: Sequence[str], alone: Callable[[str], bool]
+) -> list[list[int]]:
+    """Return which images of a batch the networks take together: those of one size, if any of them is of a slice.
+
+    The black images in the place of slices that could not be read go along, so that the others are in a batch of the
+    size that they always are in: the last digits of a score can depend on it.
+
+    Args:
+        sizes: side of each image in pixels.
+        readable: whether it is the image of a slice.
+        names: of their modalities.
+        alone: whether the images of a modality are computed one by one, so that no black one is needed.
+    """
+    groups = []
+    for size in dict.fromkeys(sizes):
+        chosen = [i for i, other in enumerate(sizes) if other == size]
+        if any(readable[i] for i in chosen):
+            groups.append([i for i in chosen if readable[i] or not alone(names[i])])
+    return groups
+
+
+def score_batch(
+    detectors: Detectors, batch: Sequence[tuple[Input, Slice | ReadError]]
+) -> Iterator[tuple[Prediction, Slice | ReadError]]:
+    """Score slices at once; one that could not be read stops no other.
+
+    Yields:
+        For each in order its prediction, and the slice, or why it shows nothing.
+    """
+    batch = [(item, judged(piece, item.modality)) for item, piece in batch]
+    names = [item.modality.name for item, _ in batch]
+    sizes = [detectors.image_size(name) for name in names]
+    images = [
+        prepare(item, piece, size) if isinstance(piece, Slice) else np.zeros((3, size, size), np.float32)
+        for (item, piece), size in zip(batch, sizes, strict=True)
+    ]
+    found: dict[int, Detection] = {}
+    for group in together(sizes, [isinstance(piece, Slice) for _, piece in batch], names, detectors.alone):
+        detections = detectors.detect(np.stack([images[i] for i in group]), [names[i] for i in group])
+        found |= zip(group, detections, strict=True)
+    for i, (item, piece) in enumerate(batch):
+        if isinstance(piece, ReadError):
+            yield unreadable(item, piece), piece
+        else:
+            yield scored(item, found[i], map_back(item, piece, found[i].map)), piece
+
+
 def score_source(
     detectors: Detectors, items: Sequence[Input], pieces: Sequence[Slice | ReadError], batch_size: int = 4
 ) -> Iterator[tuple[Prediction, Slice | ReadError]]:
-    """Score slices of one source, a batch at a time; one that could not be read stops no other.
+    """Score slices of one source, a batch at a time.
 
     Args:
         detectors: the models.
@@ -76,33 +124,18 @@ def score_source(
         batch_size: images that the networks take at once, at least 1.
 
     Yields:
-        For each item in order its prediction, and the slice it is of.
+        As `score_batch`.
 
     Raises:
         ValueError: a batch of less than one image.
     """
-    if batch_size < 1:
-        raise ValueError(f"batch_size={batch_size} must be at least 1")
-    for start in range(0, len(items), batch_size):
-        batch = [(item, judged(pieces[item.index], item.modality)) for item in items[start : start + batch_size]]
-        readable = [(item, piece) for item, piece in batch if isinstance(piece, Slice)]
-        detections: Iterator[Detection] = iter(())
-        if readable:
-            images = [prepare(item, piece, detectors.image_size(item.modality.name)) for item, piece in readable]
-            names = [item.modality.name for item, _ in readable]
-            detections = iter(detectors.detect(np.stack(images), names))
-        for item, piece in batch:
-            if isinstance(piece, ReadError):
-                yield unreadable(item, piece), piece
-                continue
-            detection = next(detections)
-            yield scored(item, detection, map_back(item, piece, detection.map)), piece
+    return _in_batches(detectors, ((item, pieces[item.index]) for item in items), batch_size)
 
 
 def score_inputs(
     detectors: Detectors, inputs: Inputs, batch_size: int = 4
 ) -> Iterator[tuple[Prediction, Slice | ReadError]]:
-    """Decode and score source after source; one source is held at a time.
+    """Decode and score source after source; one source is held at a time, and a batch goes on with the next one.
 
     Args:
         detectors: the models.
@@ -110,9 +143,27 @@ def score_inputs(
         batch_size: as `score_source`.
 
     Yields:
-        For each item in order its prediction, and the slice it is of, as `invad_med.inference.results.SourceWriter`
-        takes them.
+        As `score_batch`, which is what `invad_med.inference.results.SourceWriter` takes.
+
+    Raises:
+        ValueError: as `score_source`.
     """
+    return _in_batches(detectors, _decoded(inputs), batch_size)
+
+
+def _decoded(inputs: Inputs) -> Iterator[tuple[Input, Slice | ReadError]]:
     last = LastFile()
     for source, items in itertools.groupby(inputs.items, key=lambda item: item.source):
-        yield from score_source(detectors, list(items), read_source(source, last), batch_size)
+        pieces = read_source(source, last)
+        for item in items:
+            yield item, pieces[item.index]
+
+
+def _in_batches(
+    detectors: Detectors, slices: Iterable[tuple[Input, Slice | ReadError]], batch_size: int
+) -> Iterator[tuple[Prediction, Slice | ReadError]]:
+    if batch_size < 1:
+        raise ValueError(f"batch_size={batch_size} must be at least 1")
+    slices = iter(slices)
+    while batch := list(itertools.islice(slices, batch_size)):
+        yield from score_batch(detectors, batch)

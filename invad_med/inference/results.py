@@ -90,7 +90,10 @@ class SourceWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.close()
+        if error is None:
+            self.close()
+        else:
+            self.abandon()
 
     def take(self, prediction: Prediction, piece: Slice | ReadError) -> None:
         """Write what is to be written of one slice, and of its source if it was the last; nothing of what is done.
@@ -122,14 +125,12 @@ class SourceWriter:
             self._finish_source()
 
     def close(self) -> None:
-        """Write what is left, the table in order, that of studies, the overview and the page, and say what went wrong.
-
-        Raises:
-            OSError: the table cannot be written.
-        """
+        """Write what is left, the table in order, that of studies, overview and page, and say what went wrong."""
         self._finish_source()
         everything = [*self.predictions, *self._known]
-        write_table(everything, self.inputs.problems, self.output_dir, self.inputs.base)
+        problems, base = self.inputs.problems, self.inputs.base
+        if fault := self._attempt("table", lambda: write_table(everything, problems, self.output_dir, base)):
+            logger.warning("%s: what is there of it is in the order of the run", fault)
         self.studies = self.judge(everything, self.inputs.unread)
         self._attempt("table of studies", lambda: write_studies(self.studies, self.output_dir))
         self._attempt(
@@ -141,6 +142,11 @@ class SourceWriter:
             write, inputs = self.report.write, self.inputs
             self._attempt(PAGE, lambda: write(self.output_dir, self.studies, everything, inputs.problems, inputs.base))
         self._warn()
+        self.progress.close()
+
+    def abandon(self) -> None:
+        """Let go of a run that did not come to its end: what is of whole sources stays, and a later run goes on."""
+        self._abandon_source()
         self.progress.close()
 
     @property
@@ -193,6 +199,10 @@ class SourceWriter:
 
     def _finish_source(self) -> None:
         """Write what is written of the source in hand as a whole, note that it is done if it is, and let go of it."""
+        hand = self._hand
+        if hand is not None and len(hand.digests) < hand.source.n_slices:
+            self.faults["sources of which not all slices came, so that nothing is written of them as a whole"] += 1
+            self._abandon_source()
         hand, self._hand = self._hand, None
         if hand is None:
             return
@@ -209,10 +219,15 @@ class SourceWriter:
         self._say(faults, hand.scored)
         self._say(written.unseen, hand.digests)
         content = content_of([hand.digests[i] for i in sorted(hand.digests)])
-        if content and len(hand.digests) == source.n_slices and self._failures() == self._failed_before:
+        if content and self._failures() == self._failed_before:
             done = tuple(self.predictions[self._first :])
             counts = len(dicom.written), tuple(dicom.failed)
             self._attempt("progress", lambda: self.progress.finish(source, content, done, written.files, *counts))
+
+    def _abandon_source(self) -> None:
+        hand, self._hand = self._hand, None
+        if hand is not None:
+            hand.abandon()
 
     def _say(self, faults: Sequence[str], indices: Container[int]) -> None:
         """Add what could not be written to the reasons of slices of the source in hand."""

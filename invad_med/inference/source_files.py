@@ -117,6 +117,13 @@ class SourceFiles:
         self._try_part(lambda part: self._files.extend(path for path in [part.finish()] if path is not None))
         return Written((*self._files, *outcome.written), outcome, tuple(self._faults), tuple(self._unseen))
 
+    def abandon(self) -> None:
+        """Leave nothing that would be of the whole source: heatmaps of its slices stay."""
+        if self._maps is not None:
+            self._maps.abandon()
+        if self._dicom is not None:
+            self._dicom.close()
+
     def _draw(self, prediction: Prediction, unit: np.ndarray | None, values: np.ndarray) -> None:
         if unit is None:
             raise ValueError(f"no data set is called {prediction.modality!r}, so its grey scale is unknown")

@@ -108,7 +108,9 @@ class StudyJudge:
             )
         else:
             verdict = _of_slice(scored[0]) if slices == 1 else self._verdict(members)
-            verdict = _qualified(verdict, members, len(unread), copies)
+            missing = slices - len(members) - len(unread)
+            besides = Counter({str(Status.UNREADABLE): len(unread), "not come to": missing})
+            verdict = _qualified(verdict, members, besides, copies)
         return Study(
             name=name,
             sources=sources,
@@ -151,20 +153,20 @@ def _once(members: Sequence[Prediction]) -> list[Prediction]:
     return list(kept.values())
 
 
-def _qualified(verdict: Verdict, members: Sequence[Prediction], unread: int, copies: int) -> Verdict:
+def _qualified(verdict: Verdict, members: Sequence[Prediction], besides: Counter[str], copies: int) -> Verdict:
     """Return a verdict with what it does not rest on; what was not scored keeps a study from being called normal.
 
     Args:
         verdict: on those of ``members`` that are scored.
         members: slices, each once.
-        unread: files that could not be read.
+        besides: how many further slices it has, by what became of them.
         copies: files whose content is that of others.
     """
     left_out = Counter(str(p.status) for p in members if p.status not in (Status.SCORED, Status.NO_CONTRAST))
-    left_out += Counter({str(Status.UNREADABLE): unread})
+    left_out += besides
     said = [verdict.withheld] if verdict.withheld else []
     if left_out:
-        scored, slices = sum(p.status is Status.SCORED for p in members), len(members) + unread
+        scored, slices = sum(p.status is Status.SCORED for p in members), len(members) + besides.total()
         part = f"only {scored} of {slices} slices were scored"
         part += f" ({', '.join(f'{n} {what}' for what, n in left_out.items())})"
         if verdict.abnormal is False:

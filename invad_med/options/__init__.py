@@ -21,13 +21,14 @@ from invad_med.options.check import (
     check_parser,
     checked,
     overridden,
+    plain_from_word,
     plain_keys,
     read_overrides,
     settings,
     settings_of,
 )
 from invad_med.options.secrets import refuse_secrets
-from invad_med.options.values import OptionError, from_word, literals, switch
+from invad_med.options.values import OptionError, literals, switch
 from invad_med.options.words import words
 
 __all__ = [
@@ -35,9 +36,9 @@ __all__ = [
     "check_options",
     "check_parser",
     "checked",
-    "from_word",
     "literals",
     "overridden",
+    "plain_from_word",
     "plain_keys",
     "read_overrides",
     "refuse_secrets",

@@ -208,6 +208,18 @@ def read_overrides(arguments: Sequence[str], config: str) -> dict[str, Any]:
     return {key: from_word(key, word, may_be_nothing(key, own)) for key, word in given.items()}
 
 
+def plain_from_word(config: str, key: str, word: str | bool) -> Any:
+    """Return what a word means to a key where no MONAI reads it.
+
+    Raises:
+        OptionError: it means nothing sensible, or MONAI alone would know what.
+    """
+    if is_for_monai(key, word):
+        begins = str(word)[0]
+        raise OptionError(f"--{key} begins with {begins}: expressions are for the bundle's command, here give a value")
+    return from_word(key, word, may_be_nothing(key, _own(config)))
+
+
 def _own(config: str, bundle_root: Any = None) -> dict[str, Any]:
     try:
         folder = root()

@@ -151,9 +151,7 @@ class Calibration(nn.Module):
             count = self.statistics(self.z_mean.new_zeros(1, len(self.z_mean), 16, 16)).shape[1]
         sizes = len(self.statistics_mean), len(self.statistics_std)
         if sizes != (count, count):
-            raise ValueError(
-                f"the rule {self.rule} makes {count} statistics; mean and std are of {sizes}"
-            )
+            raise ValueError(f"the rule {self.rule} makes {count} statistics; mean and std are of {sizes}")
 
     @property
     def references(self) -> References:

@@ -15,10 +15,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from invad_med.scoring.likeness import LEAST_DEVIATION, Likeness, statistics
+
 LEAST_TRAIN, LEAST_HELD_OUT = 50, 10  # images; below it nothing is fitted
 _MARGIN = 2.5
 _DIRECTIONS = 64
-_LEAST_DEVIATION = 1e-3  # of a channel in one image, by that over all; and of a statistic over images
 _CHUNK = 64  # images whose encodings are converted at once
 
 
@@ -64,14 +65,13 @@ class Familiarity(nn.Module):
         for name, raw in (("train", train), ("held_out", held_out)):
             if not torch.isfinite(raw).all():
                 raise ValueError(f"encodings of {name} are not finite: an image or the encoder is damaged")
-        moments = torch.stack([_moments(part) for part in train.split(_CHUNK)]).sum(0) / len(train)
-        mean, square = moments
+        mean, square = torch.stack([_sums(part) for part in train.split(_CHUNK)]).sum(0) / len(train)
         self.deviation = (square - mean.square()).clamp_min(0.0).sqrt().clamp_min(1e-6).float()
-        statistics = self.statistics(train).double()
-        self.centre = statistics.mean(0).float()
-        floor = torch.cat([self.deviation, torch.ones_like(self.deviation)]) * _LEAST_DEVIATION
-        self.scale = torch.maximum(statistics.std(0).float(), floor)
-        standard = (statistics - self.centre) / self.scale
+        found = torch.from_numpy(statistics(moments(train).numpy(), self.deviation.numpy()))
+        self.centre = found.mean(0).float()
+        floor = torch.cat([self.deviation, torch.ones_like(self.deviation)]) * LEAST_DEVIATION
+        self.scale = torch.maximum(found.std(0).float(), floor)
+        standard = (found - self.centre) / self.scale
         _, singular, directions = torch.linalg.svd(standard, full_matrices=False)
         variances = singular.square() / (len(train) - 1)
         count = min(_DIRECTIONS, len(train) // 4, len(self.centre) // 2)
@@ -82,30 +82,21 @@ class Familiarity(nn.Module):
         self.limit = _MARGIN * self.distance(held_out).median()[None]
         return self
 
-    def statistics(self, raw: Tensor) -> Tensor:
-        """Return mean and logarithm of the deviation of each channel of ``raw`` (B, C, h, w): (B, 2C)."""
-        return torch.cat([self._statistics(part.float()) for part in raw.split(_CHUNK)])
+    @property
+    def likeness(self) -> Likeness | None:
+        """What was fitted, in NumPy; None before."""
+        return Likeness.of(lambda name: getattr(self, name).numpy(force=True)) if self.fitted else None
 
-    def _statistics(self, raw: Tensor) -> Tensor:
-        deviation, mean = torch.std_mean(raw, dim=(2, 3), correction=0)
-        return torch.cat(
-            [mean, torch.maximum(deviation, _LEAST_DEVIATION * self.deviation.to(raw.device)).log()], dim=1
-        )
-
-    @torch.no_grad()
     def distance(self, raw: Tensor) -> Tensor:
-        """Return how unlike the normal images ``raw`` (B, C, h, w) is: (B,), >= 0; above 1 is beyond the limit.
+        """Return `Likeness.distance` of ``raw`` (B, C, h, w): (B,) float32 on the CPU.
 
-        Each image's depends on that image alone.
+        Raises:
+            ValueError: nothing is fitted.
         """
-        centre, scale, directions, variances, rest, limit = (
-            x.to(raw.device) for x in (self.centre, self.scale, self.directions, self.variances, self.rest, self.limit)
-        )
-        standard = (self.statistics(raw) - centre) / scale
-        along = standard @ directions.T
-        across = (standard.square().sum(1) - along.square().sum(1)).clamp_min(0.0)
-        squared = (along.square() / variances).sum(1) + across / rest
-        return (squared / len(centre)).sqrt() / limit
+        likeness = self.likeness
+        if likeness is None:
+            raise ValueError("there is no limit: fit one")
+        return torch.from_numpy(likeness.distance(moments(raw).numpy(force=True))).float()
 
     def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args: Any) -> None:
         for name, own in list(self.named_buffers()):  # all sizes are the checkpoint's
@@ -114,7 +105,17 @@ class Familiarity(nn.Module):
         super()._load_from_state_dict(state_dict, prefix, *args)
 
 
+def moments(raw: Tensor) -> Tensor:
+    """Return mean and deviation of each channel of ``raw`` (B, C, h, w) over positions: (B, 2C) float32."""
+    return torch.cat([_moments(part.float()) for part in raw.split(_CHUNK)])
+
+
 def _moments(raw: Tensor) -> Tensor:
+    deviation, mean = torch.std_mean(raw, dim=(2, 3), correction=0)
+    return torch.cat([mean, deviation], dim=1)
+
+
+def _sums(raw: Tensor) -> Tensor:
     """Return the sums over images (B, C, h, w) of the means over positions of values and squares: (2, C) float64."""
     values = raw.double()
     return torch.stack([values.mean((2, 3)).sum(0), values.square().mean((2, 3)).sum(0)])

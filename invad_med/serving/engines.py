@@ -26,13 +26,13 @@ class Served(NamedTuple):
         map: (B, h, w) on the encoding's grid, >= 0.
         paper_score: (B,).
         score: (B,) by the calibration's rule.
-        distance: (B,) to the training images; above 1 is beyond the limit.
+        moments: (B, 2C) mean and deviation of each channel of the encoding, which its likeness is told by.
     """
 
     map: np.ndarray
     paper_score: np.ndarray
     score: np.ndarray | None
-    distance: np.ndarray | None
+    moments: np.ndarray | None
 
 
 class ServingEngine(Protocol):
@@ -163,7 +163,7 @@ def check_images(images: np.ndarray, shape: tuple[int, ...]) -> None:
 def joined(names: list[str], runs: list[list[np.ndarray]]) -> Served:
     """Return the outputs of single images, each (1, ...), as one record."""
     outputs = {name: np.concatenate(parts) for name, parts in zip(names, zip(*runs, strict=True), strict=True)}
-    return Served(outputs["map"], outputs["paper_score"], outputs.get("score"), outputs.get("distance"))
+    return Served(outputs["map"], outputs["paper_score"], outputs.get("score"), outputs["moments"])
 
 
 ENGINES: dict[str, Callable[[Graph, Mapping[str, np.ndarray], int | None], ServingEngine]] = {

@@ -29,8 +29,6 @@ from invad_med.serving.weights import Weights
 
 logger = logging.getLogger(__name__)
 
-DIRECTIONS = 64  # of the familiarity in every graph; a checkpoint with fewer is padded with such that count for nothing
-_PADDING = {"familiarity.directions": 0.0, "familiarity.variances": 1.0}
 _DAMAGED = (zipfile.BadZipFile, KeyError, EOFError, NotImplementedError, TypeError, AttributeError, ValueError)
 _SHIPPED = Path(__file__).with_name("graphs")
 _BESIDES = ("_extra_state", "studies._extra_state")  # in a checkpoint, and no graph's
@@ -45,13 +43,11 @@ class GraphKey:
         architecture: plain values that rebuild the host, see `invad_med.detection.host.Architecture.to_plain`.
         timesteps: pairs (t, t_next) of the inversion.
         rule: of score and map; None where these have no calibrated meaning: the map is then the end point's norm.
-        gate: whether the distance to the training images is computed.
     """
 
     architecture: Mapping[str, Any]
     timesteps: tuple[tuple[int, int | None], ...]
     rule: str | None
-    gate: bool
 
     @classmethod
     def of(cls, weights: Weights, timesteps: tuple[tuple[int, int | None], ...] | None = None) -> GraphKey:
@@ -74,11 +70,10 @@ class GraphKey:
         if not chosen:
             raise ValueError("the checkpoint is not calibrated and no timesteps are given")
         fitted = values["calibration.reference"].shape[0] > 0
-        gate = "familiarity.limit" in values and values["familiarity.limit"].shape[0] > 0
         provenance = Provenance.from_state(weights.read("_extra_state") if "_extra_state" in values else {})
         rule = stated["score"] if fitted and chosen == calibrated else None
         _refuse_own(provenance.architecture, stated["score"])
-        return cls(provenance.architecture, chosen, rule, gate)
+        return cls(provenance.architecture, chosen, rule)
 
     def to_json(self) -> str:
         """Return the key as canonical text."""
@@ -158,15 +153,9 @@ class Graph:
         unexpected = sorted(set(weights.values) - {*self.names, *_BESIDES})
         if unexpected:
             raise ValueError(f"the checkpoint does not fit the graph; not expected: {', '.join(unexpected[:8])}")
-        directions, variances = (weights.values.get(f"familiarity.{name}") for name in ("directions", "variances"))
-        if directions and variances and directions.shape[:1] != variances.shape:
-            raise ValueError(f"familiarity.directions is {directions.shape}, familiarity.variances {variances.shape}")
         arrays = {}
         for name, (dtype, shape) in self.weights.items():
             array = weights.read(name).astype(dtype, copy=False)
-            if name in _PADDING and len(array) < shape[0]:
-                rest = np.full((shape[0] - len(array), *shape[1:]), _PADDING[name], dtype)
-                array = np.concatenate([array, rest])
             if array.shape != shape:
                 raise ValueError(
                     f"the checkpoint does not fit the graph: {name} is {array.shape} in the checkpoint, {shape} in the "

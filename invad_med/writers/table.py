@@ -84,9 +84,14 @@ class GrowingTable:
         """
         row = _row(prediction)
         with self.path.open("r+b", buffering=0) as file:
+            end = file.seek(0, os.SEEK_END)
             append_whole(file, as_csv([row], COLUMNS, header=False))
-        with self.path.with_suffix(".json").open("r+b", buffering=0) as file:
-            append_whole(file, (b"" if self._empty else b",") + as_json([row])[1:], over=_END)
+            try:
+                with self.path.with_suffix(".json").open("r+b", buffering=0) as other:
+                    append_whole(other, (b"" if self._empty else b",") + as_json([row])[1:], over=_END)
+            except OSError:
+                file.truncate(end)  # both have the same rows
+                raise
         self._empty = False
 
 

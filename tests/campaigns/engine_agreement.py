@@ -24,6 +24,7 @@ from invad_med.detection.serve import graph_for
 from invad_med.detection.whole import WholeDetector
 from invad_med.metrics.image import auroc
 from invad_med.readers.sources import read_raster
+from invad_med.scoring.likeness import Likeness
 from invad_med.serving.engines import ENGINES, Served, make_serving_engine
 from invad_med.serving.graph import GraphKey
 from invad_med.serving.weights import open_weights
@@ -50,12 +51,12 @@ def main() -> None:
     images = np.stack([np.asarray(picture, np.float32) for picture in pictures])
     labels = np.array([item["label"] for item in items])
 
-    whole = WholeDetector(detector.host, detector.calibration, detector.familiarity, detector.timesteps).eval()
+    whole = WholeDetector(detector.host, detector.calibration, detector.timesteps).eval()
 
     @torch.no_grad()
     def eager(batch: np.ndarray) -> Served:
         found = zip(whole.outputs, whole(torch.from_numpy(batch)), strict=True)
-        return Served(**{"distance": None, **{name: tensor.numpy() for name, tensor in found}})
+        return Served(**{name: tensor.numpy() for name, tensor in found})
 
     with open_weights(options.model) as weights:
         graph = graph_for(GraphKey.of(weights))
@@ -71,7 +72,7 @@ def main() -> None:
     for name, engine in engines.items():
         for size in BATCHES:
             found = scored(engine, images, size)
-            row = [*differences(found, wanted, reference), auroc_difference(labels, found, wanted)]
+            row = [*differences(found, wanted, reference, detector.likeness), auroc_difference(labels, found, wanted)]
             print(f"| {name} | {size} | " + " | ".join("" if d is None else f"{d:.1e}" for d in row) + " |")
 
 
@@ -81,8 +82,8 @@ def scored(engine: Callable[[np.ndarray], Served], images: np.ndarray, size: int
     return Served(*(None if column[0] is None else np.concatenate(column) for column in zip(*parts, strict=True)))  # type: ignore[arg-type]
 
 
-def differences(found: Served, wanted: Served, reference: np.ndarray) -> list[float | None]:
-    """Return the largest differences of map, score, p-value, paper's score and distance."""
+def differences(found: Served, wanted: Served, reference: np.ndarray, likeness: Likeness | None) -> list[float | None]:
+    """Return the largest differences of map, score, p-value, paper's score and distance to what it was trained on."""
     assert found.score is not None and wanted.score is not None
 
     def relative(ours: np.ndarray | None, theirs: np.ndarray | None, least: float = 0.0) -> float | None:
@@ -92,12 +93,13 @@ def differences(found: Served, wanted: Served, reference: np.ndarray) -> list[fl
 
     maps = np.abs(found.map - wanted.map).max((1, 2)) / wanted.map.max((1, 2))
     p_values = [1 - np.searchsorted(reference, s.score, side="left") / (len(reference) + 1) for s in (found, wanted)]
+    distances = [None if likeness is None else likeness.distance(served.moments) for served in (found, wanted)]
     return [
         float(maps.max()),
         relative(found.score, wanted.score, 1.0),
         float(np.abs(p_values[0] - p_values[1]).max()),
         relative(found.paper_score, wanted.paper_score),
-        relative(found.distance, wanted.distance),
+        relative(*distances),
     ]
 
 

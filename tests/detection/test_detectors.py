@@ -55,8 +55,42 @@ def test_a_checkpoint_of_a_training_that_diverged_is_refused(tmp_path):
     torch.save(
         detector.state_dict() | {"calibration.reference": torch.tensor([1.0, float("nan")])}, tmp_path / "nan.pt"
     )
-    with pytest.raises(ValueError, match=r"nan\.pt is calibrated with NaN or infinite values"):
+    with pytest.raises(ValueError, match=r"nan\.pt has NaN or infinite values \(calibration\.reference\)"):
         load_detector(tmp_path / "nan.pt")
+
+
+def test_a_network_without_finite_numbers_is_refused_and_an_image_without_such_is_withheld(tmp_path):
+    detector = save_model(tmp_path / "model.pt")
+    state = detector.state_dict()
+    name = next(name for name in state if name.startswith("host.denoiser") and name.endswith("weight"))
+    torch.save(state | {name: state[name] * torch.inf}, tmp_path / "inf.pt")
+    with pytest.raises(ValueError, match=rf"NaN or infinite values \({name}\)"):
+        load_detector(tmp_path / "inf.pt")
+    size = detector.host.image_size
+    images = np.random.default_rng(0).random((2, 3, size, size), dtype=np.float32)
+    images[1, 0, 3, 4] = np.nan
+    sound, broken = detector.detect(images)
+    assert np.isfinite(sound.map).all() and "finite" not in (sound.withheld or "")
+    assert broken.withheld == "the model makes no finite numbers of this image"
+    assert not broken.map.any() and broken.score is None and broken.p_value is None and broken.paper_score is None
+
+
+def test_statistics_of_another_rule_are_refused(tmp_path):
+    detector = save_model(tmp_path / "model.pt")
+    calibration, channels = detector.calibration, detector.host.channels
+    noise = torch.randn(40, channels, detector.host.grid_size, detector.host.grid_size)
+    calibration.fit(noise[:20], noise[20:], detector.timesteps)
+    changed = {"calibration.statistics_mean": torch.zeros(5), "calibration.statistics_std": torch.ones(5)}
+    torch.save(detector.state_dict() | changed, tmp_path / "other.pt")
+    with pytest.raises(ValueError, match=r"the rule \w+ makes \d statistics; mean and std are of \(5, 5\)"):
+        load_detector(tmp_path / "other.pt")
+
+
+def test_a_given_model_is_of_the_modality_that_it_is_given_for(tmp_path):
+    detector = save_model(tmp_path / "brain.pt", modality="brain")
+    files = ModelFiles({"phantom": tmp_path / "brain.pt"}, "phantom")
+    with pytest.raises(ValueError, match="the given model is of brain, and the default one of phantom"):
+        Detectors(files, detector)
 
 
 def test_an_unknown_host_or_field_is_named(tmp_path):

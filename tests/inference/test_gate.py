@@ -165,6 +165,22 @@ def test_the_numbers_of_familiar_images_are_those_of_no_gate_and_of_no_batch(mod
             assert same == without[i] and np.array_equal(detection.map, without[i].map)
 
 
+def test_models_of_one_encoder_see_an_image_once(models, monkeypatch):
+    detectors = Detectors(model_files(models / "brain.pt", models), engine="eager")
+    image = torch.from_numpy(draw("chest", 5) / 255).float().expand(1, 3, -1, -1).numpy()
+    chest = detectors.detector("chest")
+    assert detectors.detector("brain").encoder == chest.encoder
+    monkeypatch.setattr(AnomalyDetector, "moments", None)  # it is not asked
+    (shared,) = detectors.detect(image)
+    monkeypatch.undo()
+    chest.encoder = "another"
+    (own,) = detectors.detect(image)
+    assert shared.unfamiliar and shared.withheld == own.withheld
+    assert shared.withheld.endswith("it resembles Chest X-ray")
+    raw = chest.host.raw(torch.from_numpy(image))
+    assert chest.likeness.distance(shared.moments[None]) == pytest.approx(chest.familiarity.distance(raw).item(), 1e-5)
+
+
 def test_another_model_that_does_not_load_stops_nothing(models, tmp_path):
     (tmp_path / "brain.pt").write_bytes((models / "brain.pt").read_bytes())
     (tmp_path / "chest.pt").write_bytes(b"broken")

@@ -21,8 +21,11 @@ class Means:
 
     device = "cpu"
 
-    def __init__(self):
-        self.batches = []
+    def __init__(self, one_by_one=False):
+        self.batches, self.one_by_one = [], one_by_one
+
+    def alone(self, modality):
+        return self.one_by_one
 
     def image_size(self, modality):
         return 32
@@ -49,7 +52,9 @@ def inputs(tmp_path):
 def test_a_folder_is_scored_in_order_and_one_bad_slice_stops_nothing(inputs):
     detectors = Means()
     pairs = list(score_inputs(detectors, inputs, batch_size=2))
-    assert detectors.batches == [["phantom"] * 2] * 2 + [["phantom"]] * 2  # a batch holds one source
+    assert detectors.batches == [["phantom"] * 2] * 3 + [["phantom"]]  # a black image stands for the bad slice
+    list(score_inputs(each := Means(one_by_one=True), inputs, batch_size=2))
+    assert each.batches == [["phantom"] * 2] * 2 + [["phantom"]] * 2  # which is needed where batches matter alone
     assert [(p.source.name, p.index, p.status) for p, _ in pairs] == [
         *(("a", i, Status.SCORED) for i in range(5)), ("b", 0, Status.UNREADABLE), ("c", 0, Status.SCORED),
     ]  # fmt: skip

@@ -13,6 +13,7 @@ import nibabel as nib
 import numpy as np
 import pydicom
 import pytest
+import torch
 from dicom_results import LIMIT, make_series
 from monai.bundle import ConfigParser
 from PIL import Image
@@ -359,6 +360,37 @@ def test_the_configuration_says_what_is_to_be_scored_otherwise(tmp_path, monkeyp
     monkeypatch.setenv(SECRET, "1" * 32)
     assert run(**secret) == name and run(**secret) == []
     assert run(dicom=None) == name and run(dicom=None) == []
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_network_of_ones_own_is_compared_by_its_content(tmp_path, monkeypatch):
+    (tmp_path / "in" / "brain").mkdir(parents=True)
+    save(tmp_path / "in" / "brain" / "a.png", 0)
+    name, path = ["brain/a"], tmp_path / "own.pt"
+    run = partial(configured, tmp_path / "in", tmp_path / "out", dicom_out=["secondary_capture"])
+    state = torch.load(f"{root()}/models/model.pt", weights_only=True)
+    given = {"network_def": {"_target_": "invad_med.detection.load_detector", "path": str(path)}}
+    for reference in (state["calibration.reference"], state["calibration.reference"] + 1):
+        torch.save(state | {"calibration.reference": reference}, path)
+        assert run(**given) == name and run(**given) == []
+    (tmp_path / "own_code.py").write_text(CODE)
+    monkeypatch.syspath_prepend(tmp_path)
+    given["network_def"]["_target_"] = "own_code.load"
+    assert run(**given) == name and run(**given) == []
+    (tmp_path / "own_code.py").write_text(CODE.replace("2 *", "3 *"))
+    assert run(**given) == name and run(**given) == []
+
+
+CODE = """
+from invad_med.detection import host, load_detector
+class Twice(host.FeatureHost):
+    def eps(self, x, timesteps):
+        return 2 * super().eps(x, timesteps)
+def load(path):
+    detector = load_detector(path)
+    detector.host.__class__ = Twice
+    return detector
+"""
 
 
 def test_a_damaged_file_of_the_users_own_among_results_stops_nothing_and_stays(tmp_path, monkeypatch):

@@ -220,15 +220,31 @@ def test_a_map_that_fails_in_the_middle_leaves_nothing_and_is_said_once(tmp_path
     assert whole.name.endswith(".nii.gz") and writer.incomplete
 
 
-def test_a_source_that_is_cut_short_is_written_as_far_as_it_was_taken(folder, tmp_path):
+def test_of_a_source_that_is_cut_short_nothing_is_written_as_a_whole(folder, tmp_path):
     (source,) = scan(folder / "pages.tif").sources
     with SourceWriter(Progress(tmp_path / "out")) as writer:
         piece = read_source(source)[0]
         writer.take(prediction_of(source, 0, piece), piece)
-    with Image.open(tmp_path / "out" / "maps" / "pages.tif") as pages:
-        assert pages.n_frames == 3 and np.asarray(pages).any()
-        pages.seek(2)
-        assert not np.asarray(pages).any()
+    assert not list((tmp_path / "out" / "maps").rglob("*")) and writer.incomplete
+    (study,) = writer.studies
+    assert (
+        study.withheld.endswith("only 1 of 3 slices were scored (2 not come to)") and len(rows(tmp_path / "out")) == 1
+    )
+
+
+def test_a_run_that_breaks_off_leaves_no_verdict_and_nothing_of_a_source_in_hand(folder, tmp_path):
+    (source,) = scan(folder / "pages.tif").sources
+    piece = read_source(source)[0]
+
+    def broken_off():
+        with SourceWriter(Progress(tmp_path / "out")) as writer:
+            writer.take(prediction_of(source, 0, piece), piece)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        broken_off()
+    left = {path.name for path in (tmp_path / "out").rglob("*") if path.is_file()}
+    assert left == {"progress.jsonl", "scores.csv", "scores.json", "pages_s000.png"}
 
 
 def test_the_table_is_whole_after_every_row(folder, tmp_path):
@@ -262,6 +278,7 @@ def test_a_row_that_does_not_fit_on_the_disk_leaves_the_table_as_it_was(tmp_path
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert (tmp_path / name).read_bytes() == before
+    assert len(rows(tmp_path)) == len(json.loads((tmp_path / "scores.json").read_text())) == 1
     table.add(rows_of[1])
     assert b"\n" in (tmp_path / name).read_bytes()[len(before) :]
 

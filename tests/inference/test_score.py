@@ -63,6 +63,27 @@ def test_it_says_what_computed_the_scores(outputs):
     assert "studies above threshold" in outputs[2] and "Research use only" in outputs[2]
 
 
+def test_batches_go_on_with_the_next_source_in_both(tmp_path):
+    image = str(Path(root()) / "sample" / "phantom")
+    given = {"dataset_dir": image, "modality": "phantom", "engine": "eager", "report": False, "dicom_out": []}
+    words = ["--dataset_dir", image, "--modality", "phantom", "--engine", "eager", "--report", "false"]
+    ours = tmp_path / "ours"
+    assert main(["score", *words, "--dicom_out", "[]", "--device", "cpu", "--output_dir", str(ours)]) == 0
+    monai.bundle.run(config_file=CONFIG, output_dir=str(tmp_path / "monai"), device="cpu", **given)
+    for path in (tmp_path / "monai").rglob("*"):
+        if path.is_file():
+            assert path.read_bytes() == (ours / path.relative_to(tmp_path / "monai")).read_bytes(), path.name
+
+
+def test_a_folder_called_none_is_a_folder(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "none").mkdir()
+    assert main(["score", "--dataset_dir", "none"]) == 2
+    assert "no image found in none" in capsys.readouterr().err
+    assert main(["score", "--ckpt_path", "null"]) == 2
+    assert "checkpoint null does not exist" in capsys.readouterr().err
+
+
 def test_one_command_goes_on_where_the_other_was(tmp_path, capsys):
     image = str(Path(root()) / "sample" / "phantom" / "healthy_01.png")
     given = ["--dataset_dir", image, "--output_dir", str(tmp_path)]
@@ -78,6 +99,11 @@ def test_what_cannot_be_meant_is_refused(tmp_path, capsys):
     for words, message in (
         ([str(tmp_path / "none")], "no such file or folder"),
         (["--false_positive_rate", "much"], "argument --false_positive_rate: --false_positive_rate is 'much', which"),
+        (
+            ["--overwrite", "$False"],
+            "--overwrite begins with $: expressions are for the bundle's command, here",
+        ),
+        (["--gate", "@report"], "--gate begins with @: expressions are for the bundle's command"),
         (["x", "--dataset_dir", "y"], "DIR and --dataset_dir are one thing"),
         (["--dataset_dir", "http://bob:secret@host/studies/1"], "must hold no user and password"),
         (["--engine", "fast", "--output_dir", str(tmp_path / "out")], "engine='fast' is none of"),

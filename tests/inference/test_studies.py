@@ -514,7 +514,7 @@ def test_why_there_is_no_verdict():
     (study,) = StudyJudge(Recorder())(other)
     assert (study.withheld, study.score, study.scored, study.first_slice) == ("other timesteps", None, 3, (source, 1))
     assert study.above is None and study.expected_above is None
-    (study,) = StudyJudge()([prediction(source, 0)])
+    (study,) = StudyJudge()([prediction(source, i) for i in range(3)])
     assert study.withheld == "there is no model to judge studies" and study.expected_above is None
     with pytest.raises(
         ValueError, match="study_by='patient': folder makes one study of the images of a folder, null one"

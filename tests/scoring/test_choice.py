@@ -122,6 +122,11 @@ def test_one_class_chooses_nothing(normal, abnormal):
         choose({WALK: z})
 
 
+def test_patients_are_stated_of_every_image():
+    with pytest.raises(ValueError, match="12 normal and 8 abnormal images of 6 and 8 patients' numbers"):
+        choose({WALK: end_points(noise(8, 9), normal=12)}, patients=(range(6), range(8)))
+
+
 def patients(count, found, lift, seed, first=0, slices=40):
     """Patients whose slices are noise about a level of their own, ``found`` of them higher by ``lift``."""
     generator = np.random.default_rng(seed)

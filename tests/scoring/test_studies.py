@@ -154,3 +154,26 @@ def test_what_cannot_be_used_is_refused():
         StudyCalibration().fit([0, 0], [0])
     with pytest.raises(ValueError, match="0 to compare them with"):
         StudyCalibration().judge([0.0])
+    with pytest.raises(ValueError, match="patients must be whole numbers"):
+        StudyCalibration().fit([0.0, 1.0], [0.1, 0.2])
+    with pytest.raises(ValueError, match=r"highest_of=2\.7 must be at least 1, and whole"):
+        StudyCalibration(2.7)
+    studies = fitted(np.random.default_rng(5), 2)
+    for scores, positions in (([np.nan, 1.0], [0.0, 1.0]), ([0.0, 1.0], [np.inf, 1.0])):
+        with pytest.raises(ValueError, match="scores and positions of a study must be finite"):
+            studies.judge(scores, positions)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"highest_of": 0}, "highest_of=0"),
+        ({"scores": [0.0, float("nan")], "patients": [0, 1], "positions": [0.0, 1.0]}, "finite"),
+        ({"patients": [0]}, "scores, patients and positions"),
+        ({"positions": [0.5]}, "scores, patients and positions"),
+    ],
+)
+def test_a_state_that_fits_no_calibration_is_refused(change, message):
+    state = fitted(np.random.default_rng(3), 2).to_state()
+    with pytest.raises(ValueError, match=message):
+        StudyCalibration().take_state(state | change)

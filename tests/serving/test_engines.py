@@ -4,6 +4,7 @@ import dataclasses
 import os
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -13,13 +14,14 @@ import torch
 from invad_med.commands.graphs import shipped_keys
 from invad_med.detection import load_detector
 from invad_med.detection.export import export_graph
-from invad_med.detection.serve import graph_for, load_engine
+from invad_med.detection.serve import graph_for, load_engine, serve
 from invad_med.detection.whole import random_detector
 from invad_med.diffusion import invert
-from invad_med.scoring import anomaly_map, familiarity, paper_score
+from invad_med.scoring import anomaly_map, paper_score, rules
 from invad_med.serving.engines import OnnxRuntime, usable_threads
-from invad_med.serving.graph import DIRECTIONS, Graph, GraphKey, find_graph, keep_graph, kept_path, shipped_path
+from invad_med.serving.graph import Graph, GraphKey, find_graph, keep_graph, kept_path, shipped_path
 from invad_med.serving.weights import open_weights
+from invad_med.timesteps import Grid
 
 MODELS = sorted((Path(__file__).parents[2] / "bundles" / "invad" / "models").glob("*.pt"))
 
@@ -45,7 +47,7 @@ def reference(detector, batch):
         "map": detector.calibration.map(z),
         "paper_score": paper_score(z),
         "score": detector.calibration.score(z),
-        "distance": detector.familiarity.distance(raw),
+        "moments": torch.cat([raw.mean((2, 3)), raw.std((2, 3), correction=0)], dim=1),
     }
 
 
@@ -91,7 +93,7 @@ SMALL = {
 
 
 def test_another_architecture_is_exported_once_and_kept_and_damage_makes_it_anew(caplog, monkeypatch):
-    key = GraphKey(SMALL, ((0, 333), (333, 999)), None, gate=False)
+    key = GraphKey(SMALL, ((0, 333), (333, 999)), None)
     assert find_graph(key) is None
     graph = graph_for(key)
     assert "a graph of this architecture, timesteps and rule is made, once" in caplog.text
@@ -102,22 +104,29 @@ def test_another_architecture_is_exported_once_and_kept_and_damage_makes_it_anew
         raw = module.host.raw(batch)
         z = invert(module.host.eps, module.host.normalise(raw), key.timesteps, module.host.alphas_cumprod)
     served = OnnxRuntime(graph, {name: state[name].numpy() for name in graph.weights})(batch.numpy())
-    assert_close(served, {"map": anomaly_map(z), "paper_score": paper_score(z)}, 1e-5)
+    moments = torch.cat([raw.mean((2, 3)), raw.std((2, 3), correction=0)], dim=1)
+    assert_close(served, {"map": anomaly_map(z), "paper_score": paper_score(z), "moments": moments}, 1e-5)
 
     assert kept_path(key).read_bytes() == graph.to_bytes(key)
     monkeypatch.setattr("invad_med.detection.export.export_graph", None)  # it is not made again
     assert graph_for(key) == graph
-    other = dataclasses.replace(key, gate=True)
+    other = dataclasses.replace(key, timesteps=((0, 999),))
     kept_path(other).write_bytes(kept_path(key).read_bytes())
     assert find_graph(other) is None and "holds another graph" in caplog.text
     kept_path(key).write_bytes(kept_path(key).read_bytes()[:-30])
     assert find_graph(key) is None and "is damaged (BadZipFile)" in caplog.text
+    for about in ("[]", "{}", "no JSON", '{"key": "", "names": [], "weights": {"a": 3}}'):
+        with zipfile.ZipFile(kept_path(key), "w") as archive:
+            archive.writestr("about.json", about)
+            archive.writestr("model.onnx", b"")
+        caplog.clear()
+        assert find_graph(key) is None and "is damaged" in caplog.text
 
 
 def test_a_folder_that_cannot_be_written_costs_no_result(caplog, monkeypatch, tmp_path):
     (tmp_path / "file").touch()
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
-    key = GraphKey(SMALL, ((0, 999),), None, gate=False)
+    key = GraphKey(SMALL, ((0, 999),), None)
     keep_graph(key, Graph(b"", {}))
     assert "the graph is not kept" in caplog.text
 
@@ -155,14 +164,42 @@ def test_other_timesteps_have_no_score_and_other_weights_are_refused(tmp_path):
         ),
         ({"calibration.z_mean": torch.full((192,), torch.nan)}, "NaN or infinite values .*training diverged"),
         ({"calibration.z_mean": None}, "has no calibration.z_mean"),
+        ({"host.denoiser.network.of_my_own": torch.zeros(3)}, "not expected: host.denoiser.network.of_my_own"),
     ):
         torch.save({k: v for k, v in (state | change).items() if v is not None}, tmp_path / "other.pt")
         with pytest.raises(ValueError, match=message):
             load_engine(tmp_path / "other.pt")
+    for change, message in (
+        ({"calibration.reference": torch.full((40,), torch.nan)}, r"NaN or infinite values \(calibration.reference\)"),
+        ({"familiarity.scale": torch.full((384,), torch.nan)}, r"NaN or infinite values \(familiarity.scale\)"),
+        (
+            {"familiarity.variances": state["familiarity.variances"][:3]},
+            r"familiarity.directions is \(\d+, 384\), and \(3, 384\) would fit",
+        ),
+    ):
+        torch.save(state | change, tmp_path / "other.pt")
+        with pytest.raises(ValueError, match=message):
+            serve(tmp_path / "other.pt")
     state.pop("calibration._extra_state")
     torch.save(state, tmp_path / "old.pt")
     with pytest.raises(ValueError, match=r"of version 0\.1 or of no detector"):
         load_engine(tmp_path / "old.pt")
+
+
+def test_what_an_entry_of_ones_own_means_no_graph_says(tmp_path, monkeypatch):
+    path = MODELS[0]
+    rule = load_detector(path).calibration.rule
+    served = serve(path)
+    monkeypatch.setitem(rules.RULES, rule, dataclasses.replace(rules.RULES[rule], remembers=0))
+    with pytest.raises(ValueError, match=f"the rule '{rule}' is of your own, and graphs are of the package's: --engin"):
+        load_engine(path)
+    assert "onnxruntime" in served.computed_by and "eager" in serve(path).computed_by
+
+
+@pytest.mark.parametrize("grid", [Grid(timesteps=[(0, 1000)]), Grid(timesteps=[(500, 200)])])
+def test_timesteps_that_no_schedule_has_are_refused_before_a_graph_is_made(grid):
+    with pytest.raises(ValueError, match="timestep"):
+        serve(MODELS[0], grid, engine="onnxruntime")
 
 
 @pytest.mark.parametrize("shape", [(0, 3, 256, 256), (1, 3, 128, 128), (3, 256, 256)])
@@ -185,10 +222,6 @@ def test_openvino_serves_as_pytorch_does_each_image_alike():
         engine(batch[:, :1].numpy())
 
 
-def test_no_model_has_more_directions_than_a_graph():
-    assert familiarity._DIRECTIONS <= DIRECTIONS
-
-
 def test_what_onnx_runtime_refuses_is_told():
     with pytest.raises(RuntimeError, match=r"ONNX Runtime .* refuses the graph \(InvalidProtobuf\)"):
         OnnxRuntime(Graph(b"no graph", {}), {})
@@ -201,7 +234,7 @@ def test_without_a_home_folder_graphs_that_ship_are_found(monkeypatch, caplog):
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setattr(Path, "home", homeless)
     assert find_graph(next(iter(shipped_keys()))) is not None
-    key = GraphKey(SMALL, ((0, 999),), None, gate=False)
+    key = GraphKey(SMALL, ((0, 999),), None)
     assert find_graph(key) is None
     keep_graph(key, Graph(b"", {}))
     assert "the graph is not kept" in caplog.text
@@ -244,7 +277,7 @@ with open_weights({str(MODELS[0])!r}) as weights:
 print(*(part.shape for part in engine(np.zeros((2, 3, 256, 256), np.float32))))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout == "(2, 16, 16) (2,) (2,) (2,)\n"
+    assert done.stdout == "(2, 16, 16) (2,) (2,) (2, 384)\n"
 
 
 def test_nothing_is_reported_home(tmp_path):

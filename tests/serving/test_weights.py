@@ -175,6 +175,12 @@ def test_a_tensor_beyond_its_storage_is_refused(tmp_path):
         weights.read("a")
 
 
+def test_a_tensor_that_is_to_be_read_with_the_other_sign_is_refused(tmp_path):
+    torch.save({"a": torch.arange(6.0) - 3, "b": torch._neg_view(torch.ones(2))}, tmp_path / "model.pt")
+    with pytest.raises(ValueError, match="a tensor that is neg"), open_weights(tmp_path / "model.pt"):
+        pass
+
+
 def test_other_files_and_missing_names_are_told(tmp_path):
     with pytest.raises(FileNotFoundError, match="does not exist: train one"), open_weights(tmp_path / "none.pt"):
         pass
