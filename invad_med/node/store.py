@@ -116,6 +116,14 @@ class Version:
         except FileNotFoundError:
             return 0
 
+    @property
+    def begun_at(self) -> float:
+        """When scoring was begun last and not ended, in seconds since 1970; 0 where it always was."""
+        try:
+            return (self.folder / "begun").stat().st_mtime
+        except FileNotFoundError:
+            return 0.0
+
     def mark(self, what: str) -> Mark | None:
         """Return what a marker states; None where there is none.
 

@@ -22,7 +22,7 @@ from invad_med.node.store import State, Store, Version
 
 audit = logging.getLogger("invad_med.node")
 
-_CRASHES = 5  # times that scoring a study may end the process
+_CRASHES = 5  # times that the process may end while a study is scored before it has to wait
 _FAULTS = 3  # times that results may not be written for another reason than a full disk
 _LONGEST = 300.0  # seconds between two attempts
 _TICK = 0.2  # seconds
@@ -32,6 +32,15 @@ _HOUR, _DAY = 3600.0, 86400.0
 def pause(attempt: int) -> float:
     """Return how many seconds to wait after so many failed attempts, from 1: 1, 2, 4 and so on, 300 at most."""
     return min(_LONGEST, 2.0 ** min(attempt - 1, 20))
+
+
+def rest_of(version: Version) -> float:
+    """Return how many seconds a version must not be scored that may have ended the process: up to a day from the last.
+
+    It is never given up: what ended the process may have been somebody who killed it.
+    """
+    over = version.begun - _CRASHES
+    return min(_DAY, 60.0 * 2 ** min(over, 20)) - (time.time() - version.begun_at) if over >= 0 else 0.0
 
 
 class Worker:
@@ -142,8 +151,12 @@ class Worker:
         Raises:
             OSError: that could not be noted.
         """
-        if version.begun >= _CRASHES:
-            self._fail(version, f"scoring it has ended the process {version.begun} times")
+        if (rest := rest_of(version)) > 0:
+            with self._lock:
+                self._due[version.study] = time.monotonic() + rest
+            said = f"the process has ended {version.begun} times while it was scored; again in {rest:.0f} s"
+            self.store.trouble(version, said)
+            audit.warning("study %s version %d: %s", version.study, version.number, said)
             return
         with self.store.begun(version):
             self._try(version)

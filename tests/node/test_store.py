@@ -156,7 +156,7 @@ def test_what_a_start_finds_goes_on(store, tmp_path, clock):
     assert again == scored and store.versions(study)[1].state is State.SCORED
 
 
-def test_a_study_that_ends_the_process_comes_last_and_is_set_aside(tmp_path, clock):
+def test_a_study_that_ends_the_process_comes_last_and_then_waits(tmp_path, clock):
     bad, good = write_study(tmp_path / "a", 1, 1), write_study(tmp_path / "b", 2, 1)
     scored = []
 
@@ -184,8 +184,11 @@ def test_a_study_that_ends_the_process_comes_last_and_is_set_aside(tmp_path, clo
 
     assert [process() for _ in range(7)] == [9, 9, 9, 9, 9, 0, 0]
     (version,) = store.versions(worst)
-    assert version.state is State.FAILED and "ended the process 5 times" in version.mark("failed").said
+    assert version.state is State.WAITING and "ended 5 times while it was scored" in version.mark("trouble").said
     assert store.versions(fine)[0].state is State.SCORED
+    long_ago = version.begun_at - 61
+    os.utime(version.folder / "begun", (long_ago, long_ago))
+    assert [process() for _ in range(2)] == [9, 0]  # again after a minute, then after two
 
 
 @pytest.mark.parametrize(
