@@ -23,6 +23,7 @@ import contextlib
 import io
 import os
 import random
+import re
 import resource
 import shutil
 import signal
@@ -116,11 +117,15 @@ def deliver(delivery: Delivery, port: int) -> bool:
     if delivery.tool == "pynetdicom":
         statuses = send(delivery.files, port, delivery.called, delivery.calling or "PACS")
         return all(status == 0 for status in statuses)
-    more = PROPOSED.get(delivery.study.syntax, []) if delivery.tool == "storescu" else ["-dn"]
+    report = delivery.study.files[0].parents[2] / f"report-{threading.get_ident()}"
+    more = PROPOSED.get(delivery.study.syntax, []) if delivery.tool == "storescu" else ["-dn", "+crf", report]
     done = subprocess.run(
         [DCMTK / delivery.tool, "-aec", "INVAD", *more, "127.0.0.1", str(port), *delivery.files], capture_output=True
     )
-    return done.returncode == 0
+    if done.returncode or delivery.tool == "storescu":
+        return done.returncode == 0
+    said = re.search(r"with status SUCCESS\s*: (\d+)", report.read_text())  # dcmsend ends with 0 whatever is answered
+    return bool(said) and int(said[1]) == len(delivery.files)
 
 
 class Senders:
