@@ -96,6 +96,8 @@ def _listen(options: argparse.Namespace) -> int:
     credentials = Credentials(*files) if all(files) else None
     if credentials is None and (any(files) or options.forward_tls):
         raise OptionError("TLS needs --tls-cert, --tls-key and --tls-ca")
+    if missing := [str(path) for path in files if path and not path.is_file()]:
+        raise OptionError(f"no such file: {missing[0]}")
     log = Path(options.storage) / "audit.log"
     store = Store(options.storage)
     store.open()

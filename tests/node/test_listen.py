@@ -300,6 +300,10 @@ def test_words_that_cannot_be_meant(tmp_path, capsys):
         (["--forward", "P@h:1", "--allow", "A" * 17], "is no AE title: 1 to 16 characters"),
         (["--forward", "P@h:1", "--allow", "A", "--quiet", "0"], "--quiet is 0: seconds, more than 0"),
         (["--forward", "P@h:1", "--allow", "A", "--tls-ca", "x"], "TLS needs --tls-cert, --tls-key and --tls-ca"),
+        (
+            ["--forward", "P@h:1", "--allow", "A", *(f"--tls-{f}=gone" for f in ("cert", "key", "ca"))],
+            "no such file: gone",
+        ),
         (["--forward", "P@h:1", "--allow", "A", "--dicom_out", "[]"], "dicom_out names no object"),
         (["--forward", "https://u:secret@h/web", "--allow", "A"], "must hold no user and password"),
         (["--status"], "no node has listened with"),
