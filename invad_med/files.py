@@ -89,6 +89,44 @@ def write_atomically(path: Path, content: bytes) -> None:
         partial.write_bytes(content)
 
 
+def write_durably(path: Path, content: bytes, parts: Path | None = None) -> None:
+    """Write ``content`` to ``path`` so that it is there after a failure of power too, or not at all.
+
+    Written beside it, flushed to the disk, renamed, and the folder flushed. POSIX systems alone.
+
+    Args:
+        path: its folder is there.
+        content: of the file.
+        parts: folder on the same file system for what is being written; that of ``path`` if None.
+
+    Raises:
+        OSError: it cannot be written; what lay there lies there, unless flushing the folder was what failed.
+    """
+    partial = partial_of(path if parts is None else parts / path.name)
+    try:
+        with partial.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+        flush(path.parent)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def flush(path: Path) -> None:
+    """Have a file, or the names in a folder, on the disk before going on.
+
+    Raises:
+        OSError: that fails.
+    """
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
 def remove_partials(folder: Path, older_than: float = 0.0) -> None:
     """Remove what killed processes left half written in a folder.
 

@@ -39,6 +39,7 @@ ALLOWED = {
     },
     "features": {"data", "detection", "diffusion", "files", "networks", "parallel", "readers"},
     "inference": {"archive", "bundle", "data", "detection", "files", "readers", "timesteps", "writers"},
+    "node": {"addresses", "archive", "data", "files", "inference", "readers", "writers"},
     "training": {
         "data", "detection", "diffusion", "features", "files", "hosts", "networks", "parallel", "readers", "scoring",
     },

@@ -1,9 +1,13 @@
-"""One run over a folder without MONAI: what ``configs/inference.json`` does, by the same parts."""
+"""Runs over folders without MONAI: what ``configs/inference.json`` does, by the same parts.
+
+`score` is one run; `load_models` and `score_with` are its halves, for whoever scores folder after folder with the same
+models.
+"""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 
@@ -19,6 +23,7 @@ from invad_med.inference.progress import Progress
 from invad_med.inference.results import INCOMPLETE, SourceWriter, Store
 from invad_med.inference.studies import StudyJudge
 from invad_med.writers.dicom.export import DicomWriter
+from invad_med.writers.dicom.report import Replaced
 from invad_med.writers.report.writer import ReportWriter
 
 
@@ -54,26 +59,58 @@ def score(options: RunOptions, settings: str) -> int:
     Raises:
         FileNotFoundError, ValueError, ConnectionError, ImportError, OSError: nothing can be scored, or not so.
     """
+    writer = score_with(load_models(options), options, settings, shown=True)
+    print(writer.summary())
+    return INCOMPLETE if writer.incomplete else 0
+
+
+def load_models(options: RunOptions) -> Detectors:
+    """Return the models of a run, each of which loads when it is first needed.
+
+    Raises:
+        FileNotFoundError, ValueError, ImportError: they are not there, or cannot be used so.
+    """
     bundle = root()
-    dicom = DicomWriter(options.output_dir, options.dicom_out or (), options.anonymize, options.deterministic_uids)
     files = model_files(options.ckpt_path or f"{bundle}/models/model.pt", f"{bundle}/models", options.modality)
     device = usual_device() if options.device is None else options.device
-    models = Detectors(files, None, None, options.engine, device, options.false_positive_rate, options.gate)
+    return Detectors(files, None, None, options.engine, device, options.false_positive_rate, options.gate)
+
+
+def score_with(
+    models: Detectors,
+    options: RunOptions,
+    settings: str,
+    replaced: Mapping[str, Replaced] | None = None,
+    shown: bool = False,
+) -> SourceWriter:
+    """Score and write all that is asked for; return what knows how that went.
+
+    Args:
+        models: of `load_models`.
+        options, settings: as `score`.
+        replaced: by Series Instance UID what a DICOM report says of an earlier one.
+        shown: show a bar.
+
+    Raises:
+        FileNotFoundError, ValueError, ConnectionError, ImportError, OSError: nothing can be scored, or not so.
+    """
+    kinds, uids = options.dicom_out or (), options.deterministic_uids
+    dicom = DicomWriter(options.output_dir, kinds, options.anonymize, uids, replaced)
     judge = StudyJudge(models, options.study_by)
     store: Store | None = None
     if options.dicom_destination:
         from invad_med.archive.dicomweb import Destination
 
         store = Destination(options.dicom_destination)
-    dataset_dir = options.dataset_dir or f"{bundle}/sample"
+    dataset_dir = options.dataset_dir or f"{root()}/sample"
     inputs = list_inputs(dataset_dir, models.names, models.default, options.modality)
     mark = settings + dicom.secret_mark
-    progress = Progress(options.output_dir, inputs, mark, files.files, options.overwrite, options.batch_size)
+    progress = Progress(options.output_dir, inputs, mark, models.files.files, options.overwrite, options.batch_size)
     report = ReportWriter(anonymize=options.anonymize) if options.report else None
     writer = SourceWriter(progress, dicom, models.provenance, store, judge, report)
-    todo = progress.todo
+    todo, count = progress.todo, len(progress.todo.items)
     with closing(ahead(score_inputs(models, todo, options.batch_size), AHEAD)) as results, writer:
-        for prediction, piece in tqdm(results, desc="scoring", unit="slice", total=len(todo.items), file=sys.stderr):
+        bar = tqdm(results, desc="scoring", unit="slice", total=count, file=sys.stderr, disable=not shown)
+        for prediction, piece in bar:
             writer.take(prediction, piece)
-    print(writer.summary())
-    return INCOMPLETE if writer.incomplete else 0
+    return writer

@@ -8,15 +8,18 @@
 
 Numbers are dimensionless. A p-value is the share of held-out normal patients, or images, that score as high. A comment
 says the verdict in words, or why it is withheld, and which slices are listed: viewers show every group as a finding.
-Where slices have no threshold, those that rank highest are listed. All slices' numbers are in the table.
+Where slices have no threshold, those that rank highest are listed. All slices' numbers are in the table. A report that
+replaces another says so in that comment, and names it in Predecessor Documents Sequence (0040,A360).
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import highdicom as hd
 import numpy as np
+import pydicom
 from highdicom.coding_schemes import CodingSchemeIdentificationItem
 from highdicom.sr import CodedConcept
 from pydicom.dataset import Dataset
@@ -54,11 +57,29 @@ MOST_SLICES = 32  # listed
 SERIES = Series("report", 8, "Anomaly report")
 
 
-def write_report(author: Author, folder: Path) -> list[Path]:
+@dataclass(frozen=True)
+class Replaced:
+    """Earlier reports that a report replaces.
+
+    Args:
+        words: what it says of that: one sentence, without identity.
+        reports: the files of the earlier ones.
+    """
+
+    words: str
+    reports: tuple[Path, ...]
+
+
+def write_report(author: Author, folder: Path, replaced: Replaced | None = None) -> list[Path]:
     """Write ``<folder>/report.dcm``.
 
+    Args:
+        author: of it.
+        folder: where it goes.
+        replaced: earlier reports, if there are any.
+
     Raises:
-        OSError: it cannot be written.
+        OSError: it cannot be written, or an earlier report cannot be read.
     """
     account, study = author.account, author.account.study
     assert study is not None
@@ -70,7 +91,8 @@ def write_report(author: Author, folder: Path) -> list[Path]:
         parameters=[RESEARCH, *author.versions[1:], f"training data {author.serial}"],
     )
     listed, which = _listed(account.slices)
-    words = f"{_words(study)} {which}"
+    words = " ".join([_words(study), which, *([replaced.words] if replaced else [])])
+    earlier = [pydicom.dcmread(path, stop_before_pixels=True) for path in replaced.reports] if replaced else []
     device = hd.sr.DeviceObserverIdentifyingAttributes(
         uid=author.uid("device"), name=account.model, manufacturer_name=MANUFACTURER,
         model_name=account.model, serial_number=author.serial,
@@ -89,6 +111,7 @@ def write_report(author: Author, folder: Path) -> list[Path]:
         is_complete=True,
         is_final=False,
         coding_schemes=[_SCHEME],
+        previous_versions=earlier or None,
         **author.keywords(SERIES),
     )
     groups = _groups(ds)  # highdicom copies and searches what it is given several times; these come after that

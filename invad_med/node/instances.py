@@ -1,0 +1,102 @@
+"""What a node asks of an instance that arrives: which study it belongs to, of whom, and whether it is a result."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+
+import pydicom
+
+from invad_med.data.slices import ReadError
+from invad_med.readers.decoding import reading, without_warnings
+from invad_med.readers.dicom.own import TAGS, is_own
+from invad_med.writers.dicom.digest import content_digest
+
+NOT_READ = 0xC000  # cannot understand
+MISMATCH = 0xA900  # the data set is not what the command says
+OTHER_PATIENT = 0xC100  # cannot understand, in the part that a program may divide as it likes (PS3.7 C.5.15)
+_PATIENT = ("PatientID", "IssuerOfPatientID", "PatientBirthDate")
+
+
+class NotTaken(Exception):
+    """An instance that is not taken.
+
+    Args:
+        status: that answers it.
+        reason: in words that name no patient.
+    """
+
+    def __init__(self, status: int, reason: str) -> None:
+        super().__init__(reason)
+        self.status = status
+
+
+@dataclass(frozen=True)
+class Instance:
+    """One instance.
+
+    Args:
+        uid: SOP Instance UID.
+        study: Study Instance UID.
+        patient: what tells patients apart: ID, its issuer and date of birth; the name where there is no ID.
+        own: whether it is a result of this program.
+    """
+
+    uid: str
+    study: str
+    patient: tuple[str, ...]
+    own: bool
+
+
+def read_instance(content: bytes, sop_class: str, uid: str) -> Instance:
+    """Return what a file in memory says of itself.
+
+    Args:
+        content: with preamble and file meta information.
+        sop_class, uid: what the command that brought it says.
+
+    Raises:
+        NotTaken: it is no DICOM, belongs to no study, or is another instance than the command says.
+    """
+    tags = ["SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", *_PATIENT, "PatientName", *TAGS]
+    try:
+        with without_warnings(), reading("data set"):
+            ds = pydicom.dcmread(BytesIO(content), stop_before_pixels=True, specific_tags=tags)
+            said = {k: str(ds.get(k) or "").strip() for k in ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID")}
+            patient = tuple(str(ds.get(keyword) or "").strip() for keyword in _PATIENT)
+            name = "" if patient[0] else str(ds.get("PatientName") or "").strip()
+            own = is_own(ds)
+    except ReadError as error:
+        raise NotTaken(NOT_READ, str(error)) from None
+    if not uid or said["SOPInstanceUID"] != uid or said["SOPClassUID"] != sop_class:
+        raise NotTaken(MISMATCH, "SOP Class or SOP Instance UID of the data set are not those of the command")
+    if not said["StudyInstanceUID"]:
+        raise NotTaken(MISMATCH, "the data set has no Study Instance UID (0020,000D)")
+    return Instance(uid, said["StudyInstanceUID"], (*patient, name), own)
+
+
+def same_in_another_syntax(held: Path, content: bytes) -> bool:
+    """Return whether a file and one in memory differ in their transfer syntax, and their headers in nothing."""
+    try:
+        with without_warnings(), reading("data set"):
+            both = [pydicom.dcmread(one, stop_before_pixels=True) for one in (held, BytesIO(content))]
+            syntaxes = {str(ds.file_meta.TransferSyntaxUID) for ds in both}
+            for ds in both:
+                ds.remove_private_tags()  # their representation depends on the syntax
+                for element in list(ds):
+                    if element.tag.element == 0:
+                        del ds[element.tag]  # length of a group, retired
+            return len(syntaxes) == 2 and len({content_digest(ds) for ds in both}) == 1
+    except ReadError:
+        return False
+
+
+def header_uid(path: Path, keyword: str) -> str:
+    """Return a UID of a file's header, empty if it has none or cannot be read."""
+    try:
+        with without_warnings(), reading("data set"):
+            ds = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=[keyword])
+            return str(ds.get(keyword) or "").strip()
+    except ReadError:
+        return ""

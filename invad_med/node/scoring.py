@@ -1,0 +1,119 @@
+"""Scoring for a node: the one pipeline, with models that stay loaded from study to study."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import pydicom
+
+from invad_med.inference.results import SourceWriter
+from invad_med.inference.run import RunOptions, load_models, score_with
+from invad_med.node.instances import header_uid
+from invad_med.node.store import State, Store, Version, inodes
+from invad_med.writers.dicom.export import KINDS, DicomWriter
+from invad_med.writers.dicom.report import Replaced
+
+_FULL = tuple(os.strerror(number) for number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG))
+
+
+class NotWritten(Exception):
+    """Results that could not be written, in words that name no patient.
+
+    Args:
+        reason: why.
+        full: whether the disk had no room, which waiting may help.
+    """
+
+    def __init__(self, reason: str, full: bool) -> None:
+        super().__init__(reason)
+        self.full = full
+
+
+class Resident:
+    """Scores versions of studies as ``python -m invad_med score`` does the folder of their images.
+
+    Args:
+        store: where they lie.
+        options: of each run, but for the folders.
+        settings: what shapes the results, as text.
+
+    Raises:
+        FileNotFoundError, ValueError, ImportError: the models are not there, or nothing would be sent.
+    """
+
+    def __init__(self, store: Store, options: RunOptions, settings: str) -> None:
+        if not DicomWriter(store.folder, options.dicom_out or ()).kinds:
+            raise ValueError(f"dicom_out names no object, so that nothing would be sent; there are {', '.join(KINDS)}")
+        self.store, self.options, self.settings = store, options, settings
+        self.models = load_models(options)
+        self.models.detector(self.models.default)  # before the first study comes
+
+    def __call__(self, version: Version) -> str:
+        """Score a version, or the rest of it; return what came of it in a few words.
+
+        Raises:
+            ValueError: no object can be made of it; says why, and names no patient.
+            NotWritten: results could not be written.
+            OSError: the folder cannot be written to.
+        """
+        options = replace(self.options, dataset_dir=str(version.images), output_dir=str(version.results))
+        writer = score_with(self.models, options, self.settings, replaced_of(self.store, version))
+        if writer.faults:
+            reason = "; ".join(writer.faults)
+            raise NotWritten(reason, any(words in reason for words in _FULL))
+        objects = len(version.objects)
+        if not objects:
+            raise ValueError(f"no object can be made: {_why(writer)}")
+        return f"{objects} objects; {writer.summary().partition(' (reasons')[0]}"
+
+
+def _why(writer: SourceWriter) -> str:
+    """Return the reasons that a run without objects has, the most frequent first."""
+    inputs, earlier = writer.inputs, writer.progress.earlier.values()
+    predictions = [*writer.predictions, *inputs.unscored, *(p for done in earlier for p in done.predictions)]
+    refused = [reason for _, reason in [*writer.refused, *(pair for done in earlier for pair in done.refused)]]
+    reasons = Counter([p.reason for p in predictions if p.reason] + [p.reason for p in inputs.problems] + refused)
+    return "; ".join(reason for reason, _ in reasons.most_common(3)) or "nothing was scored"
+
+
+def replaced_of(store: Store, version: Version) -> Mapping[str, Replaced]:
+    """Return by Series Instance UID what a version's reports say of the version before: of series that changed alone.
+
+    The version before is the newest of which there are results.
+    """
+    older = [v for v in store.versions(version.study)[: version.number - 1] if v.state in (State.SCORED, State.SENT)]
+    if not older:
+        return {}
+    earlier = older[-1]
+    before, now = series_of(earlier), series_of(version)
+    result = {}
+    for uid in before.keys() & now.keys():
+        if before[uid] == now[uid]:
+            continue
+        words = (
+            f"Version {version.number} of this report, of {len(now[uid])} stored images; it replaces version "
+            f"{earlier.number}, of {len(before[uid])}."
+        )
+        reports = [path for path in earlier.objects if path.name == "report.dcm"]
+        result[uid] = Replaced(words, tuple(path for path in reports if uid in _evidence(path)))
+    return result
+
+
+def _evidence(report: Path) -> set[str]:
+    """Return the Series Instance UIDs of the images that a report is of."""
+    ds = pydicom.dcmread(report, specific_tags=["CurrentRequestedProcedureEvidenceSequence"])
+    studies = ds.get("CurrentRequestedProcedureEvidenceSequence") or []
+    return {str(series.SeriesInstanceUID) for study in studies for series in study.ReferencedSeriesSequence}
+
+
+def series_of(version: Version) -> dict[str, dict[str, int]]:
+    """Return the images of a version, as `invad_med.node.store.inodes`, by Series Instance UID."""
+    result: dict[str, dict[str, int]] = {}
+    for name, inode in inodes(version.images).items():
+        result.setdefault(header_uid(version.images / name, "SeriesInstanceUID"), {})[name] = inode
+    return result

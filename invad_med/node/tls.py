@@ -1,0 +1,44 @@
+"""TLS of a node: what it shows, and whom it trusts."""
+
+from __future__ import annotations
+
+import ssl
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Credentials:
+    """Files in PEM.
+
+    Args:
+        certificate: the node's own, with those that lead to the authority, if need be.
+        key: the private key of it.
+        authority: certificates that peers' must be signed by.
+    """
+
+    certificate: Path
+    key: Path
+    authority: Path
+
+    def server(self) -> ssl.SSLContext:
+        """Return what takes connections, from those alone who show a certificate of the authority.
+
+        Raises:
+            OSError: a file cannot be read, or does not hold what it should.
+        """
+        return self._of(ssl.Purpose.CLIENT_AUTH)
+
+    def client(self) -> ssl.SSLContext:
+        """Return what makes connections, to hosts alone that a certificate of the authority names.
+
+        Raises:
+            OSError: a file cannot be read, or does not hold what it should.
+        """
+        return self._of(ssl.Purpose.SERVER_AUTH)
+
+    def _of(self, purpose: ssl.Purpose) -> ssl.SSLContext:
+        context = ssl.create_default_context(purpose, cafile=str(self.authority))
+        context.load_cert_chain(str(self.certificate), str(self.key))
+        context.verify_mode = ssl.CERT_REQUIRED
+        return context
