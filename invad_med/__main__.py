@@ -24,6 +24,7 @@ COMMANDS = {
     "calibrate": "make a diffusion model that is trained already a model: of diffusers, of MONAI's zoo",
     "complete": "give a model trained before a limit of what it knows, and what it needs to judge studies",
     "designs": "train designs on every data set with several seeds, and say which is better",
+    "ablate": "what each part of the method brings: components, evaluations, scores, grids, other designs",
     "compare": "say which of two evaluations is better, paired on the same images",
     "log-again": "log an evaluation in MLflow that could not be logged when it was made",
     "rules": "compare ways to make one score of an end point, on trained models",

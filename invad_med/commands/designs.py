@@ -128,7 +128,7 @@ def find_material(dataset_dir: Path) -> tuple[dict[str, Material], dict[str, str
     return material, failed
 
 
-def _modality(dataset: BmadDataset, kind: str) -> list[str]:
+def modality_keys(dataset: BmadDataset, kind: str) -> list[str]:
     """Return the key that says what a fold shows where the name without its ending alone says it."""
     shown = None if dataset.modality else modality_of_folder(kind)
     return ["--modality", shown.name] if shown else []
@@ -164,7 +164,7 @@ def compare_designs(
     runs = [(Run(design.name, name, seed), design) for seed in seeds for name in material for design in designs]
     measured: dict[Run, Measured] = {}
     for number, (run, design) in enumerate(runs, 1):
-        keys = [*_modality(material[run.dataset].dataset, run.kind), *train, *design.words, "--seed", str(run.seed)]
+        keys = [*modality_keys(material[run.dataset].dataset, run.kind), *train, *design.words, "--seed", str(run.seed)]
         try:
             measured[run] = one(material[run.dataset], run, keys, output_dir, test, f"{number} of {len(runs)}: {run}")
         except (Failed, ValueError, FileNotFoundError, ReadError) as error:

@@ -1,0 +1,441 @@
+"""The paper's ablation on every data set under a folder: components, evaluations, scores, grids, and other designs.
+
+Tables without training are of models that are there (--models_dir) or of one trained here; the others train each of
+their designs. Every row has image AUROC and, where there are masks, pixel AP of test, with intervals over patients and
+paired differences to the walk of three evaluations on the paper's grid, evaluations, and core-ms an image. Whatever a
+row chooses it chooses on valid.
+
+Before it begins it times a few evaluations and says how long it will take; rows beyond --minutes are listed as not
+measured. A run that was cut goes on with the same command, and what is measured is not measured again. A data set that
+cannot be measured is named, the others are done, and the exit status is 3. Writes ablation.html, ablation.csv and
+ablation.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+import invad_med
+from invad_med.bench.machine import this_machine
+from invad_med.commands.arguments import add_output_dir, add_root, keys_of
+from invad_med.commands.designs import Failed, Material, WrongKeys, find_material, modality_keys, one
+from invad_med.commands.rules import cohort_of
+from invad_med.data.slices import ReadError
+from invad_med.detection import load_detector
+from invad_med.evaluation.ablating import (
+    CHOICE_STEPS,
+    Images,
+    Subject,
+    WayMeasured,
+    draw,
+    inputs_digest,
+    read_way,
+    seconds_per_evaluation,
+)
+from invad_med.evaluation.ablation import (
+    DEFAULT,
+    DESIGNS,
+    GIVEN,
+    PIXEL,
+    THREE_STEPS,
+    WITHOUT_TRAINING,
+    Group,
+    Way,
+    rows_of,
+)
+from invad_med.evaluation.ablation_tables import (
+    OfDataset,
+    metrics_of,
+    outcome_of,
+    parent_metrics,
+    write_ablation,
+)
+from invad_med.evaluation.design_tables import Run
+from invad_med.evaluation.designs import content, kind_of
+from invad_med.evaluation.run import INCOMPLETE
+from invad_med.evaluation.tracker import TrackingError
+from invad_med.files import data_digest
+from invad_med.networks import create_denoiser, find_recipe
+from invad_med.networks.features import PACKAGED_WEIGHTS, packaged_file
+from invad_med.options import read_overrides
+from invad_med.options.check import WRONG
+from invad_med.tracking.describe import as_params, printable_name
+from invad_med.tracking.log import log_run
+from invad_med.tracking.record import DatasetRun, RunRecord
+from invad_med.tracking.store import Store
+from invad_med.training.cohort import read_cohort
+
+EXAMPLES = """\
+  python -m invad_med ablate BMAD --models_dir models --images 100
+  python -m invad_med ablate BMAD --groups components denoisers --steps 500 --minutes 120
+"""
+_TRAIN_PASSES = 4.0  # evaluations that an image of a training costs: forward, backward, and the validations
+_NO_PIXEL = "needs --pixel, models of a diffusion host in pixel space"
+_SET_HERE = ("dataset_dir", "output_dir", "ckpt_path", "seed", "steps", "cache_dir")
+_RECIPE = ("batch_size", "accumulation_steps", "steps")
+_CHANNELS, _REDUCTION = 192, 16  # of the usual backbone, for estimates
+_ERRORS = (Failed, ValueError, FileNotFoundError, ReadError)
+
+
+@dataclass
+class Task:
+    """What is measured at once: ways of one model on one data set, each by some scores.
+
+    Args:
+        dataset: name.
+        design: whose model.
+        scores: by way.
+        seconds: that what is not there is expected to take.
+    """
+
+    dataset: str
+    design: str
+    scores: dict[Way, list[str]]
+    seconds: float = 0.0
+
+    def __str__(self) -> str:
+        ways = str(next(iter(self.scores))) if len(self.scores) == 1 else f"{len(self.scores)} ways"
+        return f"{self.design} on {self.dataset}, {ways}"
+
+
+class Ablation:
+    """All data sets of one command.
+
+    Args:
+        options: as the command line gives them.
+        material: by name of the data set.
+    """
+
+    def __init__(self, options: argparse.Namespace, material: dict[str, Material]) -> None:
+        self.options, self.material = options, material
+        self.base = GIVEN if options.models_dir else DEFAULT
+        self.rows = [row for group in options.groups for row in rows_of(group, self.base)]
+        self.cache_dir: Path = options.cache_dir or options.output_dir / "features"
+        self.device = torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
+        self.done: dict[str, dict[tuple[str, Way], WayMeasured]] = {name: {} for name in material}
+        self.why_not: dict[str, dict[tuple[str, Way], str]] = {name: {} for name in material}
+        self._subjects: dict[tuple[str, str], Subject] = {}
+
+    def tasks(self, dataset: str) -> list[Task]:
+        """Return what is to be measured of a data set: models that are there a way at a time.
+
+        Raises:
+            Failed, ValueError, FileNotFoundError, ReadError: it cannot be.
+        """
+        wanted: dict[str, dict[Way, list[str]]] = {}
+        for row in self.rows:
+            for design, way, score in {row.measured: None, row.against: None}:
+                scores = wanted.setdefault(design, {}).setdefault(way, [])
+                scores += [score] if score not in scores else []
+        tasks = []
+        for design, ways in wanted.items():
+            reason = self._cannot(design)
+            if reason:
+                self.refuse(Task(dataset, design, ways), reason)
+            elif design in (GIVEN, PIXEL):
+                tasks += [Task(dataset, design, {way: scores}) for way, scores in ways.items()]
+            else:
+                tasks.append(Task(dataset, design, ways))
+        for task in tasks:
+            task.seconds = self._seconds(task)
+        return tasks
+
+    def refuse(self, task: Task, reason: str) -> None:
+        """Take down why a task is not done."""
+        self.why_not[task.dataset].update({(task.design, way): reason for way in task.scores})
+
+    def measure(self, task: Task) -> None:
+        """Train what has to be trained, and measure what is not there.
+
+        Raises:
+            Failed, ValueError, FileNotFoundError, ReadError: it cannot be done.
+            WrongKeys: the training refuses its keys.
+        """
+        name, design = task.dataset, task.design
+        if design not in (GIVEN, PIXEL):
+            one(
+                self.material[name],
+                Run(design, name, 0),
+                self._keys(name, design),
+                self.options.output_dir,
+                False,
+                str(task),
+            )
+            self._subjects.pop((name, design), None)
+        for way, scores in task.scores.items():
+            measured = self._there(task, way)
+            if measured is None:
+                measured = self._subject(name, design).measure(way, scores, self._inputs(task, way))
+                measured.write(self._path(task, way))
+            self.done[name][design, way] = measured
+
+    def result(self, dataset: str) -> OfDataset:
+        """Return the tables of a data set."""
+        done = self.done[dataset]
+        about = [self._about(dataset, design) for design in dict.fromkeys(design for design, _ in done)]
+        return OfDataset(dataset, about, [outcome_of(row, done, self.why_not[dataset]) for row in self.rows])
+
+    def _cannot(self, design: str) -> str:
+        """Return why a design cannot be had here, or nothing."""
+        if design == PIXEL and not self.options.pixel:
+            return _NO_PIXEL
+        backbone = str(read_overrides(self._differing(design), "train.json").get("backbone"))
+        try:
+            if backbone in PACKAGED_WEIGHTS:
+                packaged_file(backbone)
+        except RuntimeError as error:
+            return str(error)
+        return ""
+
+    @staticmethod
+    def _differing(design: str) -> list[str]:
+        return shlex.split(next((designs[design] for designs in DESIGNS.values() if design in designs), ""))
+
+    def _keys(self, dataset: str, design: str) -> list[str]:
+        """Return the keys of train.json of a design."""
+        shown = modality_keys(self.material[dataset].dataset, kind_of(dataset))
+        common = [*self.options.train, "--steps", str(self.options.steps), "--cache_dir", str(self.cache_dir)]
+        return [*shown, *common, *self._differing(design), "--seed", "0"]
+
+    def _model(self, dataset: str, design: str) -> Path:
+        if design not in (GIVEN, PIXEL):
+            trained: Path = self.options.output_dir / design / dataset / "seed0.pt"
+            return trained
+        folder: Path = self.options.models_dir if design == GIVEN else self.options.pixel
+        shown = self.material[dataset].dataset.modality
+        files = [folder / f"{word}.pt" for word in (dataset, kind_of(dataset), *([shown.name] if shown else []))]
+        found = [file for file in files if file.is_file()]
+        if not found:
+            raise Failed(f"{folder} holds no model of it: none of {', '.join(dict.fromkeys(f.name for f in files))}")
+        return found[0]
+
+    def _subject(self, dataset: str, design: str) -> Subject:
+        """Return a model that is there, with its images."""
+        if (dataset, design) not in self._subjects:
+            material = self.material[dataset]
+            detector = load_detector(self._model(dataset, design), device=self.device)
+            cohort = cohort_of(material.dataset.root, detector.provenance)
+            label = {item.image: item.label for item in material.dataset.items}
+            test = [item.image for item in material.dataset.items if item.split == "test"]
+            normals, most = self.options.normals, self.options.images
+            parts = ((cohort.train, normals), (cohort.held_out, normals), (cohort.abnormal, normals), (test, most))
+            images = Images(*(tuple(draw(part, material.units, label, limit)) for part, limit in parts))
+            own = detector, material.dataset, cohort.modality, images, material.units, kind_of(dataset)
+            self._subjects[dataset, design] = Subject(*own, self.cache_dir)
+        return self._subjects[dataset, design]
+
+    def _path(self, task: Task, way: Way) -> Path:
+        path: Path = self.options.output_dir / task.design / task.dataset / f"{way}.npz"
+        return path
+
+    def _inputs(self, task: Task, way: Way) -> str:
+        images = self._subject(task.dataset, task.design).images
+        parts = [data_digest(part) for part in (images.train, images.normal, images.abnormal, images.test)]
+        model = content(self._model(task.dataset, task.design))
+        scores = sorted(task.scores[way])
+        return inputs_digest(model, self.material[task.dataset].digest, parts, str(way), scores, self.device.type)
+
+    def _there(self, task: Task, way: Way) -> WayMeasured | None:
+        """Return what an earlier run measured with the same inputs."""
+        measured = read_way(self._path(task, way))
+        if measured is None or measured.inputs != self._inputs(task, way):
+            return None
+        self._subject(task.dataset, task.design).remember(way, measured)
+        return measured
+
+    def _seconds(self, task: Task) -> float:
+        """Return roughly what a task takes, by evaluations timed now."""
+        name, design = task.dataset, task.design
+        if design not in (GIVEN, PIXEL) and not self._model(name, design).is_file():
+            return self._seconds_of_training(task)
+        subject = self._subject(name, design)
+        missing = {way: scores for way, scores in task.scores.items() if self._there(task, way) is None}
+        if not missing:
+            return 0.0
+        judging = sum(len(scores) for scores in missing.values()) * (1.0 + 0.02 * len(subject.images.test))
+        return subject.seconds_per_evaluation * sum(subject.evaluations(w, s) for w, s in missing.items()) + judging
+
+    def _seconds_of_training(self, task: Task) -> float:
+        """Return roughly what training a design and measuring it takes, by an untrained network of its preset."""
+        material = self.material[task.dataset]
+        given = read_overrides(self._keys(task.dataset, task.design), "train.json")
+        preset, side = str(given.get("preset", "cpu")), int(given.get("image_size", 256)) // _REDUCTION
+        cohort = read_cohort(material.dataset.root, given.get("modality"))
+        recipe = find_recipe(preset, **{key: given[key] for key in _RECIPE if key in given}).resolve(len(cohort.train))
+        network = create_denoiser(preset, _CHANNELS, side).to(self.device).eval()
+        test = sum(item.split == "test" for item in material.dataset.items)
+        walked = (min(self.options.images or test, test) + self.options.normals) * 4
+        each = seconds_per_evaluation(network, _CHANNELS, side, self.device)
+        return each * (_TRAIN_PASSES * recipe.iterations * recipe.batch_size + walked)
+
+    def _about(self, dataset: str, design: str) -> str:
+        subject = self._subject(dataset, design)
+        stated, images = subject.detector.provenance.stated(), subject.images
+        count = Counter(subject.labels.tolist())
+        return (
+            f"Model {design}: preset {stated.get('architecture.preset')}, {stated.get('steps')} steps on "
+            f"{stated.get('train_images')} images; its own inversion {subject.detector.timesteps}, its own rule "
+            f"{subject.detector.calibration.rule}. Measured on {count[0]} normal and {count[1]} abnormal images of "
+            f"test, of {subject.patients} patients (or images of none known); rules calibrated on "
+            f"{len(images.train)} normal images of train, levels chosen on {len(images.normal)} normal and {len(images.abnormal)} abnormal ones."
+        )
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Take the data sets, the tables, models and budgets."""
+    add_root(parser)
+    add_output_dir(parser, "output/ablation", "the page, its tables, models and what was measured")
+    groups = [str(group) for group in Group]
+    parser.add_argument("--groups", nargs="+", choices=groups, default=groups, help="tables (all)")
+    parser.add_argument(
+        "--models_dir", metavar="DIR", type=Path, help="trained models by name of data set, of the tables without "
+        f"training ({', '.join(WITHOUT_TRAINING)}); without it one is trained"
+    )  # fmt: skip
+    parser.add_argument("--pixel", metavar="DIR", type=Path, help="models of hosts in pixel space, by name of data set")
+    parser.add_argument("--steps", type=_count, default=500, help="of each training (%(default)s)")
+    parser.add_argument("--images", metavar="N", type=_count, help="of test at most, drawn by patients (all)")
+    parser.add_argument(
+        "--normals", metavar="N", type=_count, default=64, help="images to calibrate with, and of each class to choose "
+        "by, at most (%(default)s)"
+    )  # fmt: skip
+    parser.add_argument("--minutes", metavar="M", type=float, help="measure only what is expected to fit in these")
+    parser.add_argument("--cache_dir", metavar="DIR", type=Path, help="of features (features in the output folder)")
+    parser.add_argument("--tracking_uri", metavar="URI", help="MLflow's (a database in the output folder)")
+    parser.add_argument("--experiment_name", default="invad_med", help="MLflow's (%(default)s)")
+    parser.add_argument(
+        "--train", type=keys_of("train.json", *_SET_HERE), default="", metavar='"KEYS"', help="more keys of trainings"
+    )
+
+
+def run(options: argparse.Namespace) -> int:
+    """Estimate, train, measure, write and take down."""
+    options.groups = [Group(group) for group in options.groups]
+    store = Store.choose(options.tracking_uri, options.output_dir)
+    try:
+        store.ask(options.experiment_name)
+    except TrackingError as error:
+        print(f"nothing was measured: {error}", file=sys.stderr)
+        return WRONG
+    material, failed = find_material(options.dataset_dir)
+    ablation, tasks = Ablation(options, material), list[Task]()
+    for name in material:
+        try:
+            tasks += ablation.tasks(name)
+        except _ERRORS as error:
+            failed[name] = str(error)
+    tasks = [task for task in tasks if task.dataset not in failed]
+    _announce(tasks)
+    problems = dict(failed)
+    try:
+        _work(ablation, _affordable(ablation, tasks, options.minutes), problems)
+    except WrongKeys:
+        return WRONG
+    results = [ablation.result(name) for name in material if name not in failed]
+    taken_down = True
+    if results:
+        about = _about_run(options)
+        files = write_ablation(results, about, failed, options.output_dir)
+        print(f"Results in {options.output_dir.resolve()}: {', '.join(file.name for file in files)}.")
+        taken_down = _take_down(options, store, results, files, about)
+    for name, reason in problems.items():
+        print(f"{name} was not measured: {reason}", file=sys.stderr)
+    return INCOMPLETE if problems or not taken_down else 0
+
+
+def _announce(tasks: Sequence[Task]) -> None:
+    """Say how long what is not there will take."""
+    print("expected minutes on this machine as busy as it is now:")
+    by_model: dict[str, float] = {}
+    for task in tasks:
+        key = f"{task.dataset}, {task.design}"
+        by_model[key] = by_model.get(key, 0.0) + task.seconds
+    for name, seconds in by_model.items():
+        print(f"  {name}: {seconds / 60:.1f}")
+    print(f"  in all: {sum(by_model.values()) / 60:.1f}", flush=True)
+
+
+def _affordable(ablation: Ablation, tasks: Sequence[Task], minutes: float | None) -> list[Task]:
+    """Return what fits in the minutes, the rows that others are compared with first, then the cheapest."""
+    spent, chosen = 0.0, []
+    for task in sorted(tasks, key=lambda t: (t.design != ablation.base or THREE_STEPS not in t.scores, t.seconds)):
+        if minutes is not None and spent + task.seconds > 60.0 * minutes:
+            ablation.refuse(task, f"beyond --minutes {minutes:g}: it would take about {task.seconds / 60:.1f}")
+            continue
+        spent += task.seconds
+        chosen.append(task)
+    return chosen
+
+
+def _work(ablation: Ablation, tasks: Sequence[Task], problems: dict[str, str]) -> None:
+    total = round(sum(task.seconds for task in tasks), 1)
+    with tqdm(total=total, disable=None, bar_format="{desc}: {percentage:3.0f}%|{bar}| {elapsed}") as bar:
+        for task in tasks:
+            bar.set_description(str(task))
+            try:
+                ablation.measure(task)
+            except _ERRORS as error:
+                ablation.refuse(task, str(error))
+                problems[str(task)] = str(error)
+            bar.update(task.seconds)
+
+
+def _about_run(options: argparse.Namespace) -> list[str]:
+    machine = this_machine()
+    images = "all images of test" if options.images is None else (
+        f"at most {options.images} images of test a data set, whole patients drawn in a fixed order"
+    )  # fmt: skip
+    return [
+        f"invad-med {invad_med.__version__}, commit {machine.commit}; {machine.processor}, {machine.cores} cores, load "
+        f"{machine.load:.1f}; torch {machine.versions.get('torch')}, {torch.get_num_threads()} threads, float32, "
+        f"encodings kept in float16. Measured on {images}; trainings of {options.steps} steps, seed 0.",
+        "The calibrated score is the rule whitened_mean_and_cell for every row alike, fitted on normal images of "
+        "train; the paper's is max(A) - min(A) + sum(A) of the norm A of what is scored. Of a reconstruction that is "
+        f"what it differs by from what was noised, in the model's own space; for more than {CHOICE_STEPS} steps its level is that "
+        f"chosen with {CHOICE_STEPS}. A walk has no more evaluations than the schedule, or the level, has timesteps.",
+    ]
+
+
+def _take_down(
+    options: argparse.Namespace, store: Store, results: Sequence[OfDataset], files: Sequence[Path], about: Sequence[str]
+) -> bool:
+    settings = {key: getattr(options, key) for key in ("groups", "images", "normals", "steps", "minutes")}
+    settings["groups"] = " ".join(settings["groups"])
+    tags, params = {"bundle_version": invad_med.__version__}, as_params(settings)
+    runs = tuple(
+        DatasetRun(printable_name(r.name), {**tags, "dataset": printable_name(r.name)}, params, metrics_of(r), {})
+        for r in results
+    )
+    record = RunRecord(
+        name=f"ablation-{invad_med.__version__}",
+        description="see ablation.html among the artifacts",
+        tags=tags,
+        params=params,
+        metrics=parent_metrics(results),
+        files=tuple(file.name for file in files),
+        config={"settings": settings, "about": list(about)},
+        datasets=runs,
+        experiment_name=options.experiment_name,
+        tracking_uri=options.tracking_uri,
+    )
+    record.write(options.output_dir)
+    try:
+        log_run(record, options.output_dir, store)
+    except TrackingError as error:
+        print(f"the results are in {options.output_dir.resolve()}, but in no store: {error}", file=sys.stderr)
+        return False
+    return True
+
+
+def _count(word: str) -> int:
+    if not word.isdecimal() or int(word) < 1:
+        raise argparse.ArgumentTypeError(f"{word!r} must be a whole number of at least 1")
+    return int(word)

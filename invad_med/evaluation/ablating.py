@@ -1,0 +1,352 @@
+"""One model on one data set, measured in many ways: encodings walked, scored and judged, kept as files.
+
+Images are encoded once for all ways. Whatever is fitted or chosen for a way is fitted on normal images of ``train`` and
+chosen on ``valid``; ``test`` is measured. All ways are judged by the same draws of patients, so that differences are
+paired.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from invad_med.data.bmad import BmadDataset
+from invad_med.data.modalities import Modality
+from invad_med.detection import AnomalyDetector
+from invad_med.evaluation.ablation import NORM, OWN_RULE, PAPER, Kind, Way
+from invad_med.evaluation.designs import Draws, Sample
+from invad_med.evaluation.judge import judge
+from invad_med.evaluation.method import Scored
+from invad_med.evaluation.methods.reconstruction import Reconstruction
+from invad_med.evaluation.truth import Truth
+from invad_med.features.cached import cached_features, image_features
+from invad_med.features.endpoints import walk_to_noise
+from invad_med.files import write_atomically
+from invad_med.inferers import ReconstructionInferer
+from invad_med.metrics.image import auroc
+from invad_med.scoring.calibration import Calibration
+from invad_med.scoring.scores import anomaly_map, paper_score
+
+LEVELS: tuple[int, ...] = tuple(Reconstruction.settings.values())
+CHOICE_STEPS = 10  # at most, of the reconstructions that a level is chosen by
+FIGURES = ("image_auroc", "pixel_ap")
+_FORMAT = 1  # of the file; another one is measured anew
+_BATCH = 16
+_TIMED = 4  # images that are encoded to time it
+
+
+@dataclass(frozen=True)
+class Images:
+    """Which images of a data set an ablation looks at.
+
+    Args:
+        train: normal ones that the model learnt from, to calibrate with.
+        normal: normal ones that it did not learn from, and
+        abnormal: abnormal ones of ``valid``: to choose by.
+        test: to measure on.
+    """
+
+    train: tuple[Path, ...]
+    normal: tuple[Path, ...]
+    abnormal: tuple[Path, ...]
+    test: tuple[Path, ...]
+
+
+def draw(images: Sequence[Path], unit: Mapping[Path, str], label: Mapping[Path, int], most: int | None) -> list[Path]:
+    """Return at most so many images, whole patients drawn in an order that their names and nothing else decides.
+
+    Patients with abnormal images and those without are drawn apart, each as many as their share of the images.
+
+    Args:
+        images: to draw from.
+        unit: whom each is of.
+        label: 1 where it is abnormal.
+        most: None: all.
+    """
+    if most is None or len(images) <= most:
+        return list(images)
+    of: dict[str, list[Path]] = {}
+    for image in images:
+        of.setdefault(unit[image], []).append(image)
+    taken: set[Path] = set()
+    for ill in (True, False):
+        patients = [name for name, own in of.items() if any(label[i] for i in own) == ill]
+        room = round(most * sum(len(of[name]) for name in patients) / len(images))
+        for name in sorted(patients, key=lambda name: hashlib.sha256(f"ablation {name}".encode()).digest()):
+            if len(of[name]) <= room:
+                room -= len(of[name])
+                taken.update(of[name])
+    return [image for image in images if image in taken]
+
+
+@dataclass(frozen=True)
+class Reached:
+    """What a way reaches by one score.
+
+    Args:
+        evaluations: of the network, an image.
+        walk_ms: milliseconds of a core (of the clock on a GPU) from an encoding to what is scored, batches of 16.
+        level: of a reconstruction, chosen on ``valid``; None of other ways.
+        samples: `FIGURES` and their replicates; one that does not exist is not there.
+    """
+
+    evaluations: int
+    walk_ms: float
+    level: int | None
+    samples: Mapping[str, Sample] = field(repr=False)
+
+
+@dataclass(frozen=True)
+class WayMeasured:
+    """What a way reaches, with what says whether it is to be measured again.
+
+    Args:
+        inputs: digest of model, images and settings.
+        encode_ms: milliseconds of a core (of the clock on a GPU) from a file to its encoding.
+        images: how many of ``test`` were measured.
+        reached: by score.
+    """
+
+    inputs: str
+    encode_ms: float
+    images: int
+    reached: Mapping[str, Reached]
+
+    def write(self, path: Path) -> None:
+        """Write all of it to one file, whole or not at all."""
+        arrays = {
+            f"{score}/{name}": np.append(sample.value, sample.replicates)
+            for score, reached in self.reached.items()
+            for name, sample in reached.samples.items()
+        }
+        plain = {
+            s: {"evaluations": r.evaluations, "walk_ms": r.walk_ms, "level": r.level} for s, r in self.reached.items()
+        }
+        about = {"format": _FORMAT, "inputs": self.inputs, "encode_ms": self.encode_ms, "images": self.images}
+        buffer = io.BytesIO()
+        text = np.array(json.dumps(about | {"reached": plain}))
+        np.savez_compressed(buffer, about=text, **arrays)  # type: ignore[arg-type]
+        write_atomically(path, buffer.getvalue())
+
+
+def read_way(path: Path) -> WayMeasured | None:
+    """Return what `WayMeasured.write` wrote, or None: there is no such file, it is damaged or of another version."""
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            about = json.loads(str(stored["about"]))
+            if about.pop("format") != _FORMAT:
+                return None
+            reached = {}
+            for score, plain in about.pop("reached").items():
+                keys = [name for name in FIGURES if f"{score}/{name}" in stored.files]
+                values = {name: stored[f"{score}/{name}"] for name in keys}
+                reached[score] = Reached(**plain, samples={n: Sample(float(v[0]), v[1:]) for n, v in values.items()})
+            return WayMeasured(**about, reached=reached)
+    except Exception:  # a damaged archive raises whatever zip, zlib, NumPy or JSON raise: it is made anew
+        return None
+
+
+class Subject:
+    """A model and the images that it is measured on.
+
+    Args:
+        detector: calibrated, on the device to compute on.
+        dataset: which the images are of.
+        modality: how they are prepared.
+        images: of the data set.
+        unit: whom each image is of.
+        kind: of data, by which its draws are independent of others'.
+        cache_dir: folder of features.
+
+    Raises:
+        ValueError: images of one class only, in ``test`` or to choose by, or none to calibrate with.
+    """
+
+    def __init__(
+        self,
+        detector: AnomalyDetector,
+        dataset: BmadDataset,
+        modality: Modality,
+        images: Images,
+        unit: Mapping[Path, str],
+        kind: str,
+        cache_dir: str | Path | None,
+    ) -> None:
+        item = {item.image: item for item in dataset.items}
+        labels = np.array([item[path].label for path in images.test])
+        if len(set(labels.tolist())) < 2:
+            raise ValueError("the images of test are of one class only, so there is no AUROC to compare")
+        if not (images.train and images.normal and images.abnormal):
+            raise ValueError(
+                f"{len(images.train)} normal images to calibrate with, {len(images.normal)} normal and "
+                f"{len(images.abnormal)} abnormal ones to choose by: each must be at least one"
+            )
+        self.detector, self.modality, self.images, self.cache_dir = detector, modality, images, cache_dir
+        draws = Draws.of([unit[path] for path in images.test], f"{kind} ablation")
+        groups, self._weights = draws.among([unit[path] for path in images.test])
+        self.patients, self.labels = len(draws.names), labels
+        self._truth = Truth(
+            dataset.root,
+            modality,
+            images.test,
+            tuple(item[path].mask for path in images.test),
+            labels,
+            groups,
+            False,
+            np.full(len(labels), np.nan),
+        )
+        self._levels: dict[int, dict[str, int]] = {}
+
+    @cached_property
+    def _raw(self) -> dict[str, Tensor]:
+        parts = asdict(self.images)
+        every = list(dict.fromkeys(path for part in parts.values() for path in part))
+        raw = cached_features(self.detector.host, every, self.modality, self.cache_dir, progress=False)
+        place = {path: i for i, path in enumerate(every)}
+        return {name: raw[[place[path] for path in part]] for name, part in parts.items()}
+
+    @cached_property
+    @torch.no_grad()
+    def encode_ms(self) -> float:
+        """Milliseconds of a core (of the clock on a GPU) from a file to its encoding, the mean of a few."""
+        paths = self.images.test[:_TIMED]
+        image_features(self.detector.host, paths[0], self.modality)
+        start = self._clock()
+        for path in paths:
+            image_features(self.detector.host, path, self.modality)
+        return 1000.0 * (self._clock() - start) / len(paths)
+
+    @cached_property
+    def seconds_per_evaluation(self) -> float:
+        """Seconds of the clock that an evaluation of an image takes now, in a batch."""
+        host = self.detector.host
+        return seconds_per_evaluation(host.eps, host.channels, host.grid_size, host.device)
+
+    def remember(self, way: Way, measured: WayMeasured) -> None:
+        """Take up the levels that an earlier run has chosen."""
+        if way.kind == Kind.RECONSTRUCTION and way.number <= CHOICE_STEPS:
+            known = {score: reached.level for score, reached in measured.reached.items() if reached.level is not None}
+            self._levels.setdefault(way.number, {}).update(known)
+
+    def evaluations(self, way: Way, scores: Sequence[str]) -> int:
+        """Return how many evaluations measuring a way takes, at most."""
+        parts = {name: len(part) for name, part in asdict(self.images).items()}
+        if way.kind != Kind.RECONSTRUCTION:
+            return self._evaluations(way, None) * (parts["train"] + parts["test"])
+        choice = parts["train"] + parts["normal"] + parts["abnormal"]
+        steps = min(way.number, CHOICE_STEPS)
+        chosen = max(self._evaluations(way, level) for level in LEVELS) * (parts["train"] + parts["test"])
+        return chosen * len(scores) + (steps not in self._levels) * len(LEVELS) * steps * choice
+
+    def measure(self, way: Way, scores: Sequence[str], inputs: str) -> WayMeasured:
+        """Return what a way reaches by some scores.
+
+        Raises:
+            ValueError: it makes scores that are no numbers.
+            ReadError: an image cannot be read.
+        """
+        levels = self._chosen(min(way.number, CHOICE_STEPS), scores) if way.kind == Kind.RECONSTRUCTION else {}
+        ends: dict[int | None, tuple[Tensor, Tensor, float]] = {}
+        reached = {}
+        for score in scores:
+            level = levels.get(score)
+            if level not in ends:
+                train, start = self._end(way, level, "train"), self._clock()
+                test = self._end(way, level, "test")
+                ends[level] = train, test, 1000.0 * (self._clock() - start) / len(test)
+            train, test, walk_ms = ends[level]
+            values, maps = self._scored(score, train, test)
+            if not (np.isfinite(values).all() and np.isfinite(maps).all()):
+                raise ValueError("the model makes scores that are no numbers: its training diverged")
+            judged = judge(self._truth, Scored(values, maps), self._weights)
+            nothing = np.full(len(self._weights), np.nan)  # one patient says nothing of how patients differ
+            found = {
+                name: Sample(judged.values[name], judged.replicates[name] if self.patients > 1 else nothing)
+                for name in FIGURES
+                if name in judged.values
+            }
+            reached[score] = Reached(self._evaluations(way, level), walk_ms, level, found)
+        return WayMeasured(inputs, self.encode_ms, len(self._truth.images), reached)
+
+    def _evaluations(self, way: Way, level: int | None) -> int:
+        if level is not None:
+            return min(way.number, level)
+        return len(way.timesteps(self.detector.timesteps, len(self.detector.host.alphas_cumprod)))
+
+    def _chosen(self, steps: int, scores: Sequence[str]) -> dict[str, int]:
+        """Return the level of the highest image AUROC on ``valid`` by score, of reconstructions of so many steps."""
+        known = self._levels.setdefault(steps, {})
+        missing = [score for score in scores if score not in known]
+        if missing:
+            best = dict.fromkeys(missing, -1.0)
+            label = np.repeat([0, 1], [len(self.images.normal), len(self.images.abnormal)])
+            for level in LEVELS:
+                train, normal, abnormal = (
+                    self._end(Way(Kind.RECONSTRUCTION, steps), level, part) for part in ("train", "normal", "abnormal")
+                )
+                for score in missing:
+                    value = auroc(label, self._scored(score, train, torch.cat([normal, abnormal]))[0])
+                    if value is not None and value > best[score]:
+                        best[score], known[score] = value, level
+        return known
+
+    @torch.no_grad()
+    def _end(self, way: Way, level: int | None, part: str) -> Tensor:
+        """Return what is scored of a part's images: (N, C, h, w) float32 on the CPU."""
+        host, raw = self.detector.host, self._raw[part]
+        if level is not None:
+            inferer = ReconstructionInferer(level, self._evaluations(way, level), alphas_cumprod=host.alphas_cumprod)
+            return self._batches(raw, lambda x: inferer(x, host.eps) - x)
+        timesteps = way.timesteps(self.detector.timesteps, len(host.alphas_cumprod))
+        if timesteps:
+            return walk_to_noise(host, raw, timesteps, batch_size=_BATCH)
+        return self._batches(raw, lambda x: x)
+
+    def _batches(self, raw: Tensor, function: Callable[[Tensor], Tensor]) -> Tensor:
+        host = self.detector.host
+        parts = (host.normalise(part.to(host.device).float()) for part in raw.split(_BATCH))
+        return torch.cat([function(x).cpu() for x in parts])
+
+    def _scored(self, score: str, train: Tensor, z: Tensor) -> tuple[np.ndarray, np.ndarray]:
+        """Return scores (N,) and maps (N, h, w) of ``z``; rules are calibrated on ``train``."""
+        if score in (PAPER, NORM):
+            values = paper_score(z) if score == PAPER else z.flatten(1).norm(dim=1)
+            return values.numpy(), anomaly_map(z).numpy()
+        rule = self.detector.calibration.rule if score == OWN_RULE else score
+        # What is held out makes p-values, of which a ranking makes no use.
+        calibration = Calibration(z.shape[1], rule).fit(train, train[:1], [])
+        return calibration.score(z).numpy(), calibration.map(z).numpy()
+
+    def _clock(self) -> float:
+        if self.detector.host.device.type == "cuda":
+            torch.cuda.synchronize()
+            return time.perf_counter()
+        return time.process_time()
+
+
+@torch.no_grad()
+def seconds_per_evaluation(network: Callable[[Tensor, Tensor], Tensor], channels: int, side: int, device: Any) -> float:
+    """Return the seconds of the clock that a network takes now for an image (channels, side, side), in a batch."""
+    x, t = torch.zeros(_BATCH, channels, side, side, device=device), torch.full((_BATCH,), 300, device=device)
+    network(x, t)
+    start = time.perf_counter()
+    for _ in range(2):
+        network(x, t).sum().item()
+    return (time.perf_counter() - start) / (2 * _BATCH)
+
+
+def inputs_digest(*values: Any) -> str:
+    """Return 16 hex digits of plain values that a measurement depends on."""
+    text = json.dumps([_FORMAT, LEVELS, CHOICE_STEPS, *values], sort_keys=True)
+    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:16]
