@@ -281,12 +281,13 @@ class Ablation:
         subject = self._subject(dataset, design)
         stated, images = subject.detector.provenance.stated(), subject.images
         count = Counter(subject.labels.tolist())
+        by = subject.detector
         return (
             f"Model {design}: preset {stated.get('architecture.preset')}, {stated.get('steps')} steps on "
-            f"{stated.get('train_images')} images; its own inversion {subject.detector.timesteps}, its own rule "
-            f"{subject.detector.calibration.rule}. Measured on {count[0]} normal and {count[1]} abnormal images of "
-            f"test, of {subject.patients} patients (or images of none known); rules calibrated on "
-            f"{len(images.train)} normal images of train, levels chosen on {len(images.normal)} normal and {len(images.abnormal)} abnormal ones."
+            f"{stated.get('train_images')} images; its own inversion {by.timesteps} and rule {by.calibration.rule}. "
+            f"Measured on {count[0]} normal and {count[1]} abnormal images of test, of {subject.patients} patients (or "
+            f"images of none known); rules calibrated on {len(images.train)} normal images of train, levels chosen on "
+            f"{len(images.normal)} normal and {len(images.abnormal)} abnormal ones."
         )
 
 
@@ -399,8 +400,9 @@ def _about_run(options: argparse.Namespace) -> list[str]:
         f"encodings kept in float16. Measured on {images}; trainings of {options.steps} steps, seed 0.",
         "The calibrated score is the rule whitened_mean_and_cell for every row alike, fitted on normal images of "
         "train; the paper's is max(A) - min(A) + sum(A) of the norm A of what is scored. Of a reconstruction that is "
-        f"what it differs by from what was noised, in the model's own space; for more than {CHOICE_STEPS} steps its level is that "
-        f"chosen with {CHOICE_STEPS}. A walk has no more evaluations than the schedule, or the level, has timesteps.",
+        "what it differs by from what was noised, in the model's own space; for more than "
+        f"{CHOICE_STEPS} steps its level is that chosen with {CHOICE_STEPS}. A walk has no more evaluations than the "
+        "schedule, or the level, has timesteps.",
     ]
 
 
