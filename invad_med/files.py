@@ -77,6 +77,19 @@ class _Abandoned(Exception):
     """A file is not to appear."""
 
 
+def on_disk(path: Path) -> None:
+    """Wait until a file's content, or a folder's list of names, would survive a loss of power.
+
+    Raises:
+        OSError: it could not be written: the disk is full, or broken.
+    """
+    file = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(file)
+    finally:
+        os.close(file)
+
+
 def partial_of(path: Path) -> Path:
     """Return a path beside ``path``, as `whole_file` does, for what gets its name later; its folder is made."""
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -36,6 +36,7 @@ ALLOWED = {
     "detection": {"data", "diffusion", "files", "inferers", "lazy", "networks", "scoring", "serving", "timesteps"},
     "features": {"data", "detection", "diffusion", "files", "networks", "parallel", "readers"},
     "inference": {"archive", "bundle", "data", "detection", "files", "readers", "timesteps", "writers"},
+    "shards": {"addresses", "data", "detection", "files", "inference", "readers", "serving", "writers"},
     "training": {
         "data", "detection", "diffusion", "features", "files", "networks", "parallel", "readers", "scoring",
     },

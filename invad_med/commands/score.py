@@ -9,7 +9,7 @@ import argparse
 import logging
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from invad_med.inference.run import RunOptions, score
@@ -46,9 +46,14 @@ _HELP = {
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Take the folder and the plain keys of the configuration."""
     parser.add_argument("folder", metavar="DIR", nargs="?", help="--dataset_dir; the bundle's sample if not given")
+    add_keys(parser, _HELP)
+
+
+def add_keys(parser: argparse.ArgumentParser, keys: Iterable[str]) -> None:
+    """Take some of the plain keys of the configuration; what is not given is not in the namespace."""
     defaults = plain_keys(CONFIG)
-    for key, text in _HELP.items():
-        shown = defaults[key]
+    for key in keys:
+        text, shown = _HELP[key], defaults[key]
         parser.add_argument(
             f"--{key}",
             metavar="WORD",
@@ -70,12 +75,15 @@ def _reader(key: str) -> Callable[[str], Any]:
     return read
 
 
+def given_keys(options: argparse.Namespace) -> dict[str, Any]:
+    """Return the keys of the configuration that were given, a key alone as the switch that it is."""
+    given = {key: value for key, value in vars(options).items() if key in _HELP}
+    return {key: from_word(key, True) if value is True else value for key, value in given.items()}
+
+
 def run(options: argparse.Namespace) -> int:
     """Score and write; return 0, 3 if anything could not be read, written or stored, 2 if nothing can be scored."""
-    given = {key: value for key, value in vars(options).items() if key in _HELP}
-    for key, value in given.items():
-        if value is True:
-            given[key] = from_word(key, True)
+    given = given_keys(options)
     if options.folder is not None:
         if "dataset_dir" in given:
             raise OptionError("DIR and --dataset_dir are one thing: give one of them")
