@@ -17,7 +17,8 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -166,8 +167,7 @@ def _score(options: argparse.Namespace) -> int:
     job = Job(options.work, tuple(place.undone(mine)), settings, files)
     workers = options.workers or (1 if "WORLD_SIZE" in os.environ else _cores())
     threads = max(1, _cores() // workers)
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
-    with tqdm(desc="scoring", unit="slice", total=sum(map(place.index.slices, job.shards))) as bar:
+    with _terminable(), tqdm(desc="scoring", unit="slice", total=sum(map(place.index.slices, job.shards))) as bar:
 
         def said(slices: int) -> None:
             bar.update(slices - bar.n)
@@ -189,6 +189,16 @@ def _score(options: argparse.Namespace) -> int:
     state = state_of(place)
     print(f"{described(state)}\nRows in {options.work.resolve()}/scores. Research use only.")
     return INCOMPLETE if state.wrong else 0
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """End by an exception at SIGTERM, so that workers are ended too."""
+    before = signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _cores() -> int:

@@ -77,7 +77,7 @@ def look_after(
         while undone := place.undone(shards):
             said(_slices(place, shards, undone))
             if len(running) < min(workers, len(undone)) and time.monotonic() >= wait:
-                if running or free(place, undone):
+                if free(place, undone):
                     running.append(start(job))
                 else:
                     wait = time.monotonic() + _WAIT

@@ -46,29 +46,35 @@ def work(job: Job) -> None:
         OtherSettings, FileNotFoundError, ValueError, RuntimeError: as `Models`.
     """
     place, models = Work(job.folder), Models(job.settings, job.files)
-    for shard in in_order(place, job.shards):
-        lease = None if place.committed([shard]) else Lease.take(place.lease(shard))
-        if lease is None:
-            continue
-        if place.committed([shard]):  # between the two
-            lease.put_back()
-            continue
-        aside = _set_aside(place, shard, lease)
-        with lease:
-            place.require_folders()
-            rows = score_shard(
-                models,
-                place.index.entries(shard),
-                place.results(shard),
-                aside,
-                lambda source, lease=lease: lease.note(source=source),  # type: ignore[misc]
-                lambda slices, lease=lease: lease.note(slices=slices),  # type: ignore[misc]
-                place.index.secret if job.settings.hash_keys else None,
-            )
-            place.require_folders()  # a drive that went away leaves rows that say nothing
-            commit(to_table(Row, rows), place.scores(shard))
-            for folder in {path.parent for path in place.results(shard).rglob("*.partial")}:
-                remove_partials(folder)
+    while sum(_score(place, models, shard) for shard in in_order(place, place.undone(job.shards))):
+        pass  # what others gave free meanwhile
+
+
+def _score(place: Work, models: Models, shard: int) -> bool:
+    """Score and commit a shard; return False if it is done, or another has it."""
+    lease = None if place.scores(shard).exists() else Lease.take(place.lease(shard))
+    if lease is None:
+        return False
+    if place.scores(shard).exists():  # since then
+        lease.put_back()
+        return False
+    aside = _set_aside(place, shard, lease)
+    with lease:
+        place.require_folders()
+        rows = score_shard(
+            models,
+            place.index.entries(shard),
+            place.results(shard),
+            aside,
+            lambda source: lease.note(source=source),
+            lambda slices: lease.note(slices=slices),
+            place.index.secret if models.settings.hash_keys else None,
+        )
+        place.require_folders()  # a drive that went away leaves rows that say nothing
+        commit(to_table(Row, rows), place.scores(shard))
+        for folder in {path.parent for path in place.results(shard).rglob("*.partial")}:
+            remove_partials(folder)
+    return True
 
 
 def in_order(place: Work, shards: Sequence[int]) -> list[int]:
