@@ -31,7 +31,7 @@ class ModelFacts:
     calibration: str
 
 
-class Models:
+class LoadedModels:
     """The models of one process.
 
     Args:

@@ -23,7 +23,7 @@ from invad_med.inference.pipeline import score_source
 from invad_med.readers.dicom.pixels import LastFile
 from invad_med.readers.sources import read_source
 from invad_med.shards.index import Entry, key_of, sources_of
-from invad_med.shards.models import Models
+from invad_med.shards.models import LoadedModels
 from invad_med.writers.maps import MapWriter
 from invad_med.writers.naming import slice_path
 
@@ -103,7 +103,7 @@ class _Scored:
 
 
 def score_shard(
-    models: Models,
+    models: LoadedModels,
     entries: list[Entry],
     output_dir: Path,
     aside: Collection[int] = (),
@@ -124,7 +124,7 @@ def score_shard(
 
     Raises:
         OSError: a map cannot be written.
-        OtherSettings, FileNotFoundError, ValueError, RuntimeError: as `Models.facts`.
+        OtherSettings, FileNotFoundError, ValueError, RuntimeError: as `LoadedModels.facts`.
     """
     groups = {own[0].source: (source, own) for source, own in sources_of(entries)}
     rows: list[Row] = []
@@ -141,7 +141,7 @@ def score_shard(
 
 
 def _gone_through(
-    models: Models,
+    models: LoadedModels,
     groups: dict[int, tuple[Source, list[Entry]]],
     aside: Collection[int],
     in_hand: Callable[[int], object],
@@ -200,7 +200,12 @@ class _Told:
 
 
 def _rows_of(
-    models: Models, source: Source, own: list[Entry], members: Iterable[_Scored], output_dir: Path, secret: str | None
+    models: LoadedModels,
+    source: Source,
+    own: list[Entry],
+    members: Iterable[_Scored],
+    output_dir: Path,
+    secret: str | None,
 ) -> tuple[list[Row], list[Path]]:
     """Return the rows of a source, and the files with its maps."""
     told: list[_Told] = []
@@ -256,7 +261,13 @@ def _map_of(source: Source, index: int, paths: Sequence[Path], output_dir: Path)
 
 
 def _row(
-    models: Models, entry: Entry, one: _Told, study: Study | None, path: str | None, fault: str, secret: str | None
+    models: LoadedModels,
+    entry: Entry,
+    one: _Told,
+    study: Study | None,
+    path: str | None,
+    fault: str,
+    secret: str | None,
 ) -> Row:
     p = one.prediction
     facts = models.facts(p.modality) if p.computed_by and p.modality else None

@@ -10,7 +10,7 @@ from pathlib import Path
 from invad_med.detection.models import ModelFiles
 from invad_med.files import append_whole, on_disk, remove_partials
 from invad_med.shards.lease import Lease
-from invad_med.shards.models import Models
+from invad_med.shards.models import LoadedModels
 from invad_med.shards.parquet import commit, to_table
 from invad_med.shards.shard import Row, score_shard
 from invad_med.shards.work import Settings, Work
@@ -43,14 +43,14 @@ def work(job: Job) -> None:
 
     Raises:
         OSError: the folder cannot be written to, or what was indexed is not there.
-        OtherSettings, FileNotFoundError, ValueError, RuntimeError: as `Models`.
+        OtherSettings, FileNotFoundError, ValueError, RuntimeError: as `LoadedModels`.
     """
-    place, models = Work(job.folder), Models(job.settings, job.files)
+    place, models = Work(job.folder), LoadedModels(job.settings, job.files)
     while sum(_score(place, models, shard) for shard in in_order(place, place.undone(job.shards))):
         pass  # what others gave free meanwhile
 
 
-def _score(place: Work, models: Models, shard: int) -> bool:
+def _score(place: Work, models: LoadedModels, shard: int) -> bool:
     """Score and commit a shard; return False if it is done, or another has it."""
     lease = None if place.scores(shard).exists() else Lease.take(place.lease(shard))
     if lease is None:

@@ -167,7 +167,7 @@ def test_a_source_that_ends_its_worker_three_times_is_set_aside(whole, tmp_path,
 def test_workers_that_end_at_once_end_the_run(whole, tmp_path):
     work = index(whole.folder, tmp_path / "work")
     (tmp_path / "sitecustomize.py").write_text(
-        "import os, invad_med.shards.worker as w\nw.Models = lambda *given: os.kill(os.getpid(), 9)\n"
+        "import os, invad_med.shards.worker as w\nw.LoadedModels = lambda *given: os.kill(os.getpid(), 9)\n"
     )
     paths = os.pathsep.join([str(tmp_path), environment()["PYTHONPATH"]])
     run = start(work, "--workers", "1", env=environment() | {"PYTHONPATH": paths})
