@@ -13,7 +13,7 @@ from invad_med.shards.index import Entry, key_of
 from invad_med.shards.parquet import from_table, pq, schema_of, to_table
 from invad_med.shards.shard import Row
 from invad_med.shards.work import Work
-from invad_med.shards.worklist import Study, write_worklist
+from invad_med.shards.worklist import ListedStudy, write_worklist
 from invad_med.writers.table import as_csv, cell_of, six_digits
 
 _COLUMNS = tuple(field.name for field in fields(Row))
@@ -73,7 +73,7 @@ def merge(
             f"{missing} of {place.index.shards} shards are not scored: go on with python -m invad_med archive score "
             f"{place.folder}, or take what there is with --partial"
         )
-    slices, studies, models = 0, list[Study](), dict[str, str]()
+    slices, studies, models = 0, list[ListedStudy](), dict[str, str]()
     secret = place.index.secret if hash_keys else None
     with contextlib.ExitStack() as stack:
         path = stack.enter_context(whole_file(out / "slices.parquet"))
@@ -117,7 +117,7 @@ def _plain(row: Row) -> dict[str, object]:
     return {name: six_digits(value) if isinstance(value, float) else value for name, value in values.items()}
 
 
-def _studies(entries: list[Entry], rows: list[Row]) -> Iterator[Study]:
+def _studies(entries: list[Entry], rows: list[Row]) -> Iterator[ListedStudy]:
     """Yield the studies of a shard: what the slices of each source come to."""
     best: dict[int, tuple[tuple[float, ...], int]] = {}
     for row in rows:
@@ -127,7 +127,7 @@ def _studies(entries: list[Entry], rows: list[Row]) -> Iterator[Study]:
         if row.slice == 0 and row.study_slices:
             rank, first = best[row.source]
             verdict = Judged(score=row.study_score, threshold=row.study_threshold, p_value=row.study_p_value)
-            yield Study(
+            yield ListedStudy(
                 rank=(*verdict.rank, *rank),
                 input=row.input,
                 study=row.study,

@@ -29,7 +29,7 @@ _HEAD = (
 
 
 @dataclass(frozen=True, slots=True)
-class Study:
+class ListedStudy:
     """What the slices of one source come to; the columns of the table, and what sorts and links it.
 
     Args:
@@ -60,7 +60,7 @@ class Study:
     uids: tuple[str | None, str | None]
 
 
-COLUMNS = ("rank", *(field.name for field in fields(Study) if field.name not in ("rank", "uids")))
+COLUMNS = ("rank", *(field.name for field in fields(ListedStudy) if field.name not in ("rank", "uids")))
 
 
 def require_link(template: str) -> str:
@@ -85,7 +85,7 @@ def require_link(template: str) -> str:
     return template
 
 
-def link(template: str | None, study: Study) -> str | None:
+def link(template: str | None, study: ListedStudy) -> str | None:
     """Return where a viewer shows a study; None without a template, or without a UID that it needs."""
     uids = dict(zip(("study", "series"), study.uids, strict=True))
     if template is None or not all(uid for name, uid in uids.items() if f"{{{name}}}" in template):
@@ -93,7 +93,7 @@ def link(template: str | None, study: Study) -> str | None:
     return template.format(**{name: quote(uid or "", safe="") for name, uid in uids.items()})
 
 
-def write_worklist(studies: list[Study], out: Path, viewer_url: str | None, top: int) -> tuple[Path, Path]:
+def write_worklist(studies: list[ListedStudy], out: Path, viewer_url: str | None, top: int) -> tuple[Path, Path]:
     """Write ``worklist.csv`` with all studies and ``worklist.html`` with the first; return their paths.
 
     Args:
@@ -124,12 +124,12 @@ def write_worklist(studies: list[Study], out: Path, viewer_url: str | None, top:
     return table.path, page
 
 
-def _row(number: int, study: Study, viewer_url: str | None) -> dict[str, object]:
+def _row(number: int, study: ListedStudy, viewer_url: str | None) -> dict[str, object]:
     values = {name: getattr(study, name) for name in COLUMNS} | {"rank": number, "link": link(viewer_url, study)}
     return {name: six_digits(value) if isinstance(value, float) else value for name, value in values.items()}
 
 
-def _page(studies: Sequence[Study], viewer_url: str | None, top: int) -> str:
+def _page(studies: Sequence[ListedStudy], viewer_url: str | None, top: int) -> str:
     shown = studies[:top]
     judged = [study.abnormal for study in studies if study.abnormal is not None]
     rest = f" The first {len(shown)} are listed; worklist.csv has all." if len(shown) < len(studies) else ""
@@ -144,7 +144,7 @@ def _page(studies: Sequence[Study], viewer_url: str | None, top: int) -> str:
     )
 
 
-def _line(number: int, study: Study, viewer_url: str | None) -> str:
+def _line(number: int, study: ListedStudy, viewer_url: str | None) -> str:
     modality = find_modality(study.modality or "")
     state = {True: "above", False: "below", None: "none"}[study.abnormal]
     verdict = {"above": "above threshold", "below": "below", "none": study.reason or "no verdict"}[state]
