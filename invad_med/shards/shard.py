@@ -46,8 +46,8 @@ class Row:
         reason: as in the table of slices.
         modality, chosen_by, score, threshold, p_value, abnormal, paper_score: as there.
         series, study: digests of UIDs, as in the index.
-        study_slices, study_scored, study_above, study_expected_above, study_score: of what the slice is judged with, its
-            source, as in the table of studies.
+        study_slices, study_scored, study_above, study_expected_above, study_score: of its source, which it is judged
+            with, as in the table of studies.
         study_threshold, study_p_value, study_abnormal, study_reason: likewise.
         model, calibration: digests of checkpoint and calibration; None where no model was used.
         false_positive_rate: of the thresholds.
