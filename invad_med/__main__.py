@@ -18,6 +18,7 @@ from invad_med.options import OptionError
 COMMANDS = {
     "score": "score images as the bundle does, started in a fraction of its time",
     "listen": "a DICOM node: score studies that arrive, send results back into them",
+    "archive": "score an archive of any size, in shards, by many workers, into one table and a worklist",
     "train-all": "train, calibrate and measure every data set under a folder, into one report",
     "curve": "what more steps and more images bring: a learning curve of one data set",
     "cross-fit": "train one model whose thresholds rest on all normal images, by K more trainings",

@@ -40,6 +40,7 @@ ALLOWED = {
     "features": {"data", "detection", "diffusion", "files", "networks", "parallel", "readers"},
     "inference": {"archive", "bundle", "data", "detection", "files", "readers", "timesteps", "writers"},
     "node": {"addresses", "archive", "data", "files", "inference", "readers", "writers"},
+    "shards": {"addresses", "data", "detection", "files", "inference", "readers", "serving", "writers"},
     "training": {
         "data", "detection", "diffusion", "features", "files", "hosts", "networks", "parallel", "readers", "scoring",
     },

@@ -31,6 +31,7 @@ autodoc_default_options = {
     "show-inheritance": True,
     "ignore-module-all": True,  # a name stands where it is defined, not also where it is handed on
 }
+autodoc_mock_imports = ["ray"]  # an extra that no other command needs
 autodoc_use_type_comments = False
 napoleon_use_ivar = True  # attributes that a class annotates have one entry
 html_theme = "alabaster"

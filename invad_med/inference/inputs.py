@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -91,18 +91,7 @@ def list_inputs(
     found.problems += missing
     if found.results:
         logger.warning("%d file(s) are results of earlier runs and are passed over", found.results)
-    items: list[Input] = []
-    unscored: list[Prediction] = []
-    for source in found.sources:
-        choice = choose_modality(source, modality, default, models)
-        if choice.modality is not None and choice.chosen_by is not None and choice.modality.name in models:
-            items += [Input(source, i, choice.modality, choice.chosen_by) for i in range(source.n_slices)]
-            continue
-        name = choice.modality.name if choice.modality else None
-        reason = choice.reason or f"no model for {choice.modality.title if choice.modality else 'it'}"
-        unscored += [
-            Prediction(source, i, Status.NO_MODEL, reason, name, choice.chosen_by) for i in range(source.n_slices)
-        ]
+    items, unscored = assign(found.sources, models, default, modality)
     unsaid = {i.source.name for i in items if i.chosen_by is ChosenBy.DEFAULT}
     if unsaid:
         logger.warning(
@@ -118,6 +107,30 @@ def list_inputs(
             f"unreadable file(s). Reasons: {'; '.join(reasons[:5])}. Models: {', '.join(sorted(models))}"
         )
     return Inputs(folder, tuple(items), tuple(unscored), tuple(found.problems), found.passed_over, keep)
+
+
+def assign(
+    sources: Iterable[Source], models: Collection[str], default: str | None = None, modality: str | None = None
+) -> tuple[list[Input], list[Prediction]]:
+    """Choose the model of each slice; return those that have one, and a prediction for each that has none.
+
+    Args:
+        sources: what was found.
+        models, default, modality: as `list_inputs` takes them.
+    """
+    items: list[Input] = []
+    unscored: list[Prediction] = []
+    for source in sources:
+        choice = choose_modality(source, modality, default, models)
+        if choice.modality is not None and choice.chosen_by is not None and choice.modality.name in models:
+            items += [Input(source, i, choice.modality, choice.chosen_by) for i in range(source.n_slices)]
+            continue
+        name = choice.modality.name if choice.modality else None
+        reason = choice.reason or f"no model for {choice.modality.title if choice.modality else 'it'}"
+        unscored += [
+            Prediction(source, i, Status.NO_MODEL, reason, name, choice.chosen_by) for i in range(source.n_slices)
+        ]
+    return items, unscored
 
 
 def share_inputs(inputs: Inputs, rank: int, processes: int, by: str | None = None) -> Inputs:

@@ -38,12 +38,14 @@ class Scan:
         problems: image files that are not read, with the reason, sorted by path.
         ignored: number of files that are no images, by what they are: ``.txt file``, ``ZIP archive, not opened``.
         results: number of files that an earlier run wrote.
+        headers: of the DICOM files among the sources, of `scan_by_folder` alone.
     """
 
     sources: list[Source] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
     ignored: Counter[str] = field(default_factory=Counter)
     results: int = 0
+    headers: dict[Path, Header] = field(default_factory=dict, repr=False)
 
     @property
     def passed_over(self) -> str:
@@ -66,18 +68,59 @@ def scan(dataset_dir: str | Path, progress: bool = False) -> Scan:
         FileNotFoundError: there is no such file or folder.
         ValueError: the folder holds no image, not even a damaged one.
     """
-    root = Path(dataset_dir)
+    root, paths, result = Path(dataset_dir), list[Path](), Scan()
+    for own, part in _folders(root):
+        paths += own
+        result.problems += part.problems
+        result.ignored += part.ignored
+    found, _ = _found(tqdm(paths, desc="scan", unit="file", disable=not progress), root, result)
+    result.sources = _named(found)
+    result.problems.sort(key=lambda p: p.path)
+    if not result.sources and not result.problems:
+        rest = result.passed_over or "no files"
+        raise ValueError(f"no image found in {root} ({rest}); looked for {ACCEPTED}")
+    return result
+
+
+def scan_by_folder(dataset_dir: str | Path) -> Iterator[Scan]:
+    """Yield what lies in each folder itself, one folder after the other, so that no more than one is held.
+
+    Together they are what `scan` finds, but that names which differ in case alone stay as they are across folders.
+
+    Args:
+        dataset_dir: as `scan` takes it.
+
+    Raises:
+        FileNotFoundError: there is no such file or folder.
+    """
+    root, told = Path(dataset_dir), set[Path]()
+    for paths, result in _folders(root):
+        found, headers = _found(paths, root, result)
+        result.sources, result.headers = _named(found), {header.path: header for header in headers}
+        result.problems = [p for p in sorted(result.problems, key=lambda p: p.path) if p.path not in told]
+        told |= {p.path for p in result.problems if p.path.name == MANIFEST}  # all folders below it meet it again
+        yield result
+
+
+def _folders(root: Path) -> Iterator[tuple[list[Path], Scan]]:
+    """Yield the files of each folder from a root on, or the one file, and what else was met there."""
     if not root.exists():
         raise FileNotFoundError(f"no such file or folder: {root}; a folder or file of {ACCEPTED} is expected")
-    single, result = root.is_file(), Scan()
-    paths = [root] if single else list(_walk(root, (), result))
-    base = Path(os.path.abspath(root.parent if single else root))
+    return iter([([root], Scan())]) if root.is_file() else _walk(root, ())
 
-    found: list[tuple[Source, str]] = []  # with the ending that tells colliding names apart
+
+def _found(paths: Iterable[Path], root: Path, result: Scan) -> tuple[list[tuple[Source, str]], list[Header]]:
+    """Return the sources among files, each with the ending that tells colliding names apart, and DICOM headers.
+
+    What is no source is added to ``result``.
+    """
+    above = root.parent if root.is_file() else root
+    base = Path(os.path.abspath(above))
+    found: list[tuple[Source, str]] = []
     headers: list[Header] = []
     with without_warnings():  # libraries warn about every odd header value; what matters becomes a Problem
-        for path in tqdm(paths, desc="scan", unit="file", disable=not progress):
-            path = base / path.relative_to(root.parent if single else root)
+        for path in paths:
+            path = base / path.relative_to(above)
             try:
                 with reading("file"):  # whatever a library makes of a damaged file, the others are scored
                     item = _identify(path)
@@ -97,37 +140,36 @@ def scan(dataset_dir: str | Path, progress: bool = False) -> Scan:
     for stack in stacks(headers):
         found.append((_series(stack, base), format_ending(stack.headers[0].path) if len(stack.headers) == 1 else ""))
     stated = {folder: _stated_modality(folder, base, result) for folder in {s.paths[0].parent for s, _ in found}}
-    result.sources = _named([(replace(s, stated_modality=stated[s.paths[0].parent]), e) for s, e in found])
-    result.problems.sort(key=lambda p: p.path)
-    if not result.sources and not result.problems:
-        rest = result.passed_over or "no files"
-        raise ValueError(f"no image found in {root} ({rest}); looked for {ACCEPTED}")
-    return result
+    return [(replace(s, stated_modality=stated[s.paths[0].parent]), e) for s, e in found], headers
 
 
-def _walk(folder: Path, ancestors: tuple[str, ...], result: Scan) -> Iterator[Path]:
-    """Yield the files below a folder in order; a link back to a folder it lies in is not followed."""
-    real = os.path.realpath(folder)
+def _walk(folder: Path, ancestors: tuple[str, ...]) -> Iterator[tuple[list[Path], Scan]]:
+    """Yield the files of a folder, then those of each below it, in order, with what else is met there.
+
+    A link back to a folder it lies in is not followed.
+    """
+    real, files, folders, met = os.path.realpath(folder), list[Path](), list[Path](), Scan()
     if real in ancestors:
         return
     try:
         children = sorted(folder.iterdir())
     except OSError as error:
-        result.problems.append(Problem(folder, f"folder cannot be opened ({error.strerror})"))
-        return
+        met.problems.append(Problem(folder, f"folder cannot be opened ({error.strerror})"))
+        children = []
     for child in children:
         if child.name.casefold() in _JUNK or child.name.startswith("."):
-            result.ignored["hidden file or folder"] += 1
-            continue
-        if child.is_dir() and child.name.casefold() in _MASKS and (folder / "img").is_dir():
-            result.ignored["folder of masks beside img"] += 1
-            continue
-        if child.is_dir():
-            yield from _walk(child, (*ancestors, real), result)
+            met.ignored["hidden file or folder"] += 1
+        elif child.is_dir() and child.name.casefold() in _MASKS and (folder / "img").is_dir():
+            met.ignored["folder of masks beside img"] += 1
+        elif child.is_dir():
+            folders.append(child)
         elif child.is_file():
-            yield child
+            files.append(child)
         elif child.is_symlink():
-            result.problems.append(Problem(child, "symbolic link to a file that does not exist"))
+            met.problems.append(Problem(child, "symbolic link to a file that does not exist"))
+    yield files, met
+    for below in folders:
+        yield from _walk(below, (*ancestors, real))
 
 
 def is_result(path: Path) -> bool:

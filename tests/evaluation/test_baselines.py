@@ -10,6 +10,7 @@ import torch
 from invad_med.evaluation.floor import TRIVIAL_STATISTICS, trivial_statistics
 from invad_med.evaluation.methods.gaussian import PositionGaussian
 from invad_med.evaluation.methods.neighbours import NearestNeighbours
+from invad_med.evaluation.methods.reconstruction import Reconstruction
 from invad_med.scoring.memory import averaged
 
 
@@ -47,6 +48,24 @@ def test_statistics_say_what_their_names_say():
     assert table["gradient"][0] == 0.0 and abs(table["border"][0] - 0.9) < 1e-9
     assert table["train mean"][0] > table["train mean"][2]
     assert table["30 components"][2] < table["30 components"][3]  # it was one of those the components are of
+
+
+@pytest.mark.parametrize("setting", Reconstruction.settings.values())
+def test_a_reconstruction_takes_any_schedule_and_the_networks_conditions(setting):
+    asked, alphas = [], torch.linspace(0.95, 0.05, 10, dtype=torch.float64)
+
+    def predictor(raw):
+        return lambda x, t: asked.append((int(t[0]), raw)) or torch.zeros_like(x)
+
+    host = SimpleNamespace(alphas_cumprod=alphas, predictor=predictor)
+    batch = SimpleNamespace(features=torch.randn(2, 1, 4, 4), raw="raw")
+    method = Reconstruction(SimpleNamespace(host=host, timesteps=[(0, 3), (3, 6), (6, 9)]), None)
+    maps = method.maps(batch, setting)
+    assert [raw for _, raw in asked] == ["raw"] * len(asked) and asked[0][0] == setting // 100
+    assert len(asked) == min(3, setting // 100)
+    level = float(alphas[setting // 100])  # noise is never taken off: x / sqrt(a) + noise is what is left
+    noise = torch.randn(1, 4, 4, generator=torch.Generator().manual_seed(0)) * ((1 - level) / level) ** 0.5
+    torch.testing.assert_close(maps, noise.norm(dim=0).expand_as(maps))
 
 
 def test_the_gaussian_against_a_loop():

@@ -33,7 +33,7 @@ from invad_med.readers.dicom.values import code, name_of, number, numbers, text,
 
 _NOT_IMAGES = {SegmentationStorage, ParametricMapStorage, RTDoseStorage}  # have pixel data, but no picture in it
 _TAGS = [
-    "SOPClassUID", "Modality", "BodyPartExamined", "SeriesInstanceUID", "InstanceNumber",
+    "SOPClassUID", "SOPInstanceUID", "Modality", "BodyPartExamined", "SeriesInstanceUID", "InstanceNumber",
     "ImageOrientationPatient", "ImagePositionPatient", "Rows", "Columns", "NumberOfFrames",
     "PatientName", "PatientID", "OtherPatientIDs", "StudyInstanceUID", "FrameOfReferenceUID",
     "Laterality",
@@ -61,6 +61,9 @@ class Header:
         modality: (0008,0060), or None.
         body_part: (0018,0015) in upper case, or None.
         series: Series Instance UID (0020,000E), or empty.
+        study: Study Instance UID (0020,000D), or empty.
+        instance: SOP Instance UID (0008,0018), or empty.
+        syntax: Transfer Syntax UID (0002,0010), or empty.
         subject: digest of patient, study and kind of image, which are one within a series that keeps to the standard.
         reference: Frame of Reference UID (0020,0052), in which positions have a meaning, or empty.
         frames: Number of Frames (0028,0008), at least 1.
@@ -77,6 +80,9 @@ class Header:
     modality: str | None
     body_part: str | None
     series: str
+    study: str
+    instance: str
+    syntax: str
     subject: str
     reference: str
     frames: int
@@ -181,6 +187,9 @@ def read_header(path: Path, file: BinaryIO | None = None) -> Header | None:
             modality=code(ds, "Modality"),
             body_part=code(ds, "BodyPartExamined"),
             series=str(ds.get("SeriesInstanceUID") or ""),
+            study=str(ds.get("StudyInstanceUID") or ""),
+            instance=str(ds.get("SOPInstanceUID") or ""),
+            syntax=str(ds.file_meta.get("TransferSyntaxUID") or ""),
             subject=_subject(ds),
             reference=str(ds.get("FrameOfReferenceUID") or ""),
             frames=frames,
