@@ -1,14 +1,14 @@
 """The paper's ablation on every data set under a folder: components, evaluations, scores, grids, and other designs.
 
-Tables without training are of models that are there (--models_dir) or of one trained here; the others train each of
-their designs. Every row has image AUROC and, where there are masks, pixel AP of test, with intervals over patients and
-paired differences to the walk of three evaluations on the paper's grid, evaluations, and core-ms an image. Whatever a
-row chooses it chooses on valid.
+Tables without training are of models that are there (--ckpt_path, --models_dir, --pixel, --latent) or of one trained
+here; the others train each of their designs. Every row has image AUROC and, where there are masks, pixel AP of test,
+with intervals over patients and paired differences to the walk of three evaluations on the paper's grid, evaluations,
+and core-ms an image. Whatever a row chooses it chooses on valid.
 
-Before it begins it times a few evaluations and says how long it will take; rows beyond --minutes are listed as not
-measured. A run that was cut goes on with the same command, and what is measured is not measured again. A data set that
-cannot be measured is named, the others are done, and the exit status is 3. Writes ablation.html, ablation.csv and
-ablation.json.
+Before it begins it times a few evaluations and says how long it will take; rows that do not fit in --minutes are listed
+as not measured. A run that was cut, or is given more minutes, goes on with the same command: what is measured is not
+measured again. A data set that cannot be measured is named, the others are done, and the exit status is 3. Writes
+ablation.html, ablation.csv and ablation.json.
 """
 
 from __future__ import annotations
@@ -17,11 +17,13 @@ import argparse
 import shlex
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
+from torch import Tensor
 from tqdm import tqdm
 
 import invad_med
@@ -29,8 +31,10 @@ from invad_med.bench.machine import this_machine
 from invad_med.commands.arguments import add_output_dir, add_root, keys_of
 from invad_med.commands.designs import Failed, Material, WrongKeys, find_material, modality_keys, one
 from invad_med.commands.rules import cohort_of
+from invad_med.data.published_sets import modality_of_folder
 from invad_med.data.slices import ReadError
-from invad_med.detection import load_detector
+from invad_med.detection import ModelFiles, load_detector
+from invad_med.detection.detector import AnomalyDetector
 from invad_med.evaluation.ablating import (
     CHOICE_STEPS,
     Images,
@@ -45,7 +49,9 @@ from invad_med.evaluation.ablation import (
     DEFAULT,
     DESIGNS,
     GIVEN,
+    LATENT,
     PIXEL,
+    THERE,
     THREE_STEPS,
     WITHOUT_TRAINING,
     Group,
@@ -64,6 +70,7 @@ from invad_med.evaluation.designs import content, kind_of
 from invad_med.evaluation.run import INCOMPLETE
 from invad_med.evaluation.tracker import TrackingError
 from invad_med.files import data_digest
+from invad_med.hosts.adapted import AdaptedHost
 from invad_med.networks import create_denoiser, find_recipe
 from invad_med.networks.features import PACKAGED_WEIGHTS, packaged_file
 from invad_med.options import read_overrides
@@ -75,14 +82,18 @@ from invad_med.tracking.store import Store
 from invad_med.training.cohort import read_cohort
 
 EXAMPLES = """\
-  python -m invad_med ablate BMAD --models_dir models --images 100
-  python -m invad_med ablate BMAD --groups components denoisers --steps 500 --minutes 120
+  python -m invad_med ablate BMAD --models_dir models --tables components steps scores grids
+  python -m invad_med ablate BMAD/Brain --ckpt_path brain.pt --pixel ddpm.pt --tables hosts --minutes 30
+  python -m invad_med ablate BMAD --tables denoisers normalisation --steps 500 --minutes 120 --images 1000
 """
 _TRAIN_PASSES = 4.0  # evaluations that an image of a training costs: forward, backward, and the validations
-_NO_PIXEL = "needs --pixel, models of a diffusion host in pixel space"
+_NOT_GIVEN = {
+    PIXEL: "needs --pixel, a model of a diffusion host in pixel space",
+    LATENT: "needs --latent, a model of a diffusion host in a latent space",
+}
 _SET_HERE = ("dataset_dir", "output_dir", "ckpt_path", "seed", "steps", "cache_dir")
 _RECIPE = ("batch_size", "accumulation_steps", "steps")
-_CHANNELS, _REDUCTION = 192, 16  # of the usual backbone, for estimates
+_CHANNELS, _REDUCTION, _BATCH = 192, 16, 16  # of the usual backbone, for estimates
 _ERRORS = (Failed, ValueError, FileNotFoundError, ReadError)
 
 
@@ -117,12 +128,14 @@ class Ablation:
 
     def __init__(self, options: argparse.Namespace, material: dict[str, Material]) -> None:
         self.options, self.material = options, material
-        self.base = GIVEN if options.models_dir else DEFAULT
-        self.rows = [row for group in options.groups for row in rows_of(group, self.base)]
+        folders = (options.ckpt_path or options.models_dir, options.pixel, options.latent)
+        self.given: dict[str, Path | None] = dict(zip(THERE, folders, strict=True))
+        self.base = GIVEN if self.given[GIVEN] else DEFAULT
+        self.rows = [row for group in options.tables for row in rows_of(group, self.base)]
         self.cache_dir: Path = options.cache_dir or options.output_dir / "features"
         self.device = torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
         self.done: dict[str, dict[tuple[str, Way], WayMeasured]] = {name: {} for name in material}
-        self.why_not: dict[str, dict[tuple[str, Way], str]] = {name: {} for name in material}
+        self.why_not: dict[str, dict[tuple[str, Way, str], str]] = {name: {} for name in material}
         self._subjects: dict[tuple[str, str], Subject] = {}
 
     def tasks(self, dataset: str) -> list[Task]:
@@ -141,8 +154,13 @@ class Ablation:
             reason = self._cannot(design)
             if reason:
                 self.refuse(Task(dataset, design, ways), reason)
-            elif design in (GIVEN, PIXEL):
-                tasks += [Task(dataset, design, {way: scores}) for way, scores in ways.items()]
+            elif design == self.base:
+                tasks += self._sensible(dataset, design, ways)
+            elif design in THERE:
+                try:
+                    tasks += self._sensible(dataset, design, ways)
+                except _ERRORS as error:  # of another kind of image, say: the other models are still compared
+                    self.refuse(Task(dataset, design, ways), str(error))
             else:
                 tasks.append(Task(dataset, design, ways))
         for task in tasks:
@@ -151,7 +169,8 @@ class Ablation:
 
     def refuse(self, task: Task, reason: str) -> None:
         """Take down why a task is not done."""
-        self.why_not[task.dataset].update({(task.design, way): reason for way in task.scores})
+        for way, scores in task.scores.items():
+            self.why_not[task.dataset].update({(task.design, way, score): reason for score in scores})
 
     def measure(self, task: Task) -> None:
         """Train what has to be trained, and measure what is not there.
@@ -161,7 +180,7 @@ class Ablation:
             WrongKeys: the training refuses its keys.
         """
         name, design = task.dataset, task.design
-        if design not in (GIVEN, PIXEL):
+        if design not in THERE:
             one(
                 self.material[name],
                 Run(design, name, 0),
@@ -184,10 +203,22 @@ class Ablation:
         about = [self._about(dataset, design) for design in dict.fromkeys(design for design, _ in done)]
         return OfDataset(dataset, about, [outcome_of(row, done, self.why_not[dataset]) for row in self.rows])
 
+    def _sensible(self, dataset: str, design: str, ways: dict[Way, list[str]]) -> list[Task]:
+        """Return a task a way, and take down which scores have no meaning for a model that is there."""
+        tasks = []
+        for way, scores in ways.items():
+            reasons = {score: self._subject(dataset, design).why_not(way, score) for score in scores}
+            for score, reason in reasons.items():
+                if reason:
+                    self.refuse(Task(dataset, design, {way: [score]}), reason)
+            left = [score for score in scores if not reasons[score]]
+            tasks += [Task(dataset, design, {way: left})] if left else []
+        return tasks
+
     def _cannot(self, design: str) -> str:
         """Return why a design cannot be had here, or nothing."""
-        if design == PIXEL and not self.options.pixel:
-            return _NO_PIXEL
+        if design in THERE:
+            return "" if self.given[design] else _NOT_GIVEN[design]
         backbone = str(read_overrides(self._differing(design), "train.json").get("backbone"))
         try:
             if backbone in PACKAGED_WEIGHTS:
@@ -207,16 +238,15 @@ class Ablation:
         return [*shown, *common, *self._differing(design), "--seed", "0"]
 
     def _model(self, dataset: str, design: str) -> Path:
-        if design not in (GIVEN, PIXEL):
+        folder = self.given.get(design)
+        if folder is None:
             trained: Path = self.options.output_dir / design / dataset / "seed0.pt"
             return trained
-        folder: Path = self.options.models_dir if design == GIVEN else self.options.pixel
-        shown = self.material[dataset].dataset.modality
-        files = [folder / f"{word}.pt" for word in (dataset, kind_of(dataset), *([shown.name] if shown else []))]
-        found = [file for file in files if file.is_file()]
-        if not found:
-            raise Failed(f"{folder} holds no model of it: none of {', '.join(dict.fromkeys(f.name for f in files))}")
-        return found[0]
+        if folder.is_file():
+            return folder
+        own = folder / f"{dataset}.pt"  # of a fold, whose kind may have another one too
+        shown = self.material[dataset].dataset.modality or modality_of_folder(kind_of(dataset))
+        return own if own.is_file() or shown is None else ModelFiles.in_folder(folder)[shown.name]
 
     def _subject(self, dataset: str, design: str) -> Subject:
         """Return a model that is there, with its images."""
@@ -230,8 +260,23 @@ class Ablation:
             parts = ((cohort.train, normals), (cohort.held_out, normals), (cohort.abnormal, normals), (test, most))
             images = Images(*(tuple(draw(part, material.units, label, limit)) for part, limit in parts))
             own = detector, material.dataset, cohort.modality, images, material.units, kind_of(dataset)
-            self._subjects[dataset, design] = Subject(*own, self.cache_dir)
+            looker = self._looker(dataset, detector)
+            self._subjects[dataset, design] = Subject(*own, self.cache_dir, looker)
         return self._subjects[dataset, design]
+
+    def _looker(self, dataset: str, detector: AnomalyDetector) -> Callable[[Tensor], Tensor] | None:
+        """Return a way from an adapted host's encodings to the features of the model that is there."""
+        host = detector.host
+        if self.given[GIVEN] is None or not isinstance(host, AdaptedHost):
+            return None
+        features = self._subject(dataset, GIVEN).detector.host
+
+        def look(encoding: Tensor) -> Tensor:
+            image = host.decode(encoding.to(host.device)).clamp(0.0, 1.0)
+            side = features.image_size
+            return features.encode(F.interpolate(image, (side, side), mode="bilinear", align_corners=False))
+
+        return look
 
     def _path(self, task: Task, way: Way) -> Path:
         path: Path = self.options.output_dir / task.design / task.dataset / f"{way}.npz"
@@ -255,7 +300,7 @@ class Ablation:
     def _seconds(self, task: Task) -> float:
         """Return roughly what a task takes, by evaluations timed now."""
         name, design = task.dataset, task.design
-        if design not in (GIVEN, PIXEL) and not self._model(name, design).is_file():
+        if design not in THERE and not self._model(name, design).is_file():
             return self._seconds_of_training(task)
         subject = self._subject(name, design)
         missing = {way: scores for way, scores in task.scores.items() if self._there(task, way) is None}
@@ -273,8 +318,9 @@ class Ablation:
         recipe = find_recipe(preset, **{key: given[key] for key in _RECIPE if key in given}).resolve(len(cohort.train))
         network = create_denoiser(preset, _CHANNELS, side).to(self.device).eval()
         test = sum(item.split == "test" for item in material.dataset.items)
-        walked = (min(self.options.images or test, test) + self.options.normals) * 4
-        each = seconds_per_evaluation(network, _CHANNELS, side, self.device)
+        walked = (min(self.options.images, test) + self.options.normals) * 4
+        x = torch.zeros(_BATCH, _CHANNELS, side, side, device=self.device)
+        each = seconds_per_evaluation(network, x)
         return each * (_TRAIN_PASSES * recipe.iterations * recipe.batch_size + walked)
 
     def _about(self, dataset: str, design: str) -> str:
@@ -296,19 +342,32 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_root(parser)
     add_output_dir(parser, "output/ablation", "the page, its tables, models and what was measured")
     groups = [str(group) for group in Group]
-    parser.add_argument("--groups", nargs="+", choices=groups, default=groups, help="tables (all)")
     parser.add_argument(
-        "--models_dir", metavar="DIR", type=Path, help="trained models by name of data set, of the tables without "
-        f"training ({', '.join(WITHOUT_TRAINING)}); without it one is trained"
+        "--tables", metavar="TABLE", nargs="+", choices=groups, default=groups, help=f"of {', '.join(groups)} (all)"
+    )
+    models = parser.add_argument_group(f"models that are there, of the tables {', '.join(WITHOUT_TRAINING)}")
+    one_or_many = models.add_mutually_exclusive_group()
+    one_or_many.add_argument("--ckpt_path", metavar="FILE", type=Path, help="model of the one data set, of any host")
+    one_or_many.add_argument(
+        "--models_dir", metavar="DIR", type=Path, help="models by name of data set or of what it shows; without "
+        "either one is trained"
     )  # fmt: skip
-    parser.add_argument("--pixel", metavar="DIR", type=Path, help="models of hosts in pixel space, by name of data set")
-    parser.add_argument("--steps", type=_count, default=500, help="of each training (%(default)s)")
-    parser.add_argument("--images", metavar="N", type=_count, help="of test at most, drawn by patients (all)")
-    parser.add_argument(
-        "--normals", metavar="N", type=_count, default=64, help="images to calibrate with, and of each class to choose "
+    models.add_argument("--pixel", metavar="PATH", type=Path, help="model in pixel space, or folder of such models")
+    models.add_argument("--latent", metavar="PATH", type=Path, help="model in a latent space, or folder of such models")
+    budget = parser.add_argument_group("how long it may take")
+    budget.add_argument(
+        "--minutes", metavar="M", type=float, default=10.0, help="measure what is expected to fit in these for each "
+        "data set, the cheapest first; 0 only shows what is there (%(default)g)"
+    )  # fmt: skip
+    budget.add_argument(
+        "--images", metavar="N", type=_count, default=100, help="of test at most, whole patients, the same ones for "
+        "all rows (%(default)s)"
+    )  # fmt: skip
+    budget.add_argument(
+        "--normals", metavar="N", type=_count, default=32, help="images to calibrate with, and of each class to choose "
         "by, at most (%(default)s)"
     )  # fmt: skip
-    parser.add_argument("--minutes", metavar="M", type=float, help="measure only what is expected to fit in these")
+    budget.add_argument("--steps", type=_count, default=100, help="of each training (%(default)s)")
     parser.add_argument("--cache_dir", metavar="DIR", type=Path, help="of features (features in the output folder)")
     parser.add_argument("--tracking_uri", metavar="URI", help="MLflow's (a database in the output folder)")
     parser.add_argument("--experiment_name", default="invad_med", help="MLflow's (%(default)s)")
@@ -319,7 +378,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Estimate, train, measure, write and take down."""
-    options.groups = [Group(group) for group in options.groups]
+    options.tables = [Group(group) for group in dict.fromkeys(options.tables)]
     store = Store.choose(options.tracking_uri, options.output_dir)
     try:
         store.ask(options.experiment_name)
@@ -364,14 +423,16 @@ def _announce(tasks: Sequence[Task]) -> None:
     print(f"  in all: {sum(by_model.values()) / 60:.1f}", flush=True)
 
 
-def _affordable(ablation: Ablation, tasks: Sequence[Task], minutes: float | None) -> list[Task]:
-    """Return what fits in the minutes, the rows that others are compared with first, then the cheapest."""
-    spent, chosen = 0.0, []
+def _affordable(ablation: Ablation, tasks: Sequence[Task], minutes: float) -> list[Task]:
+    """Return what fits in its data set's minutes, rows that others are compared with first, then the cheapest."""
+    spent: dict[str, float] = {}
+    chosen = []
     for task in sorted(tasks, key=lambda t: (t.design != ablation.base or THREE_STEPS not in t.scores, t.seconds)):
-        if minutes is not None and spent + task.seconds > 60.0 * minutes:
+        total = spent.get(task.dataset, 0.0) + task.seconds
+        if task.seconds and total > 60.0 * minutes:
             ablation.refuse(task, f"beyond --minutes {minutes:g}: it would take about {task.seconds / 60:.1f}")
             continue
-        spent += task.seconds
+        spent[task.dataset] = total
         chosen.append(task)
     return chosen
 
@@ -391,13 +452,11 @@ def _work(ablation: Ablation, tasks: Sequence[Task], problems: dict[str, str]) -
 
 def _about_run(options: argparse.Namespace) -> list[str]:
     machine = this_machine()
-    images = "all images of test" if options.images is None else (
-        f"at most {options.images} images of test a data set, whole patients drawn in a fixed order"
-    )  # fmt: skip
     return [
         f"invad-med {invad_med.__version__}, commit {machine.commit}; {machine.processor}, {machine.cores} cores, load "
         f"{machine.load:.1f}; torch {machine.versions.get('torch')}, {torch.get_num_threads()} threads, float32, "
-        f"encodings kept in float16. Measured on {images}; trainings of {options.steps} steps, seed 0.",
+        f"batches of 16, encodings kept in float16. Measured on at most {options.images} images of test a data set, "
+        f"whole patients drawn in a fixed order, the same ones for all rows. Trainings: {options.steps} steps, seed 0.",
         "The calibrated score is the rule whitened_mean_and_cell for every row alike, fitted on normal images of "
         "train; the paper's is max(A) - min(A) + sum(A) of the norm A of what is scored. Of a reconstruction that is "
         "what it differs by from what was noised, in the model's own space; for more than "
@@ -409,8 +468,8 @@ def _about_run(options: argparse.Namespace) -> list[str]:
 def _take_down(
     options: argparse.Namespace, store: Store, results: Sequence[OfDataset], files: Sequence[Path], about: Sequence[str]
 ) -> bool:
-    settings = {key: getattr(options, key) for key in ("groups", "images", "normals", "steps", "minutes")}
-    settings["groups"] = " ".join(settings["groups"])
+    settings = {key: getattr(options, key) for key in ("tables", "images", "normals", "steps", "minutes")}
+    settings["tables"] = " ".join(settings["tables"])
     tags, params = {"bundle_version": invad_med.__version__}, as_params(settings)
     runs = tuple(
         DatasetRun(printable_name(r.name), {**tags, "dataset": printable_name(r.name)}, params, metrics_of(r), {})

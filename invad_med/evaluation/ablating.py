@@ -24,7 +24,7 @@ from torch import Tensor
 from invad_med.data.bmad import BmadDataset
 from invad_med.data.modalities import Modality
 from invad_med.detection import AnomalyDetector
-from invad_med.evaluation.ablation import NORM, OWN_RULE, PAPER, Kind, Way
+from invad_med.evaluation.ablation import IN_FEATURES, NORM, OWN_RULE, PAPER, Kind, Way
 from invad_med.evaluation.designs import Draws, Sample
 from invad_med.evaluation.judge import judge
 from invad_med.evaluation.method import Scored
@@ -38,7 +38,7 @@ from invad_med.metrics.image import auroc
 from invad_med.scoring.calibration import Calibration
 from invad_med.scoring.scores import anomaly_map, paper_score
 
-LEVELS: tuple[int, ...] = tuple(Reconstruction.settings.values())
+LEVELS: tuple[int, ...] = tuple(Reconstruction.settings.values())  # of 1000
 CHOICE_STEPS = 10  # at most, of the reconstructions that a level is chosen by
 FIGURES = ("image_auroc", "pixel_ap")
 _FORMAT = 1  # of the file; another one is measured anew
@@ -168,6 +168,8 @@ class Subject:
         unit: whom each image is of.
         kind: of data, by which its draws are independent of others'.
         cache_dir: folder of features.
+        looker: from an encoding of the model's to features (B, C', h', w') of its image, in which reconstructions are
+            compared too; None: in the model's own space alone.
 
     Raises:
         ValueError: images of one class only, in ``test`` or to choose by, or none to calibrate with.
@@ -182,6 +184,7 @@ class Subject:
         unit: Mapping[Path, str],
         kind: str,
         cache_dir: str | Path | None,
+        looker: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
         item = {item.image: item for item in dataset.items}
         labels = np.array([item[path].label for path in images.test])
@@ -193,6 +196,7 @@ class Subject:
                 f"{len(images.abnormal)} abnormal ones to choose by: each must be at least one"
             )
         self.detector, self.modality, self.images, self.cache_dir = detector, modality, images, cache_dir
+        self.looker = looker
         draws = Draws.of([unit[path] for path in images.test], f"{kind} ablation")
         groups, self._weights = draws.among([unit[path] for path in images.test])
         self.patients, self.labels = len(draws.names), labels
@@ -231,7 +235,19 @@ class Subject:
     def seconds_per_evaluation(self) -> float:
         """Seconds of the clock that an evaluation of an image takes now, in a batch."""
         host = self.detector.host
-        return seconds_per_evaluation(host.eps, host.channels, host.grid_size, host.device)
+        raw = torch.zeros(_BATCH, host.raw_channels, host.grid_size, host.grid_size, device=host.device)
+        return seconds_per_evaluation(host.predictor(raw), host.normalise(raw))
+
+    def why_not(self, way: Way, score: str) -> str | None:
+        """Return why a score of a way has no meaning for this model, or None if it has."""
+        host = self.detector.host
+        if score == PAPER and way.kind not in (Kind.FEATURES, Kind.RECONSTRUCTION) and not host.gaussian:
+            return "the model was trained with other than Gaussian noise: its end points have no likelihood"
+        if score == IN_FEATURES and self.looker is None:
+            return "needs the model of --ckpt_path or --models_dir to look with, and a way back to pixels"
+        if way.kind == Kind.RECONSTRUCTION:
+            return None
+        return host.why_not(way.timesteps(self.detector.timesteps, len(host.alphas_cumprod)))
 
     def remember(self, way: Way, measured: WayMeasured) -> None:
         """Take up the levels that an earlier run has chosen."""
@@ -246,7 +262,7 @@ class Subject:
             return self._evaluations(way, None) * (parts["train"] + parts["test"])
         choice = parts["train"] + parts["normal"] + parts["abnormal"]
         steps = min(way.number, CHOICE_STEPS)
-        chosen = max(self._evaluations(way, level) for level in LEVELS) * (parts["train"] + parts["test"])
+        chosen = max(self._evaluations(way, level) for level in self._tried) * (parts["train"] + parts["test"])
         return chosen * len(scores) + (steps not in self._levels) * len(LEVELS) * steps * choice
 
     def measure(self, way: Way, scores: Sequence[str], inputs: str) -> WayMeasured:
@@ -266,7 +282,7 @@ class Subject:
                 test = self._end(way, level, "test")
                 ends[level] = train, test, 1000.0 * (self._clock() - start) / len(test)
             train, test, walk_ms = ends[level]
-            values, maps = self._scored(score, train, test)
+            values, maps = self._scored(score, train, test, ("test",))
             if not (np.isfinite(values).all() and np.isfinite(maps).all()):
                 raise ValueError("the model makes scores that are no numbers: its training diverged")
             judged = judge(self._truth, Scored(values, maps), self._weights)
@@ -278,6 +294,11 @@ class Subject:
             }
             reached[score] = Reached(self._evaluations(way, level), walk_ms, level, found)
         return WayMeasured(inputs, self.encode_ms, len(self._truth.images), reached)
+
+    @property
+    def _tried(self) -> list[int]:
+        """Levels on this model's schedule."""
+        return [max(1, round(level * len(self.detector.host.alphas_cumprod) / 1000)) for level in LEVELS]
 
     def _evaluations(self, way: Way, level: int | None) -> int:
         if level is not None:
@@ -291,12 +312,13 @@ class Subject:
         if missing:
             best = dict.fromkeys(missing, -1.0)
             label = np.repeat([0, 1], [len(self.images.normal), len(self.images.abnormal)])
-            for level in LEVELS:
+            for level in self._tried:
                 train, normal, abnormal = (
                     self._end(Way(Kind.RECONSTRUCTION, steps), level, part) for part in ("train", "normal", "abnormal")
                 )
                 for score in missing:
-                    value = auroc(label, self._scored(score, train, torch.cat([normal, abnormal]))[0])
+                    ends = torch.cat([normal, abnormal])
+                    value = auroc(label, self._scored(score, train, ends, ("normal", "abnormal"))[0])
                     if value is not None and value > best[score]:
                         best[score], known[score] = value, level
         return known
@@ -307,19 +329,29 @@ class Subject:
         host, raw = self.detector.host, self._raw[part]
         if level is not None:
             inferer = ReconstructionInferer(level, self._evaluations(way, level), alphas_cumprod=host.alphas_cumprod)
-            return self._batches(raw, lambda x: inferer(x, host.eps) - x)
+            return self._batches(raw, lambda x, part: inferer(x, host.predictor(part)) - x)
         timesteps = way.timesteps(self.detector.timesteps, len(host.alphas_cumprod))
         if timesteps:
             return walk_to_noise(host, raw, timesteps, batch_size=_BATCH)
-        return self._batches(raw, lambda x: x)
+        return self._batches(raw, lambda x, _: x)
 
-    def _batches(self, raw: Tensor, function: Callable[[Tensor], Tensor]) -> Tensor:
+    def _batches(self, raw: Tensor, function: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
         host = self.detector.host
-        parts = (host.normalise(part.to(host.device).float()) for part in raw.split(_BATCH))
-        return torch.cat([function(x).cpu() for x in parts])
+        parts = (part.to(host.device).float() for part in raw.split(_BATCH))
+        return torch.cat([function(host.normalise(part), part).cpu() for part in parts])
 
-    def _scored(self, score: str, train: Tensor, z: Tensor) -> tuple[np.ndarray, np.ndarray]:
-        """Return scores (N,) and maps (N, h, w) of ``z``; rules are calibrated on ``train``."""
+    @torch.no_grad()
+    def _in_features(self, errors: Tensor, parts: Sequence[str]) -> Tensor:
+        """Return what reconstructions of parts' images differ by in the looker's features: (N, C, h, w)."""
+        assert self.looker is not None, "ask `why_not` first"
+        x = torch.cat([self._batches(self._raw[part], lambda x, _: x) for part in parts])
+        batches = zip(x.split(_BATCH), errors.split(_BATCH), strict=True)
+        return torch.cat([(self.looker(own + error) - self.looker(own)).cpu() for own, error in batches])
+
+    def _scored(self, score: str, train: Tensor, z: Tensor, parts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+        """Return scores (N,) and maps (N, h, w) of ``z``, of parts' images; rules are calibrated on ``train``."""
+        if score == IN_FEATURES:
+            z, score = self._in_features(z, parts), PAPER
         if score in (PAPER, NORM):
             values = paper_score(z) if score == PAPER else z.flatten(1).norm(dim=1)
             return values.numpy(), anomaly_map(z).numpy()
@@ -336,14 +368,14 @@ class Subject:
 
 
 @torch.no_grad()
-def seconds_per_evaluation(network: Callable[[Tensor, Tensor], Tensor], channels: int, side: int, device: Any) -> float:
-    """Return the seconds of the clock that a network takes now for an image (channels, side, side), in a batch."""
-    x, t = torch.zeros(_BATCH, channels, side, side, device=device), torch.full((_BATCH,), 300, device=device)
+def seconds_per_evaluation(network: Callable[[Tensor, Tensor], Tensor], x: Tensor) -> float:
+    """Return the seconds of the clock that a network takes now for an image of a batch ``x`` (B, C, h, w)."""
+    t = torch.ones(len(x), dtype=torch.long, device=x.device)
     network(x, t)
     start = time.perf_counter()
     for _ in range(2):
         network(x, t).sum().item()
-    return (time.perf_counter() - start) / (2 * _BATCH)
+    return (time.perf_counter() - start) / (2 * len(x))
 
 
 def inputs_digest(*values: Any) -> str:

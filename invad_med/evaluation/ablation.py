@@ -16,9 +16,14 @@ from invad_med.scoring.rules import DEFAULT_RULE, MENU
 STEPS = (1, 2, 3, 5, 10, 50, 100, 1000)
 STEPS_OF_SCORES = (1, 3, 10)
 SINGLE = (50, 100, 200, 300, 500, 700)
-PAPER, NORM, OWN_RULE = "paper", "norm", "own"  # scores beside the rules of `invad_med.scoring.rules`
+STEPS_OF_INVERSION, STEPS_OF_RECONSTRUCTION = (1, 3, 10), (3, 10, 50)  # of the table of hosts
+# Scores beside the rules of `invad_med.scoring.rules`; the last is the paper's of what a reconstruction differs by in
+# the frozen features of the other models.
+PAPER, NORM, OWN_RULE, IN_FEATURES = "paper", "norm", "own", "in_features"
 BOTH = (PAPER, DEFAULT_RULE)
-GIVEN, DEFAULT, PIXEL = "given", "default", "pixel"  # designs: a model that is there, the usual one, one in pixels
+# Designs: a model that is there, the usual one, and hosts in pixels and latents.
+GIVEN, DEFAULT, PIXEL, LATENT = "given", "default", "pixel", "latent"
+THERE = (GIVEN, PIXEL, LATENT)
 
 
 class Group(str, Enum):
@@ -28,6 +33,7 @@ class Group(str, Enum):
 
     COMPONENTS = "components"
     STEPS = "steps"
+    HOSTS = "hosts"
     SCORES = "scores"
     GRIDS = "grids"
     DENOISERS = "denoisers"
@@ -36,10 +42,11 @@ class Group(str, Enum):
     GRID_SIZE = "grid_size"
 
 
-WITHOUT_TRAINING = (Group.COMPONENTS, Group.STEPS, Group.SCORES, Group.GRIDS)
+WITHOUT_TRAINING = (Group.COMPONENTS, Group.STEPS, Group.HOSTS, Group.SCORES, Group.GRIDS)
 TITLES = {
     Group.COMPONENTS: "Components",
     Group.STEPS: "Evaluations: inversion, and reconstruction of the best level",
+    Group.HOSTS: "Inversion and reconstruction with the same weights",
     Group.SCORES: "Scores by evaluations",
     Group.GRIDS: "Timestep grids",
     Group.DENOISERS: "Denoisers",
@@ -81,7 +88,7 @@ class Way:
 
     Args:
         kind: nothing; an inversion on a grid, from a single timestep, or the model's own; a reconstruction.
-        number: evaluations asked for; of ``single`` the timestep; of features and the model's own nothing.
+        number: evaluations asked for; of ``single`` the timestep of 1000; of features and the model's own nothing.
     """
 
     kind: Kind
@@ -95,10 +102,10 @@ class Way:
 
         Args:
             own: the model's.
-            schedule: T; more evaluations than it has are all that it has.
+            schedule: T; more evaluations than it has are all that it has, and a single timestep is the same part.
         """
         if self.kind == Kind.SINGLE:
-            return [(self.number, None)]
+            return [(round(self.number * schedule / 1000), None)]
         if self.kind == Kind.PAPER:
             return inversion_timesteps(min(self.number, schedule - 1), "paper", schedule)
         if self.kind == Kind.OFFICIAL:
@@ -166,9 +173,8 @@ def rows_of(group: Group, base: str) -> list[Row]:
             add(f"inversion, {steps}", Way(Kind.PAPER, steps))
         for steps in STEPS:
             add(f"reconstruction, {steps}", Way(Kind.RECONSTRUCTION, steps))
-        for steps in STEPS:
-            add(f"pixel space: inversion, {steps}", Way(Kind.PAPER, steps), design=PIXEL)
-            add(f"pixel space: reconstruction, {steps}", Way(Kind.RECONSTRUCTION, steps), design=PIXEL)
+    elif group == Group.HOSTS:
+        rows += [row for design in (base, PIXEL, LATENT) for row in _of_host(design)]
     elif group == Group.SCORES:
         for steps in STEPS_OF_SCORES:
             add(
@@ -182,6 +188,23 @@ def rows_of(group: Group, base: str) -> list[Row]:
             add(f"{kind}, 3", Way(kind, 3))
         for t in SINGLE:
             add(f"t = {t} alone", Way(Kind.SINGLE, t))
+    return rows
+
+
+def _of_host(design: str) -> list[Row]:
+    """Return rows of one model, compared with its own three steps; in features only others can differ."""
+    space, group = design if design in (PIXEL, LATENT) else "features", Group.HOSTS
+    rows = []
+    for number in STEPS_OF_INVERSION:
+        way = Way(Kind.PAPER, number)
+        rows += [Row(group, f"{space}: inversion, {number}", design, way, s, (design, THREE_STEPS, s)) for s in BOTH]
+    for number in STEPS_OF_RECONSTRUCTION:
+        way, label = Way(Kind.RECONSTRUCTION, number), f"{space}: reconstruction, {number}"
+        rows += [Row(group, label, design, way, s, (design, THREE_STEPS, s)) for s in BOTH]
+        if design in (PIXEL, LATENT):
+            rows.append(Row(group, label, design, way, IN_FEATURES, (design, THREE_STEPS, PAPER)))
+    own = Way(Kind.OWN)
+    rows.append(Row(group, f"{space}: own inversion", design, own, OWN_RULE, (design, THREE_STEPS, DEFAULT_RULE)))
     return rows
 
 

@@ -16,7 +16,7 @@ import pandas as pd
 from matplotlib.figure import Figure as Canvas
 
 from invad_med.evaluation.ablating import FIGURES, WayMeasured
-from invad_med.evaluation.ablation import OWN_RULE, PAPER, TITLES, Group, Kind, Row, Way
+from invad_med.evaluation.ablation import IN_FEATURES, OWN_RULE, PAPER, TITLES, Group, Kind, Row, Way
 from invad_med.evaluation.design_tables import difference
 from invad_med.evaluation.tables import verdict
 from invad_med.files import write_atomically
@@ -26,7 +26,7 @@ from invad_med.writers.svg import svg
 
 Done = Mapping[tuple[str, Way], WayMeasured]
 COLUMNS = {"image_auroc": "image AUROC", "pixel_ap": "pixel AP"}
-SCORE_NAMES = {PAPER: "paper's", DEFAULT_RULE: "calibrated", OWN_RULE: "own rule"}
+SCORE_NAMES = {PAPER: "paper's", DEFAULT_RULE: "calibrated", OWN_RULE: "own rule", IN_FEATURES: "paper's, in features"}
 _COLOURS = {PAPER: "#2e6f95", DEFAULT_RULE: "#d1495b"}
 
 
@@ -84,29 +84,27 @@ class OfDataset:
         return [outcome for outcome in self.outcomes if outcome.row.group == group]
 
 
-def outcome_of(row: Row, done: Done, why_not: Mapping[tuple[str, Way], str]) -> Outcome:
+def outcome_of(row: Row, done: Done, why_not: Mapping[tuple[str, Way, str], str]) -> Outcome:
     """Return what came out of a row.
 
     Args:
         row: of a table.
         done: what was measured of the data set, by design and way.
-        why_not: why others were not.
+        why_not: why others were not, by score too.
     """
     measured = done.get((row.design, row.way))
-    if measured is None:
-        return Outcome(row, why_not.get((row.design, row.way), "not asked for"))
+    if measured is None or row.score not in measured.reached:
+        return Outcome(row, why_not.get(row.measured, "not asked for"))
     reached = measured.reached[row.score]
     figures = {n: Figure(s.value, *(interval(s.replicates) or (None, None))) for n, s in reached.samples.items()}
     design, way, score = row.against
     first = done.get((design, way))
     differences: dict[str, Figure] = {}
-    if first is not None and not row.is_default:
+    if first is not None and score in first.reached and not row.is_default:
         theirs = first.reached[score].samples
         differences = {n: difference(s, theirs[n]) for n, s in reached.samples.items() if n in theirs}
     core_ms = measured.encode_ms + reached.walk_ms
-    return Outcome(
-        row, "", measured.images, reached.evaluations, core_ms, reached.level, figures, differences
-    )  # fmt: skip
+    return Outcome(row, "", measured.images, reached.evaluations, core_ms, reached.level, figures, differences)
 
 
 def table_of(datasets: Sequence[OfDataset]) -> pd.DataFrame:
@@ -178,14 +176,10 @@ def plot(outcomes: Sequence[Outcome]) -> str:
 
 def _curves(canvas: Canvas, outcomes: Sequence[Outcome]) -> None:
     axes = canvas.subplots()
-    lines = dict.fromkeys((o.row.design, o.row.way.kind, o.row.score) for o in outcomes)
-    for design, kind, score in lines:
-        own = sorted(
-            (o for o in outcomes if (o.row.design, o.row.way.kind, o.row.score) == (design, kind, score)),
-            key=lambda o: o.row.way.number,
-        )
+    for kind, score in dict.fromkeys((o.row.way.kind, o.row.score) for o in outcomes):
+        own = [o for o in outcomes if (o.row.way.kind, o.row.score) == (kind, score)]
         inverted = kind != Kind.RECONSTRUCTION
-        name = f"{'' if design != 'pixel' else 'pixel space: '}{'inversion' if inverted else 'reconstruction'}"
+        name = "inversion" if inverted else "reconstruction"
         figures = [o.figures["image_auroc"] for o in own]
         axes.errorbar(
             [o.row.way.number for o in own],
@@ -196,7 +190,6 @@ def _curves(canvas: Canvas, outcomes: Sequence[Outcome]) -> None:
             lw=1.4,
             elinewidth=0.8,
             color=_COLOURS.get(score),
-            alpha=1.0 if design != "pixel" else 0.5,
             label=f"{name}, {SCORE_NAMES.get(score, score)} score",
         )
     axes.set(xscale="log", xlabel="evaluations asked for", ylabel="image AUROC")

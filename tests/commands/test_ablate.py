@@ -39,7 +39,7 @@ def ablate(root, measured_folder, tmp_path, capsys):
 def test_the_page_its_tables_and_the_run(ablate, root, measured_folder, tmp_path, monkeypatch):
     import mlflow
 
-    groups = ("--groups", "components", "steps", "grids")
+    groups = ("--tables", "components", "steps", "grids")
     status, said = ablate(*groups)
     assert status == 3 and "knee was not measured: nothing says what it shows" in said.err
     assert "expected minutes" in said.out and "brain, given:" in said.out
@@ -82,7 +82,7 @@ def test_the_page_its_tables_and_the_run(ablate, root, measured_folder, tmp_path
     assert table.not_measured.notna().all() and table.not_measured.str.startswith("beyond --minutes 0").sum() > 10
 
     shutil.copytree(measured_folder / "models", tmp_path / "pixels")
-    status, _ = ablate("--groups", "components", "--pixel", str(tmp_path / "pixels"))
+    status, _ = ablate("--tables", "components", "--pixel", str(tmp_path / "pixels"))
     table = pd.read_csv(tmp_path / "out/ablation.csv").set_index(["row", "score"])
     one, pixel = (table.loc[(f"{space}, one step", "paper")] for space in ("features", "pixel space"))
     assert status == 0 and one.image_auroc == pixel.image_auroc and table.not_measured.isna().all()
@@ -110,7 +110,7 @@ def test_designs_are_trained_and_one_without_its_backbone_says_so(noise_set, cac
         monkeypatch.setitem(PACKAGED_WEIGHTS, f"tf_efficientnet_lite{number}", ("no_such_package", "weights.pth"))
     narrow = "--denoiser#depth 1 --denoiser#hidden_size 32 --batch_size 4 --accumulation_steps 1 --device cpu"
     words = ["ablate", str(tmp_path / "root"), "--output_dir", str(tmp_path / "out"), "--cache_dir", str(cache)]
-    words += ["--steps", "2", "--train", narrow, "--groups"]
+    words += ["--steps", "2", "--train", narrow, "--tables"]
     assert main([*words, "normalisation", "backbones"]) == 0
     assert [keys.get("features#feature_norm", "channel") for keys in trained] == ["channel", None]
     table = pd.read_csv(tmp_path / "out/ablation.csv")
@@ -129,7 +129,7 @@ def test_designs_are_trained_and_one_without_its_backbone_says_so(noise_set, cac
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--groups", "colours"], "invalid choice: 'colours'"),
+        (["--tables", "colours"], "invalid choice: 'colours'"),
         (["--images", "0"], "'0' must be a whole number of at least 1"),
         (["--train", "--seed 1"], "--seed is set by this command"),
     ],
