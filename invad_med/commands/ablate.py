@@ -14,8 +14,10 @@ ablation.html, ablation.csv and ablation.json.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import shlex
 import sys
+import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -105,7 +107,7 @@ class Task:
         dataset: name.
         design: whose model.
         scores: by way.
-        seconds: that what is not there is expected to take.
+        seconds: of a core (of the clock on a GPU) that what is not there is expected to take.
     """
 
     dataset: str
@@ -191,10 +193,13 @@ class Ablation:
             )
             self._subjects.pop((name, design), None)
         for way, scores in task.scores.items():
-            measured = self._there(task, way)
-            if measured is None:
-                measured = self._subject(name, design).measure(way, scores, self._inputs(task, way))
+            measured, missing = self._there(task, way)
+            if missing:
+                found = self._subject(name, design).measure(way, missing, self._inputs(task, way))
+                earlier = measured.reached if measured else {}
+                measured = dataclasses.replace(found, reached={**earlier, **found.reached})
                 measured.write(self._path(task, way))
+            assert measured is not None
             self.done[name][design, way] = measured
 
     def result(self, dataset: str) -> OfDataset:
@@ -286,16 +291,15 @@ class Ablation:
         images = self._subject(task.dataset, task.design).images
         parts = [data_digest(part) for part in (images.train, images.normal, images.abnormal, images.test)]
         model = content(self._model(task.dataset, task.design))
-        scores = sorted(task.scores[way])
-        return inputs_digest(model, self.material[task.dataset].digest, parts, str(way), scores, self.device.type)
+        return inputs_digest(model, self.material[task.dataset].digest, parts, str(way), self.device.type)
 
-    def _there(self, task: Task, way: Way) -> WayMeasured | None:
-        """Return what an earlier run measured with the same inputs."""
+    def _there(self, task: Task, way: Way) -> tuple[WayMeasured | None, list[str]]:
+        """Return what an earlier run measured with the same inputs, and the scores that it did not."""
         measured = read_way(self._path(task, way))
         if measured is None or measured.inputs != self._inputs(task, way):
-            return None
+            return None, task.scores[way]
         self._subject(task.dataset, task.design).remember(way, measured)
-        return measured
+        return measured, [score for score in task.scores[way] if score not in measured.reached]
 
     def _seconds(self, task: Task) -> float:
         """Return roughly what a task takes, by evaluations timed now."""
@@ -303,7 +307,7 @@ class Ablation:
         if design not in THERE and not self._model(name, design).is_file():
             return self._seconds_of_training(task)
         subject = self._subject(name, design)
-        missing = {way: scores for way, scores in task.scores.items() if self._there(task, way) is None}
+        missing = {way: scores for way in task.scores if (scores := self._there(task, way)[1])}
         if not missing:
             return 0.0
         judging = sum(len(scores) for scores in missing.values()) * (1.0 + 0.02 * len(subject.images.test))
@@ -356,8 +360,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     models.add_argument("--latent", metavar="PATH", type=Path, help="model in a latent space, or folder of such models")
     budget = parser.add_argument_group("how long it may take")
     budget.add_argument(
-        "--minutes", metavar="M", type=float, default=10.0, help="measure what is expected to fit in these for each "
-        "data set, the cheapest first; 0 only shows what is there (%(default)g)"
+        "--minutes", metavar="M", type=float, default=10.0, help="of a core (of the clock on a GPU) for each data set: "
+        "what is expected to fit is measured, the cheapest first; 0 only shows what is there (%(default)g)"
     )  # fmt: skip
     budget.add_argument(
         "--images", metavar="N", type=_count, default=100, help="of test at most, whole patients, the same ones for "
@@ -387,13 +391,14 @@ def run(options: argparse.Namespace) -> int:
         return WRONG
     material, failed = find_material(options.dataset_dir)
     ablation, tasks = Ablation(options, material), list[Task]()
+    clock, core = time.perf_counter(), time.process_time()
     for name in material:
         try:
             tasks += ablation.tasks(name)
         except _ERRORS as error:
             failed[name] = str(error)
     tasks = [task for task in tasks if task.dataset not in failed]
-    _announce(tasks)
+    _announce(tasks, (time.perf_counter() - clock) / max(time.process_time() - core, 1e-3))
     problems = dict(failed)
     try:
         _work(ablation, _affordable(ablation, tasks, options.minutes), problems)
@@ -411,9 +416,9 @@ def run(options: argparse.Namespace) -> int:
     return INCOMPLETE if problems or not taken_down else 0
 
 
-def _announce(tasks: Sequence[Task]) -> None:
-    """Say how long what is not there will take."""
-    print("expected minutes on this machine as busy as it is now:")
+def _announce(tasks: Sequence[Task], clock: float) -> None:
+    """Say how long what is not there will take, where a core-minute takes so many of the clock."""
+    print(f"expected core-minutes (minutes on a GPU), each now {max(clock, 1.0):.1f} minutes of the clock:")
     by_model: dict[str, float] = {}
     for task in tasks:
         key = f"{task.dataset}, {task.design}"

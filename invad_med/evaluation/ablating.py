@@ -233,7 +233,7 @@ class Subject:
 
     @cached_property
     def seconds_per_evaluation(self) -> float:
-        """Seconds of the clock that an evaluation of an image takes now, in a batch."""
+        """Seconds of a core (of the clock on a GPU) that an evaluation of an image takes, in a batch."""
         host = self.detector.host
         raw = torch.zeros(_BATCH, host.raw_channels, host.grid_size, host.grid_size, device=host.device)
         return seconds_per_evaluation(host.predictor(raw), host.normalise(raw))
@@ -361,21 +361,25 @@ class Subject:
         return calibration.score(z).numpy(), calibration.map(z).numpy()
 
     def _clock(self) -> float:
-        if self.detector.host.device.type == "cuda":
-            torch.cuda.synchronize()
-            return time.perf_counter()
-        return time.process_time()
+        return clock(self.detector.host.device)
 
 
 @torch.no_grad()
 def seconds_per_evaluation(network: Callable[[Tensor, Tensor], Tensor], x: Tensor) -> float:
-    """Return the seconds of the clock that a network takes now for an image of a batch ``x`` (B, C, h, w)."""
+    """Return the seconds of a core (of the clock on a GPU) that a network takes for an image of ``x`` (B, C, h, w)."""
     t = torch.ones(len(x), dtype=torch.long, device=x.device)
     network(x, t)
-    start = time.perf_counter()
-    for _ in range(2):
-        network(x, t).sum().item()
-    return (time.perf_counter() - start) / (2 * len(x))
+    start = clock(x.device)
+    network(x, t)
+    return (clock(x.device) - start) / len(x)
+
+
+def clock(device: torch.device) -> float:
+    """Return seconds of all cores of this process, of a GPU those of the clock."""
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+        return time.perf_counter()
+    return time.process_time()
 
 
 def inputs_digest(*values: Any) -> str:
