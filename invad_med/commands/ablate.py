@@ -156,7 +156,7 @@ class Ablation:
             reason = self._cannot(design)
             if reason:
                 self.refuse(Task(dataset, design, ways), reason)
-            elif design == self.base:
+            elif design == GIVEN:
                 tasks += self._sensible(dataset, design, ways)
             elif design in THERE:
                 try:
@@ -192,7 +192,7 @@ class Ablation:
                 str(task),
             )
             self._subjects.pop((name, design), None)
-        for way, scores in task.scores.items():
+        for way in task.scores:
             measured, missing = self._there(task, way)
             if missing:
                 found = self._subject(name, design).measure(way, missing, self._inputs(task, way))

@@ -3,16 +3,30 @@
 import json
 import shutil
 
+import diffusers
 import monai.bundle
+import numpy as np
 import pandas as pd
 import pytest
+import torch
+import torch.nn.functional as F
+from sklearn.metrics import roc_auc_score
 
 from invad_med.__main__ import main
+from invad_med.commands import ablate as command
 from invad_med.commands import designs
-from invad_med.evaluation import ablation
+from invad_med.data.bmad import read_dataset
+from invad_med.data.transforms import to_image
+from invad_med.detection import load_detector
+from invad_med.diffusion import Grid, reconstruct
+from invad_med.evaluation import ablating, ablation
 from invad_med.evaluation.ablating import Subject
+from invad_med.hosts import read_host
 from invad_med.networks.features import PACKAGED_WEIGHTS
 from invad_med.options import read_overrides
+from invad_med.readers.sources import read_raster
+from invad_med.tracking.store import Store
+from invad_med.training.calibrating import calibrate_host
 from tests.conftest import CONFIGS, save
 
 
@@ -22,8 +36,17 @@ def root(measured_folder, tmp_path, monkeypatch):
     shutil.copytree(measured_folder / "BMAD/Brain_AD", tmp_path / "root/brain")
     save(tmp_path / "root/knee/train/good/0.png", 0)
     monkeypatch.setattr(ablation, "STEPS", (1, 3))
+    for few in ("STEPS_OF_INVERSION", "STEPS_OF_RECONSTRUCTION"):
+        monkeypatch.setattr(ablation, few, (3,))
     monkeypatch.setattr(ablation, "SINGLE", (200,))
     return tmp_path / "root"
+
+
+@pytest.fixture
+def untracked(monkeypatch):
+    """Leave MLflow out, whose empty database takes seconds."""
+    monkeypatch.setattr(Store, "ask", lambda *_: None)
+    monkeypatch.setattr(command, "log_run", lambda *_: None)
 
 
 @pytest.fixture
@@ -39,16 +62,16 @@ def ablate(root, measured_folder, tmp_path, capsys):
 def test_the_page_its_tables_and_the_run(ablate, root, measured_folder, tmp_path, monkeypatch):
     import mlflow
 
-    groups = ("--tables", "components", "steps", "grids")
+    groups = ("--tables", "components", "steps")
     status, said = ablate(*groups)
     assert status == 3 and "knee was not measured: nothing says what it shows" in said.err
-    assert "expected minutes" in said.out and "brain, given:" in said.out
+    assert "expected core-minutes" in said.out and "brain, given:" in said.out
     table = pd.read_csv(tmp_path / "out/ablation.csv")
     page = (tmp_path / "out/ablation.html").read_text()
     assert "<svg" in page and "<b>knee</b> was not measured" in page and "http-equiv" not in page
     assert "SECRET" not in page and "SECRET" not in (tmp_path / "out/ablation.json").read_text()
     missing = table[table.not_measured.notna()]
-    assert set(missing.model) == {"pixel"} and page.count("needs --pixel") == len(missing) == 2 + 8
+    assert set(missing.model) == {"pixel"} and page.count("needs --pixel") == len(missing) == 2
     there = table[table.not_measured.isna()]
     assert there[["image_auroc", "image_auroc_low", "pixel_ap", "core_ms", "images"]].notna().all().all()
     for row in there[~there.default].itertuples():
@@ -81,14 +104,56 @@ def test_the_page_its_tables_and_the_run(ablate, root, measured_folder, tmp_path
     table = pd.read_csv(tmp_path / "out/ablation.csv")
     assert table.not_measured.notna().all() and table.not_measured.str.startswith("beyond --minutes 0").sum() > 10
 
-    shutil.copytree(measured_folder / "models", tmp_path / "pixels")
-    status, _ = ablate("--tables", "components", "--pixel", str(tmp_path / "pixels"))
-    table = pd.read_csv(tmp_path / "out/ablation.csv").set_index(["row", "score"])
-    one, pixel = (table.loc[(f"{space}, one step", "paper")] for space in ("features", "pixel space"))
-    assert status == 0 and one.image_auroc == pixel.image_auroc and table.not_measured.isna().all()
+
+@torch.no_grad()
+def test_another_host_is_measured_in_pixels_and_in_features(
+    ablate, root, measured_folder, tmp_path, monkeypatch, untracked
+):
+    monkeypatch.setattr(ablating, "LEVELS", (300,))
+    shutil.rmtree(root / "knee")
+    torch.manual_seed(0)
+    blocks = {"down_block_types": ("DownBlock2D",), "up_block_types": ("UpBlock2D",), "norm_num_groups": 4}
+    shape = {"sample_size": 16, "in_channels": 1, "out_channels": 1, "layers_per_block": 1, "block_out_channels": (8,)}
+    diffusers.UNet2DModel(**shape, **blocks).save_pretrained(tmp_path / "ddpm")
+    diffusers.DDPMScheduler().save_config(tmp_path / "ddpm")
+    fixed = {"modality": "brain", "grid": Grid(1, "truncated"), "rule": "cell_of_8"}
+    model = calibrate_host(read_host(tmp_path / "ddpm"), root / "brain", tmp_path / "pixel.pt", **fixed)
+    status, _ = ablate("--tables", "hosts", "--pixel", str(model), "--latent", str(tmp_path / "none.pt"))
+    table = pd.read_csv(tmp_path / "out/ablation.csv").set_index(["model", "row", "score"])
+    missing = table[table.not_measured.notna()]
+    assert status == 0 and set(missing.index.get_level_values(0)) == {"latent"}
+    assert not table.image_auroc_difference.dropna().empty
+
+    host, features = (load_detector(m).host for m in (model, measured_folder / "models/brain.pt"))
+    dataset = read_dataset(root / "brain")
+    items = [item for item in dataset.items if item.split == "test"]
+    squares = [to_image(read_raster(item.image), dataset.modality, host.image_size) for item in items]
+    x = host.raw(torch.from_numpy(np.stack(squares))).half().float()
+    noise = torch.randn(x.shape[1:], generator=torch.Generator().manual_seed(0)).expand_as(x)
+    ends = reconstruct(host.eps, x, noise, 300, 3, host.alphas_cumprod)
+    images = [((encoding + 1) / 2).clamp(0, 1).expand(-1, 3, -1, -1) for encoding in (ends, x)]
+    seen = [features.encode(F.interpolate(image, (64, 64), mode="bilinear")) for image in images]
+    label = [item.label for item in items]
+    for score, error in (("paper", ends - x), ("in_features", seen[0] - seen[1])):
+        a = error.square().sum(1).sqrt().flatten(1)
+        row = table.loc["pixel", "pixel: reconstruction, 3", score]
+        assert row.image_auroc == pytest.approx(roc_auc_score(label, a.amax(1) - a.amin(1) + a.sum(1)), abs=1e-5)
+        assert (row.level, row.evaluations) == (300, 3)
 
 
-def test_designs_are_trained_and_one_without_its_backbone_says_so(noise_set, cache, tmp_path, monkeypatch, capsys):
+def test_a_design_without_its_backbone_says_so(ablate, root, monkeypatch, tmp_path, untracked):
+    shutil.rmtree(root / "knee")
+    for number in (1, 2):
+        monkeypatch.setitem(PACKAGED_WEIGHTS, f"tf_efficientnet_lite{number}", ("no_such_package", "weights.pth"))
+    assert ablate("--tables", "backbones", "--minutes", "0")[0] == 0
+    table = pd.read_csv(tmp_path / "out/ablation.csv")
+    reasons = table[table.model.isin(["lite1", "lite2"])].not_measured
+    assert len(reasons) == 6 and reasons.str.contains("pip install no_such_package").all()
+    assert table[table.model == "default"].not_measured.str.startswith("beyond --minutes 0").all()
+
+
+@pytest.mark.slow
+def test_designs_are_trained_once(noise_set, tmp_path, monkeypatch, capsys, untracked):
     shutil.copytree(noise_set, tmp_path / "root/brain")
     for kind in ("good", "Ungood"):
         for i in range(3):
@@ -106,24 +171,24 @@ def test_designs_are_trained_and_one_without_its_backbone_says_so(noise_set, cac
         return 0
 
     monkeypatch.setattr(designs, "run_config", here)
-    for number in (1, 2):
-        monkeypatch.setitem(PACKAGED_WEIGHTS, f"tf_efficientnet_lite{number}", ("no_such_package", "weights.pth"))
     narrow = "--denoiser#depth 1 --denoiser#hidden_size 32 --batch_size 4 --accumulation_steps 1 --device cpu"
-    words = ["ablate", str(tmp_path / "root"), "--output_dir", str(tmp_path / "out"), "--cache_dir", str(cache)]
+    narrow += " --image_size 64"
+    words = [
+        "ablate",
+        str(tmp_path / "root"),
+        "--output_dir",
+        str(tmp_path / "out"),
+        "--cache_dir",
+        str(tmp_path / "cache"),
+    ]
     words += ["--steps", "2", "--train", narrow, "--tables"]
-    assert main([*words, "normalisation", "backbones"]) == 0
-    assert [keys.get("features#feature_norm", "channel") for keys in trained] == ["channel", None]
+    assert main([*words, "normalisation"]) == 0
+    assert [keys.get("features::feature_norm", "channel") for keys in trained] == ["channel", None]
     table = pd.read_csv(tmp_path / "out/ablation.csv")
     assert table[table.table == "normalisation"].not_measured.isna().all()
-    reasons = table[table.model.isin(["lite1", "lite2"])].not_measured
-    assert len(reasons) == 6 and reasons.str.contains("pip install no_such_package").all()
     trained.clear()
     assert main([*words, "normalisation"]) == 0 and not trained
     assert "in all: 0.0" in capsys.readouterr().out
-    words[words.index("--steps") + 1] = "3"
-    assert main([*words, "normalisation"]) == 3  # of another training
-    assert "raw_features on brain" in capsys.readouterr().err
-    assert pd.read_csv(tmp_path / "out/ablation.csv").not_measured.notna().all()
 
 
 @pytest.mark.parametrize(

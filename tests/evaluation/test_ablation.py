@@ -65,10 +65,8 @@ def calibrated(z, train):
     ("way", "pairs"),
     [
         (Way(Kind.FEATURES), []),
-        (Way(Kind.PAPER, 1), [(0, 999)]),
         (Way(Kind.PAPER, 3), [(0, 333), (333, 666), (666, 999)]),
         (Way(Kind.OFFICIAL, 3), [(0, 500), (500, 999), (999, None)]),
-        (Way(Kind.SINGLE, 200), [(200, None)]),
     ],
 )
 def test_a_walks_figures_are_those_by_hand(brain, way, pairs):
@@ -154,6 +152,8 @@ def test_patients_are_drawn_whole_and_classes_by_their_share(tmp_path):
 
 def test_more_evaluations_than_the_schedule_has_are_all_it_has():
     assert len(Way(Kind.PAPER, 1000).timesteps([], 1000)) == 999
+    assert Way(Kind.PAPER, 1).timesteps([], 1000) == [(0, 999)]
+    assert [Way(Kind.SINGLE, 200).timesteps([], schedule) for schedule in (1000, 500)] == [[(200, None)], [(100, None)]]
     assert Way(Kind.OWN).timesteps([(5, None)], 1000) == [(5, None)]
     for group in Group:
         rows = rows_of(group, "given")
