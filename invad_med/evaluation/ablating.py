@@ -66,7 +66,8 @@ class Images:
 def draw(images: Sequence[Path], unit: Mapping[Path, str], label: Mapping[Path, int], most: int | None) -> list[Path]:
     """Return at most so many images, whole patients drawn in an order that their names and nothing else decides.
 
-    Patients with abnormal images and those without are drawn apart, each as many as their share of the images.
+    Patients with abnormal images and those without are drawn apart, each as many as their share of the images. Where
+    every one of them has more images than that, the smallest is cut, evenly.
 
     Args:
         images: to draw from.
@@ -87,6 +88,9 @@ def draw(images: Sequence[Path], unit: Mapping[Path, str], label: Mapping[Path, 
             if len(of[name]) <= room:
                 room -= len(of[name])
                 taken.update(of[name])
+        if patients and room and not taken & {image for name in patients for image in of[name]}:
+            smallest = min((of[name] for name in patients), key=len)
+            taken.update(smallest[:: -(-len(smallest) // room)])
     return [image for image in images if image in taken]
 
 

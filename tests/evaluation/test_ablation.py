@@ -147,6 +147,7 @@ def test_patients_are_drawn_whole_and_classes_by_their_share(tmp_path):
     drawn = draw(images, unit, label, 17)
     assert len(drawn) == 16 and sum(label[i] for i in drawn) == 8 and drawn == draw(images, unit, label, 17)
     assert all(sum(unit[i] == name for i in drawn) in (0, 4) for name in unit.values())
+    assert draw(images, unit, label, 6) == [images[i] for i in (0, 2, 20, 22)]  # of patients of four
     assert draw(images, unit, label, 40) == images == draw(images, unit, label, None)
 
 
