@@ -8,7 +8,7 @@ Without IN or OUT the folders are what the environment says: MERCURE_IN_DIR and 
 and MONAI_OUTPUTPATH, else HOLOSCAN_INPUT_PATH and HOLOSCAN_OUTPUT_PATH.
 
 Ends with 0 if all results are in OUT; with 2 if nothing can be scored, or not so; with 3 if results could not be
-written. OUT then has no result but result.json, which says why.
+written. OUT then gets nothing but result.json, which says why.
 """
 
 from __future__ import annotations

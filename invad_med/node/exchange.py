@@ -118,12 +118,12 @@ def exchange(images: Path, results: Path, options: RunOptions, settings: str) ->
         OSError: a folder cannot be read or written to.
     """
     require_objects(options)
-    patients = patients_of(images)
     with tempfile.TemporaryDirectory(prefix="invad-") as work:
         options = replace(options, dataset_dir=str(images), output_dir=work, report=False, deterministic_uids=True)
         writer = score_with(load_models(options), options, settings)
         objects = sorted(Path(work).glob("dicom/**/*.dcm"))
         require_sendable(writer, objects)
+        patients = patients_of({path for item in writer.inputs.items for path in item.source.paths})
         if not options.anonymize:
             _require_known(objects, patients)
         result = _result_of(writer, len(objects))
@@ -131,21 +131,21 @@ def exchange(images: Path, results: Path, options: RunOptions, settings: str) ->
     return result
 
 
-def patients_of(images: Path) -> Mapping[str, tuple[str, ...]]:
-    """Return whose each study below a folder is, by Study Instance UID, see `invad_med.node.instances.Instance`.
+def patients_of(images: Iterable[Path]) -> Mapping[str, tuple[str, ...]]:
+    """Return whose each study is, by Study Instance UID, see `invad_med.node.instances.Instance`.
+
+    Args:
+        images: files, of which those that are no DICOM are nobody's.
 
     Raises:
         ValueError: a study is of several patients.
     """
     result: dict[str, tuple[str, ...]] = {}
-    for path in sorted(p for p in images.rglob("*") if p.is_file()):
-        found = instance_of(path)
-        if found is None or found.own or not found.study:
-            continue
-        if result.setdefault(found.study, found.patient) != found.patient:
+    for found in map(instance_of, images):
+        if found is not None and result.setdefault(found.study, found.patient) != found.patient:
             raise ValueError(
                 "images of one study name several patients (ID, issuer or birth date, the name where there is no ID): "
-                "correct or separate them; nothing is scored"
+                "correct or separate them; no result is left"
             )
     return result
 
