@@ -129,12 +129,14 @@ def test_mercure_runs_it(tmp_path):
 
 def test_settings_are_those_of_score_and_the_command_line_goes_first(tmp_path, monkeypatch):
     settings = {**SETTINGS, "dicom_out": ["report"], "false_positive_rate": 0.5, "modality": "brain", "engine": None}
-    images, results = mercure(tmp_path, 2, slices=1, settings=settings)
+    images, results = tmp_path / "in", tmp_path / "out"
+    task(images, settings)
+    (images / "1.2#scan.dcm").write_bytes(named("MR_small_jp2klossless.dcm").read_bytes())
     monkeypatch.setenv("MONAI_INPUTPATH", str(images))  # as a MONAI Application Package
     monkeypatch.setenv("MONAI_OUTPUTPATH", str(results))
     assert main(["process"]) == 0
     (report,) = objects(results).values()
-    assert report.Modality == "SR"
+    assert report.Modality == "SR" and report.PatientName == "CompressedSamples^MR1"
     assert main(["process", str(images), str(tmp_path / "other"), "--dicom_out", "[overlay]"]) == 0
     (overlay,) = objects(tmp_path / "other").values()
     assert overlay.Modality == "MR"
