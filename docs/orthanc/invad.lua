@@ -5,7 +5,8 @@
 
 local MODALITY = 'invad'    -- in DicomModalities
 local SENT = 'InvadSent'    -- in UserMetadata
-local AT_A_TIME = 2         -- studies
+local AT_A_TIME = 2         -- studies that are being sent
+local LOOKS = 50            -- studies that are looked at in one go
 local PAUSE, LONGEST = 5, 300   -- seconds until a study is tried again: the first time, and at most
 local RECENT = 7 * 24 * 3600    -- seconds; studies changed since are looked at when Orthanc starts
 
@@ -49,41 +50,46 @@ local function later(study)
   print('study ' .. study .. ' not sent to ' .. MODALITY .. ', again in ' .. pause .. ' s')
 end
 
+-- Begin to send a study, unless that was done; return whether it is being sent.
 local function send(study)
   local instances, state = originals(study)
   if #instances == 0 or (get('/studies/' .. study .. '/metadata?expand') or {})[SENT] == state then
-    return
+    return false
   end
   local job = RestApiPost('/modalities/' .. MODALITY .. '/store',
     DumpJson({ Resources = instances, Asynchronous = true, Permissive = false }))
-  if job then
-    flying[study] = { job = ParseJson(job)['ID'], state = state }
-  else
+  if not job then
     later(study)
+    return false
   end
+  flying[study] = { job = ParseJson(job)['ID'], state = state }
+  return true
 end
 
--- Do what is due: note what has arrived, and send what waits.
+-- Note what has arrived, and send what is due.
 local function work()
-  local count = 0
+  local count, now, ready = 0, os.time(), {}
   for study, flight in pairs(flying) do
-    local state = (get('/jobs/' .. flight.job) or { State = 'Forgotten' })['State']
+    local state = (get('/jobs/' .. flight.job) or {})['State']
     if state == 'Success' then
       RestApiPut('/studies/' .. study .. '/metadata/' .. SENT, flight.state)
       flying[study], failures[study] = nil, nil
-    elseif state == 'Failure' or state == 'Forgotten' then
+    elseif state == 'Failure' or state == nil then
       flying[study] = nil
       later(study)
     else
       count = count + 1
     end
   end
-  local now = os.time()
   for study, at in pairs(due) do
-    if count < AT_A_TIME and at <= now and not flying[study] then
+    if at <= now and not flying[study] and #ready < LOOKS then
+      table.insert(ready, study)
+    end
+  end
+  for _, study in ipairs(ready) do
+    if count < AT_A_TIME then
       due[study] = nil
-      send(study)
-      count = count + 1
+      count = count + (send(study) and 1 or 0)
     end
   end
 end
@@ -118,7 +124,7 @@ function Initialize()
   repeat
     local page = get('/studies?expand&limit=1000&since=' .. since) or {}
     for _, study in ipairs(page) do
-      if study['LastUpdate'] >= oldest then
+      if (study['LastUpdate'] or oldest) >= oldest then
         due[study['ID']] = now + PAUSE
       end
     end

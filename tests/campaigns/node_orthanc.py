@@ -203,7 +203,8 @@ def campaign(studies: int, kills: int, by: str, seed: int, base: Path, seconds: 
         f"results by {by}: {studies} studies, {images} images, {kills} kills, {dict(senders.tries)}; {shaken:.0f} s; "
         f"studies by number of versions {dict(Counter(len(store.versions(store.name_of(s.uid))) for s in made))}, "
         f"{len(late)} with late images, {len(again)} sent again; Orthanc holds {before} objects; "
-        f"{node.said().count('held already')} times it sent what the node had; "
+        f"{node.said().count('held already')} times it sent what the node had, "
+        f"{(archive.folder / 'log').read_text().count('not sent to invad')} times in vain; "
         f"{'wrong: ' + str(dict(+wrong)) if +wrong else 'nothing wrong'}; {time.monotonic() - begun:.0f} s",
         flush=True,
     )
