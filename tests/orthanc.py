@@ -30,7 +30,7 @@ def free_port():
 
 @contextmanager
 def orthanc(folder, **settings):
-    """Run an Orthanc that only this machine can reach, empty unless ``folder`` has its files; give its DICOMweb root."""
+    """Run an Orthanc that only this machine can reach, with its files in ``folder``; give its DICOMweb root."""
     config = {
         "StorageDirectory": str(folder / "db"), "IndexDirectory": str(folder / "db"), "Plugins": [str(PLUGINS)],
         "HttpPort": free_port(), "DicomPort": free_port(), "RemoteAccessAllowed": False, "AuthenticationEnabled": False,

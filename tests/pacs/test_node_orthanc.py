@@ -1,4 +1,4 @@
-"""The example of docs/orthanc: Orthanc sends stable studies to a node, whose results come back. The campaign in small."""
+"""The example of docs/orthanc: Orthanc sends stable studies to a node, whose results come back; a small campaign."""
 
 import pytest
 from orthanc import MISSING
