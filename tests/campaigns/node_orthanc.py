@@ -5,9 +5,9 @@
 Orthanc (Debian's, with DICOMweb) runs on loopback with the configuration and the script of docs/orthanc, so that it
 sends stable studies to ``python -m invad_med listen``, whose results go back into it, in one run by C-STORE and in
 another by STOW-RS. Studies come as in `tests.campaigns.node`: by three tools, in five transfer syntaxes, split over
-associations, repeated, shuffled. Meanwhile the node is killed with SIGKILL and started again, and Orthanc is restarted once. Then the
-last images of some studies come, other studies come again, unchanged and with other pixels, and an image of another
-patient under the UID of a study. In the end
+associations, repeated, shuffled. Meanwhile the node is killed with SIGKILL and started again, and Orthanc is
+restarted once. Then the last images of some studies come, other studies come again, unchanged and with other pixels,
+and an image of another patient under the UID of a study. In the end
 
 - Orthanc must hold every image as it was sent and exactly the objects that ``python -m invad_med score`` writes of each
   version of its study, but for times: each once, in the right study of the right patient;
