@@ -18,6 +18,7 @@ from invad_med.options import OptionError
 COMMANDS = {
     "score": "score images as the bundle does, started in a fraction of its time",
     "listen": "a DICOM node: score studies that arrive, send results back into them",
+    "process": "score the images of one folder into another, as mercure and MONAI run containers",
     "archive": "score an archive of any size, in shards, by many workers, into one table and a worklist",
     "train-all": "train, calibrate and measure every data set under a folder, into one report",
     "curve": "what more steps and more images bring: a learning curve of one data set",

@@ -29,16 +29,16 @@ def free_port():
 
 
 @contextmanager
-def orthanc(folder):
-    """Run an empty Orthanc that only this machine can reach, its files in ``folder``; give its DICOMweb root."""
-    port = free_port()
+def orthanc(folder, **settings):
+    """Run an Orthanc that only this machine can reach, with its files in ``folder``; give its DICOMweb root."""
     config = {
         "StorageDirectory": str(folder / "db"), "IndexDirectory": str(folder / "db"), "Plugins": [str(PLUGINS)],
-        "HttpPort": port, "DicomPort": free_port(), "RemoteAccessAllowed": False, "AuthenticationEnabled": False,
+        "HttpPort": free_port(), "DicomPort": free_port(), "RemoteAccessAllowed": False, "AuthenticationEnabled": False,
         "DicomWeb": {"Enable": True, "Root": "/dicom-web/"},
-    }  # fmt: skip
+    } | settings  # fmt: skip
+    port = config["HttpPort"]
     (folder / "config.json").write_text(json.dumps(config))
-    with (folder / "log").open("wb") as log:
+    with (folder / "log").open("ab") as log:
         process = subprocess.Popen(["Orthanc", str(folder / "config.json")], stdout=log, stderr=log)
     root = f"http://127.0.0.1:{port}/dicom-web"
     try:

@@ -152,6 +152,8 @@ def run(options: argparse.Namespace) -> int:
     except (ValueError, ReadError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    studies = "judges studies" if len(load_detector(path).studies.scores) else "does not judge studies"
-    print(f"model written to {path}: it withholds the verdict of unfamiliar images, and {studies}")
+    made = load_detector(path)
+    images = "withholds the verdict of" if made.familiarity.fitted else "has no limit for"
+    studies = "judges studies" if len(made.studies.scores) else "does not judge studies"
+    print(f"model written to {path}: it {images} unfamiliar images, and {studies}")
     return 0

@@ -19,6 +19,7 @@ from types import FrameType
 
 from invad_med.commands.score import CONFIG, add_keys, keys_given
 from invad_med.inference.run import RunOptions
+from invad_med.node.memory import share_arenas
 from invad_med.node.status import describe
 from invad_med.node.store import Store
 from invad_med.options import OptionError, plain_keys, refuse_secrets, settings_of
@@ -64,6 +65,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Listen until SIGINT or SIGTERM; return 0, or 2 if that cannot begin."""
     os.umask(0o077)  # what is written is of patients
+    share_arenas()
     try:
         if options.status:
             if not (options.storage / "secret").is_file():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -221,7 +222,9 @@ def load_detector(
     """
     tensors = read_checkpoint(path)
     stated = Provenance.from_state(tensors.get("_extra_state", {}))
-    given = None if host is None else as_host(host)
+    # Copies, so that a second checkpoint does not change the detector of the first.
+    given = None if host is None else copy.deepcopy(as_host(host))
+    parts = {name: copy.deepcopy(part) for name, part in parts.items()}
     built = rebuild_host(stated.architecture, given, **parts)
     detector = AnomalyDetector(built, engine=engine)
     _take_up_old_states(detector, tensors, "")  # its names are compared before it is loaded
@@ -233,4 +236,6 @@ def load_detector(
     _ = detector.likeness  # which compares its sizes
     calibrated = detector.calibration.timesteps or detector.timesteps
     detector.timesteps = (grid or Grid()).resolve(calibrated, len(built.alphas_cumprod))
-    return detector.to(device).eval()
+    detector.to(device).eval()
+    built.check_behaviour()
+    return detector

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from invad_med.hosts.monai_models import from_monai
     from invad_med.hosts.published import as_host, read_host
     from invad_med.hosts.records import ClassLabel, ImageHint, NullPrompt, Pixels
+    from invad_med.hosts.weights import with_weights
 
 __all__ = [
     "AdaptedHost",
@@ -26,6 +27,7 @@ __all__ = [
     "from_diffusers",
     "from_monai",
     "read_host",
+    "with_weights",
 ]
 __getattr__ = offer(
     __name__,
@@ -37,5 +39,6 @@ __getattr__ = offer(
         "from_diffusers": "diffusers_models",
         "from_monai": "monai_models",
         "as_host read_host": "published",
+        "with_weights": "weights",
     },
 )

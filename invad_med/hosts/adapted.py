@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -16,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from invad_med.hosts.architecture import AdaptedArchitecture
+from invad_med.hosts.behaviour import deviation, encoding_of_fixed_images, observe
 from invad_med.hosts.host import Host
 from invad_med.hosts.libraries import Call, build, call_of, decode_of, encode_of
 from invad_med.hosts.prediction import to_epsilon, undefined_timesteps
@@ -162,7 +164,7 @@ class AdaptedHost(Host):
         )
         self.autoencoder = autoencoder
         self.channels, self.grid_size, self.image_size = stated.channels, stated.grid_size, stated.image_size
-        self.tells_kinds = False
+        self.tells_kinds, self.trained_before = False, True
         self.gaussian = stated.noise is Noise.GAUSSIAN
         self.hinted = isinstance(conditioning, ImageHint)
         if self.hinted and self.image_size % self.grid_size:
@@ -270,11 +272,40 @@ class AdaptedHost(Host):
         undefined = self.denoiser.undefined
         return next((f"t = {t} cannot be evaluated: {undefined[t]}" for t, _ in timesteps if t in undefined), None)
 
+    def _timesteps(self) -> list[int]:
+        """Return three timesteps, early, in the middle and late, at which it can be evaluated."""
+        defined = [t for t in range(len(self.alphas_cumprod)) if t not in self.denoiser.undefined]
+        return [defined[int(share * (len(defined) - 1))] for share in (0.2, 0.5, 0.8)]
+
+    def note_behaviour(self) -> None:
+        """Note what it does to a fixed input; see `Host.note_behaviour`."""
+        self.stated = dataclasses.replace(self.stated, behaviour=observe(self, self._timesteps()))
+
+    def check_behaviour(self) -> None:
+        """Compare what it does with what was noted; see `Host.check_behaviour`."""
+        noted = self.stated.behaviour
+        told = deviation(noted, observe(self, self._timesteps())) if noted else None
+        if told is not None:
+            raise ValueError(
+                f"the host is not the one that was calibrated: {told}. Names and shapes of its weights are the same; "
+                "its arguments (heads, groups), its code or what a function closes over differ"
+            )
+
+    def encoder_digest(self) -> str:
+        """Return a SHA-256 of all that `raw` depends on; of an encoder of one's own also of what it does."""
+        digest = super().encoder_digest()
+        if self.stated.autoencoder is None or self.stated.autoencoder.library:
+            return digest
+        seen = " ".join(f"{value:.3g}" for value in encoding_of_fixed_images(self).flatten()[::7].tolist())
+        return hashlib.sha256((digest + seen).encode()).hexdigest()
+
     def as_stated(self, values: Mapping[str, Any]) -> AdaptedHost:
-        """Return this host with the scale that a checkpoint states; see `Host.as_stated`."""
+        """Return this host with the scale and the behaviour that a checkpoint states; see `Host.as_stated`."""
         theirs = AdaptedArchitecture.from_plain(values) if values.get("host") == self.stated.host else None
-        if theirs is not None and theirs.scale is not None and self.scale is not None:
-            self.stated = dataclasses.replace(self.stated, scale=theirs.scale)
+        if theirs is not None:
+            scale = self.scale if theirs.scale is None or self.scale is None else theirs.scale
+            schedule = self.stated.schedule if theirs.schedule else ""
+            self.stated = dataclasses.replace(self.stated, scale=scale, behaviour=theirs.behaviour, schedule=schedule)
         super().as_stated(values)
         return self
 

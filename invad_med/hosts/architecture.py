@@ -28,11 +28,23 @@ class AdaptedArchitecture(Architecture):
         conditioning: what it is conditioned on at every evaluation.
         noise: what it was trained with.
         licence: of the weights, as whoever adapts them states it; empty: not stated.
+        schedule: digest of alphas_cumprod.
+        behaviour: what it did to a fixed input when it was calibrated, see `invad_med.hosts.behaviour`.
     """
 
     host: ClassVar[str] = "adapted"
     of_the_denoiser: ClassVar[frozenset[str]] = frozenset(
-        ("network", "scale", "num_train_timesteps", "prediction", "learned_sigma", "noise", "licence")
+        (
+            "network",
+            "scale",
+            "num_train_timesteps",
+            "prediction",
+            "learned_sigma",
+            "noise",
+            "licence",
+            "schedule",
+            "behaviour",
+        )
     )
     network: Network
     pixels: Pixels
@@ -46,6 +58,8 @@ class AdaptedArchitecture(Architecture):
     conditioning: Conditioned
     noise: Noise
     licence: str
+    schedule: str = ""
+    behaviour: tuple[float, ...] = ()
 
     def to_plain(self) -> dict[str, Any]:
         """Return the fields and the kind of host as plain values."""

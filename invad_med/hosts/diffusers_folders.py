@@ -15,6 +15,10 @@ from invad_med.hosts.records import ClassLabel, Network, NullPrompt
 from invad_med.hosts.weights import OF_OLD_DIFFUSERS, read_weights, renamed
 from invad_med.networks.checkpoints import load_strictly
 
+_PARTS = (
+    "unet", "transformer", "vae", "scheduler", "tokenizer", "tokenizer_2", "text_encoder", "text_encoder_2",
+    "feature_extractor", "safety_checker", "image_encoder",
+)  # fmt: skip
 _NETWORKS = ("unet", "transformer", ".")  # of a pipeline, and of a folder that is one model
 _WEIGHTS = (
     "diffusion_pytorch_model.safetensors",
@@ -54,9 +58,32 @@ def read_diffusers(
     place = next((folder / name for name in _NETWORKS if (folder / name / "config.json").is_file()), None)
     if place is None:
         raise FileNotFoundError(f"{folder} has no config.json, nor a folder unet or transformer with one")
+    _refuse_other_parts(folder, place)
     vae = Path(vae_folder) if vae_folder is not None else folder / "vae"
     autoencoder = _model(vae) if vae_folder is not None or vae.is_dir() else None
     return from_diffusers(_model(place, network_file), _scheduler(folder), autoencoder, conditioning, **others)
+
+
+def _refuse_other_parts(folder: Path, network: Path) -> None:
+    """Refuse a pipeline of parts that are not known here: without one of them the network sees something else.
+
+    Raises:
+        ValueError: such as a ``vqvae`` or a ``controlnet``.
+    """
+    if network == folder:
+        return
+    index = folder / "model_index.json"
+    stated = _json(index) if index.is_file() else {}
+    used = {name for name, kind in stated.items() if isinstance(kind, list) and kind and kind[0] is not None}
+    present = {path.parent.name for path in folder.glob("*/config.json")}
+    unknown = sorted((used | present) - set(_PARTS))
+    if unknown:
+        raise ValueError(
+            f"{folder} is a pipeline with {', '.join(unknown)}, which is not read here: load it with diffusers, and "
+            "give from_diffusers or from_callable of invad_med.hosts what it is made of; or move away what is not used"
+        )
+    if "vae" in used and not (folder / "vae").is_dir():
+        raise FileNotFoundError(f"{folder} is a pipeline with a vae, which is not there: its network is of latents")
 
 
 def _model(folder: Path, file: str | Path | None = None) -> nn.Module:

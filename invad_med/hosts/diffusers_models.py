@@ -76,7 +76,7 @@ def from_diffusers(
         scale=None if encoder is None else _scale(scale_factor, encoder),
         size=_size(config, encoder) if size is None else size,
         pixels=pixels or Pixels.in_range(channels if encoder is None else int(encoder.get("in_channels", 3))),
-        prediction=Target.of(prediction or _config(scheduler).get("prediction_type", Target.EPSILON)),
+        prediction=Target.of(prediction or _prediction(_config(scheduler))),
         learned_sigma=learned_sigma,
         conditioning=_conditioning(unet, config, conditioning),
         noise=Noise(noise),
@@ -120,6 +120,13 @@ def _size(config: Mapping[str, Any], encoder: Mapping[str, Any] | None) -> int:
     return side * 2**halvings
 
 
+def _prediction(scheduler: Mapping[str, Any]) -> str:
+    """Return what a scheduler's configuration says that its network predicts; files of old have ``predict_epsilon``."""
+    if scheduler.get("predict_epsilon", True) is False:
+        return Target.SAMPLE
+    return str(scheduler.get("prediction_type", Target.EPSILON))
+
+
 def _scale(given: float | None, encoder: Mapping[str, Any]) -> Scale:
     if encoder.get("latents_mean") is not None or encoder.get("latents_std") is not None:
         raise ValueError(
@@ -138,6 +145,11 @@ def _conditioning(unet: nn.Module, config: Mapping[str, Any], given: Conditionin
             f"{kind} is conditioned on more than a prompt ({config.get('addition_embed_type')}): give a function that "
             "adds it to invad_med.hosts.from_callable"
         )
+    if config.get("time_cond_proj_dim") is not None:
+        raise ValueError(
+            f"{kind} is conditioned on the weight of its guidance too (time_cond_proj_dim), as latent consistency "
+            "models are: give a function that adds it to invad_med.hosts.from_callable"
+        )
     attends = config.get("cross_attention_dim") is not None and "encoder_hid_dim_type" in config
     classes = config.get("class_embed_type") or config.get("num_class_embeds") or config.get("num_embeds_ada_norm")
     if attends and not isinstance(given, NullPrompt):
@@ -154,6 +166,15 @@ def _conditioning(unet: nn.Module, config: Mapping[str, Any], given: Conditionin
         return ClassLabel(int(config["num_embeds_ada_norm"]))  # the null class, behind the others
     if classes and not attends and not isinstance(given, ClassLabel):
         raise ValueError(f"{kind} needs a class at every evaluation: give conditioning=ClassLabel(n)")
+    if isinstance(given, ClassLabel) and isinstance(config.get("num_class_embeds"), int):
+        _within(given, int(config["num_class_embeds"]) - 1)
+    if isinstance(given, ClassLabel) and isinstance(config.get("num_embeds_ada_norm"), int):
+        _within(given, int(config["num_embeds_ada_norm"]))  # the null class included
     if given is not None and not attends and not classes:
         raise ValueError(f"{kind} is not conditioned on anything: leave conditioning out")
     return given
+
+
+def _within(given: ClassLabel, last: int) -> None:
+    if not 0 <= given.label <= last:
+        raise ValueError(f"class {given.label} is none of the network's, 0 to {last}")

@@ -10,9 +10,10 @@ from torch import Tensor, nn
 
 from invad_med.hosts.adapted import AdaptedHost, Function
 from invad_med.hosts.architecture import AdaptedArchitecture
+from invad_med.hosts.behaviour import quieted
 from invad_med.hosts.libraries import encode_of
 from invad_med.hosts.records import Conditioned, Conditioning, ImageHint, Network, Noise, Pixels, Scale, Target
-from invad_med.hosts.schedules import checked_schedule
+from invad_med.hosts.schedules import checked_schedule, digest_of
 
 
 def from_callable(
@@ -93,9 +94,12 @@ def make_host(
     Raises:
         ValueError: the encoding is not square.
     """
+    if size < 1:
+        raise ValueError(f"size {size} is no number of pixels")
     encoded = (pixels.channels, size, size)
+    module = in_float32(module)
     if autoencoder is not None and autoencoder_module is not None:
-        autoencoder_module.eval()
+        autoencoder_module = in_float32(autoencoder_module).eval()
         parameter = next(autoencoder_module.parameters(), None)
         black = torch.zeros(1, 3, size, size, device=None if parameter is None else parameter.device)
         with torch.no_grad():
@@ -117,12 +121,21 @@ def make_host(
         conditioning=Conditioned.of(conditioning),
         noise=noise,
         licence=licence,
+        schedule=digest_of(alphas_cumprod),
     )
     return AdaptedHost(stated, module, alphas_cumprod, autoencoder_module, conditioning)
 
 
 def _module(function: Callable[..., Any]) -> nn.Module:
+    function = quieted(function)
     return function if isinstance(function, nn.Module) else Function(function)
+
+
+def in_float32(module: nn.Module) -> nn.Module:
+    """Return a network as it will be loaded again: half precision widened, without the wrapper of ``torch.compile``."""
+    module = getattr(module, "_orig_mod", module)
+    half = any(p.dtype in (torch.float16, torch.bfloat16) for p in module.parameters())
+    return module.float() if half else module
 
 
 def _name(function: Any) -> str:

@@ -64,10 +64,12 @@ class Host(nn.Module, ABC):
         gaussian: whether it was trained with Gaussian noise; the paper's likelihood has no meaning otherwise.
         tells_kinds: whether mean and deviation of the encoding's channels say what sort of picture an image is, so that
             a limit of what is familiar can be fitted on them; of few channels, pixels or latents, disease moves them.
+        trained_before: whether its weights are somebody's, and not drawn by the run's seed.
     """
 
     gaussian: bool = True
     tells_kinds: bool = True
+    trained_before: bool = False
     denoiser: nn.Module
     alphas_cumprod: Tensor
     channels: int
@@ -143,6 +145,20 @@ class Host(nn.Module, ABC):
             told = "; ".join(f"{name} is {values.get(name)!r} there, {own.get(name)!r} here" for name in differing)
             raise ValueError(f"the checkpoint is of another host than the given one: {told[:500]}")
         return self
+
+    def note_behaviour(self) -> None:  # a host whose record says all notes nothing
+        """Note what it does to a fixed input, for `check_behaviour` after it is loaded.
+
+        Raises:
+            ValueError: it does not do the same twice.
+        """
+
+    def check_behaviour(self) -> None:  # as above
+        """Compare what it does with what was noted.
+
+        Raises:
+            ValueError: it does something else.
+        """
 
     @property
     @abstractmethod

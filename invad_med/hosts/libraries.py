@@ -83,11 +83,33 @@ def call_of(library: str) -> Call:
     return _CALLS[library]
 
 
+def _mean_of_diffusers(model: Any, image: Tensor) -> Tensor:
+    encoded = model.encode(image.to(_dtype(model)))
+    if not hasattr(encoded, "latent_dist"):
+        raise ValueError(_NO_POSTERIOR.format(type(model).__name__))
+    mean: Tensor = encoded.latent_dist.mode()
+    return mean.to(image.dtype)
+
+
+def _mean_of_monai(model: Any, image: Tensor) -> Tensor:
+    encoded = model.encode(image.to(_dtype(model)))
+    if not isinstance(encoded, tuple):
+        raise ValueError(_NO_POSTERIOR.format(type(model).__name__))
+    mean: Tensor = encoded[0]
+    return mean.to(image.dtype)
+
+
+_NO_POSTERIOR = (
+    "{} has no posterior of a mean and a deviation: give a function to its latents to "
+    "invad_med.hosts.from_callable (encode)"
+)
+
+
 def encode_of(library: str) -> Callable[[Any, Tensor], Tensor]:
     """Return how a library's autoencoders make the mean of a posterior of prepared images, never a sample."""
     return {
-        "diffusers": lambda model, image: model.encode(image.to(_dtype(model))).latent_dist.mode().to(image.dtype),
-        "monai": lambda model, image: model.encode(image.to(_dtype(model)))[0].to(image.dtype),
+        "diffusers": _mean_of_diffusers,
+        "monai": _mean_of_monai,
         "": lambda model, image: model(image),
     }[library]
 

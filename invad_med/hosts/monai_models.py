@@ -73,6 +73,8 @@ def _network(module: nn.Module, arguments: Mapping[str, Any] | None) -> Network:
 
 
 def _channels(network: nn.Module) -> int:
+    if any(isinstance(module, nn.Conv1d | nn.Conv3d) for module in network.modules()):
+        raise ValueError(f"{type(network).__name__} is not one of images in two dimensions")
     taken, made = (getattr(network, name, None) for name in ("in_channels", "out_channels"))
     if taken != made or not isinstance(taken, int):
         raise ValueError(
@@ -94,6 +96,11 @@ def _conditioning(network: nn.Module, given: Conditioning) -> Conditioning:
     kind = type(network).__name__
     if getattr(network, "with_conditioning", False) and not isinstance(given, NullPrompt):
         raise ValueError(f"{kind} needs a context at every evaluation: give conditioning=NullPrompt(embedding), (L, D)")
-    if getattr(network, "num_class_embeds", None) is not None and not isinstance(given, ClassLabel):
+    classes = getattr(network, "num_class_embeds", None)
+    if classes is not None and not isinstance(given, ClassLabel):
         raise ValueError(f"{kind} needs a class at every evaluation: give conditioning=ClassLabel(n)")
+    if isinstance(given, ClassLabel) and (classes is None or not 0 <= given.label < classes):
+        raise ValueError(f"class {given.label} is none of the {classes or 0} that {kind} is conditioned on")
+    if isinstance(given, NullPrompt) and not getattr(network, "with_conditioning", False):
+        raise ValueError(f"{kind} is not conditioned on a context: leave conditioning out")
     return given

@@ -44,6 +44,10 @@ def read_host(
     if path.is_file():
         raise ValueError(f"{path} cannot be made a host: {why_not(read_checkpoint(path))}")
     if name is not None or path.resolve().name in ZOO:
+        of_diffusers = {"prompt": prompt, "label": label, "network_file": network_file, "vae_folder": vae_folder}
+        not_taken = [key for key, value in of_diffusers.items() if value is not None]
+        if not_taken:
+            raise ValueError(f"a model of MONAI's Model Zoo takes no {', '.join(not_taken)}: leave it out")
         return read_monai_zoo(path, name, **others)
     if not is_diffusers_folder(path):
         raise ValueError(

@@ -8,10 +8,10 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from invad_med.hosts.records import NullPrompt
-from invad_med.networks.checkpoints import read_checkpoint
+from invad_med.networks.checkpoints import load_strictly, read_checkpoint
 
 Rules = tuple[tuple[str, str], ...]
 
@@ -40,15 +40,15 @@ def read_weights(path: str | Path) -> dict[str, Any]:
         FileNotFoundError, ValueError: no such file, or one that is no such thing.
     """
     path = Path(path)
-    if path.name.endswith(".index.json") and path.is_file():
+    if not path.is_file():
+        raise FileNotFoundError(f"weights {path} do not exist")
+    if path.name.endswith(".index.json"):
         files = sorted(set(json.loads(path.read_text())["weight_map"].values()))
         return {name: value for file in files for name, value in read_weights(path.parent / Path(file).name).items()}
     if path.suffix == ".safetensors":
         from safetensors import SafetensorError
         from safetensors.torch import load_file
 
-        if not path.is_file():
-            raise FileNotFoundError(f"weights {path} do not exist")
         try:
             return dict(load_file(path))
         except SafetensorError as error:
@@ -58,6 +58,20 @@ def read_weights(path: str | Path) -> dict[str, Any]:
         if isinstance(content.get(key), dict):
             return dict(content[key])
     return content
+
+
+def with_weights(module: nn.Module, path: str | Path) -> nn.Module:
+    """Return ``module`` with the weights of a file, for a configuration that makes a network and loads it.
+
+    Args:
+        module: of the architecture that was trained.
+        path: as of `read_weights`; every name and shape must fit.
+
+    Raises:
+        FileNotFoundError, ValueError: no such file, or weights of another network.
+    """
+    load_strictly(module, read_weights(path))
+    return module
 
 
 def renamed(tensors: Mapping[str, Any], own: Collection[str], rules: Rules) -> dict[str, Any]:

@@ -9,6 +9,7 @@
 | `sending` | results to another node by C-STORE, or to a server by STOW-RS |
 | `working` | when a study is complete, and what is done then |
 | `status` | what is where, for a reader |
+| `exchange` | without a network: images in one folder, results in another |
 
-For administrators: docs/node.md.
+For administrators: docs/node.md, docs/process.md.
 """

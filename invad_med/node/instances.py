@@ -7,6 +7,7 @@ from io import BytesIO
 from pathlib import Path
 
 import pydicom
+from pydicom.dataset import Dataset
 
 from invad_med.data.slices import ReadError
 from invad_med.readers.decoding import reading, without_warnings
@@ -17,6 +18,7 @@ NOT_READ = 0xC000  # cannot understand
 MISMATCH = 0xA900  # the data set is not what the command says
 OTHER_PATIENT = 0xC100  # cannot understand, in the part that a program may divide as it likes (PS3.7 C.5.15)
 _PATIENT = ("PatientID", "IssuerOfPatientID", "PatientBirthDate")
+_BELONGS = ["SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", *_PATIENT, "PatientName", *TAGS]
 
 
 class NotTaken(Exception):
@@ -59,21 +61,33 @@ def read_instance(content: bytes, sop_class: str, uid: str) -> Instance:
     Raises:
         NotTaken: it is no DICOM, belongs to no study, or is another instance than the command says.
     """
-    tags = ["SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", *_PATIENT, "PatientName", *TAGS]
     try:
         with without_warnings(), reading("data set"):
-            ds = pydicom.dcmread(BytesIO(content), stop_before_pixels=True, specific_tags=tags)
-            said = {k: str(ds.get(k) or "").strip() for k in ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID")}
-            patient = tuple(str(ds.get(keyword) or "").strip() for keyword in _PATIENT)
-            name = "" if patient[0] else str(ds.get("PatientName") or "").strip()
-            own = is_own(ds)
+            ds = pydicom.dcmread(BytesIO(content), stop_before_pixels=True, specific_tags=_BELONGS)
+            instance, kind = _instance(ds), str(ds.get("SOPClassUID") or "").strip()
     except ReadError as error:
         raise NotTaken(NOT_READ, str(error)) from None
-    if not uid or said["SOPInstanceUID"] != uid or said["SOPClassUID"] != sop_class:
+    if not uid or instance.uid != uid or kind != sop_class:
         raise NotTaken(MISMATCH, "SOP Class or SOP Instance UID of the data set are not those of the command")
-    if not said["StudyInstanceUID"]:
+    if not instance.study:
         raise NotTaken(MISMATCH, "the data set has no Study Instance UID (0020,000D)")
-    return Instance(uid, said["StudyInstanceUID"], (*patient, name), own)
+    return instance
+
+
+def instance_of(path: Path) -> Instance | None:
+    """Return what a file says of itself, None if it is no DICOM or cannot be read."""
+    try:
+        with without_warnings(), reading("data set"):
+            return _instance(pydicom.dcmread(path, stop_before_pixels=True, specific_tags=_BELONGS))
+    except ReadError:
+        return None
+
+
+def _instance(ds: Dataset) -> Instance:
+    patient = tuple(str(ds.get(keyword) or "").strip() for keyword in _PATIENT)
+    name = "" if patient[0] else str(ds.get("PatientName") or "").strip()
+    uid, study = (str(ds.get(keyword) or "").strip() for keyword in ("SOPInstanceUID", "StudyInstanceUID"))
+    return Instance(uid, study, (*patient, name), is_own(ds))
 
 
 def same_in_another_syntax(held: Path, content: bytes) -> bool:

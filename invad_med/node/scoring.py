@@ -5,12 +5,13 @@ from __future__ import annotations
 import errno
 import os
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import pydicom
 
+from invad_med.data.prediction import without_distance
 from invad_med.inference.results import SourceWriter
 from invad_med.inference.run import RunOptions, load_models, score_with
 from invad_med.node.instances import header_uid
@@ -47,8 +48,7 @@ class Resident:
     """
 
     def __init__(self, store: Store, options: RunOptions, settings: str) -> None:
-        if not DicomWriter(store.folder, options.dicom_out or ()).kinds:
-            raise ValueError(f"dicom_out names no object, so that nothing would be sent; there are {', '.join(KINDS)}")
+        require_objects(options)
         self.store, self.options, self.settings = store, options, settings
         self.models = load_models(options)
         self.models.detector(self.models.default)  # before the first study comes
@@ -63,22 +63,43 @@ class Resident:
         """
         options = replace(self.options, dataset_dir=str(version.images), output_dir=str(version.results))
         writer = score_with(self.models, options, self.settings, replaced_of(self.store, version))
-        if writer.faults:
-            reason = "; ".join(writer.faults)
-            raise NotWritten(reason, any(words in reason for words in _FULL))
-        objects = len(version.objects)
-        if not objects:
-            raise ValueError(f"no object can be made: {_why(writer)}")
-        return f"{objects} objects; {writer.summary().partition(' (reasons')[0]}"
+        require_sendable(writer, version.objects)
+        return f"{len(version.objects)} objects; {writer.summary().partition(' (reasons')[0]}"
 
 
-def _why(writer: SourceWriter) -> str:
-    """Return the reasons that a run without objects has, the most frequent first."""
+def require_objects(options: RunOptions) -> None:
+    """Raise ValueError if a run makes no DICOM objects, or not of such kinds."""
+    if not DicomWriter(options.output_dir, options.dicom_out or (), options.anonymize, True).kinds:
+        raise ValueError(f"dicom_out names no object, so that nothing would be sent; there are {', '.join(KINDS)}")
+
+
+def require_sendable(writer: SourceWriter, objects: Sequence[Path]) -> None:
+    """Raise if what a run left is not to be sent.
+
+    Args:
+        writer: of the run.
+        objects: DICOM objects that it left.
+
+    Raises:
+        ValueError: no object can be made; says why, and names no patient.
+        NotWritten: results could not be written.
+    """
+    if writer.faults:
+        reason = "; ".join(writer.faults)
+        raise NotWritten(reason, any(words in reason for words in _FULL))
+    if not objects:
+        raise ValueError(f"no object can be made: {'; '.join(reasons_of(writer)) or 'nothing was scored'}")
+
+
+def reasons_of(writer: SourceWriter) -> list[str]:
+    """Return why a run scored or wrote less than it was given: three reasons at most, the most frequent first."""
     inputs, earlier = writer.inputs, writer.progress.earlier.values()
     predictions = [*writer.predictions, *inputs.unscored, *(p for done in earlier for p in done.predictions)]
     refused = [reason for _, reason in [*writer.refused, *(pair for done in earlier for pair in done.refused)]]
-    reasons = Counter([p.reason for p in predictions if p.reason] + [p.reason for p in inputs.problems] + refused)
-    return "; ".join(reason for reason, _ in reasons.most_common(3)) or "nothing was scored"
+    reasons = Counter(
+        [without_distance(p.reason) for p in predictions if p.reason] + [p.reason for p in inputs.problems] + refused
+    )
+    return [reason for reason, _ in reasons.most_common(3)]
 
 
 def replaced_of(store: Store, version: Version) -> Mapping[str, Replaced]:

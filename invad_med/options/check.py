@@ -220,6 +220,17 @@ def plain_from_word(config: str, key: str, word: str | bool) -> Any:
     return from_word(key, word, may_be_nothing(key, _own(config)))
 
 
+def plain_from_value(config: str, key: str, value: Any) -> Any:
+    """Return what a value of a file means to a key where no MONAI reads it; a string is what a word would be.
+
+    Raises:
+        OptionError: it means nothing sensible, or MONAI alone would know what.
+    """
+    if isinstance(value, str):
+        return plain_from_word(config, key, value)
+    return from_value(key, value, may_be_nothing(key, _own(config)))
+
+
 def _own(config: str, bundle_root: Any = None) -> dict[str, Any]:
     try:
         folder = root()

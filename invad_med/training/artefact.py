@@ -83,6 +83,7 @@ def finish_training(
         images_a_step = recipe.batch_size * recipe.accumulation(processes()) * processes()
         stated = {"steps": recipe.steps, "batch_size": images_a_step, "learning_rate": recipe.learning_rate}
         provenance = stated | provenance
+    detector.host.note_behaviour()
     detector.provenance = Provenance(
         architecture=detector.host.architecture.to_plain(),
         modality=cohort.modality.name,

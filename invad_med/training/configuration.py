@@ -11,7 +11,7 @@ from invad_med.detection import AnomalyDetector
 from invad_med.files import data_digest
 from invad_med.networks.recipe import Recipe
 from invad_med.training.cohort import Cohort
-from invad_med.training.description import describe, network_settings
+from invad_med.training.description import describe, network_digest, network_settings
 
 
 def describe_run(recipe: Recipe, cohort: Cohort, detector: AnomalyDetector, **parts: Any) -> dict[str, Any]:
@@ -37,6 +37,7 @@ def describe_run(recipe: Recipe, cohort: Cohort, detector: AnomalyDetector, **pa
         "architecture": host.architecture.to_plain(),
         "encoder": host.encoder_digest()[:16],
         "denoiser": network_settings(host.denoiser),
+        "weights": network_digest(host.denoiser) if host.trained_before else "",
         "timesteps": detector.timesteps,
     }
     return {key: value for name, part in {**known, **parts}.items() for key, value in describe(name, part).items()}

@@ -73,6 +73,7 @@ class NoisyBatch:
                 "a model of other than Gaussian noise, or conditioned on the image, is not trained here: fit its "
                 "calibration alone, python -m invad_med calibrate"
             )
+        self._undefined = frozenset(getattr(getattr(host, "denoiser", None), "undefined", ()))
         self.seed, self.num_train_timesteps, self.host = seed, num_train_timesteps, host if images else None
         self.focus, self.focus_share = focus, focus_share
         self.settings = {
@@ -107,7 +108,10 @@ class NoisyBatch:
         first, end = 0, self.num_train_timesteps
         if self.focus is not None and torch.rand(1, generator=generator) < self.focus_share:
             first, end = self.focus
-        return torch.randint(first, end, (1,), generator=generator)
+        drawn = torch.randint(first, end, (1,), generator=generator)
+        while int(drawn) in self._undefined:
+            drawn = torch.randint(self.num_train_timesteps, (1,), generator=generator)
+        return drawn
 
 
 def keyed_generator(seed: int, step: int, index: int) -> torch.Generator:

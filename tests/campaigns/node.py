@@ -4,7 +4,8 @@
 
 Studies of one to ten images, in five transfer syntaxes, go to ``python -m invad_med listen`` by DCMTK's storescu and
 dcmsend and by pynetdicom: split over associations that are shuffled among studies, parts of them repeated, some under
-wrong titles, some of another patient. Senders repeat until they are answered with success, as an archive's queue does.
+wrong titles. Senders repeat until they are answered with success, as an archive's queue does. Images of other patients
+under the UIDs of studies that are there must be refused.
 Meanwhile the node is killed with SIGKILL and started again, and once its disk is full for some seconds. In the end
 
 - every image must be stored as it was sent, and every study be sent in one version, or in several that say so;
@@ -51,6 +52,7 @@ from node_made import NAME, SCORING, Node, archive, send, timeless, wait, write_
 from orthanc import free_port
 
 from invad_med.__main__ import main as command
+from invad_med.node.instances import OTHER_PATIENT
 from invad_med.node.receiving import quiet
 from invad_med.node.store import State, Store
 
@@ -126,6 +128,13 @@ def deliver(delivery: Delivery, port: int) -> bool:
         return done.returncode == 0
     said = re.search(r"with status SUCCESS\s*: (\d+)", report.read_text())  # dcmsend ends with 0 whatever is answered
     return bool(said) and int(said[1]) == len(delivery.files)
+
+
+def intrude(study: Made, port: int, called: str = "INVAD") -> int | None:
+    """Send an image of another patient under the UID of a study that is there; return what is answered."""
+    folder = study.files[0].parents[2] / "others" / study.files[0].parent.name
+    seed = 10**6 + int(folder.name)
+    return send(write_study(folder, seed, 1, patient=f"SECRET{seed}", study=study.uid), port, called)[0]
 
 
 class Senders:
@@ -281,13 +290,15 @@ def main() -> int:
         *flowing, spare = killed  # the last comes first while the disk is full
         senders = Senders(deliveries(flowing, each * given.kills, rng), node.port)
         fill = rng.randrange(max(1, given.kills // 2))
-        refused = Counter[int | None]()
+        refused, others = Counter[int | None](), Counter[int | None]()
         for kill in range(given.kills):
             time.sleep(rng.uniform(0.1, 2 * each - 4))
             if kill == fill:
                 with full(base / "disk", mounted, node):
                     refused.update(send(spare.files, node.port))
                     time.sleep(3.0)
+            elif there := [made for made in flowing if made.answered]:
+                others[intrude(rng.choice(there), node.port)] += 1
             node.kill()
             node.start()
         senders.join()
@@ -298,7 +309,7 @@ def main() -> int:
         print(
             f"{given.studies} studies, {sum(len(s.files) for s in killed)} images, {given.kills} kills, "
             f"{dict(senders.tries)}; disk {'full' if mounted else 'closed'} once, answers then {dict(refused)}; "
-            f"{shaken:.0f} s",
+            f"images of other patients answered {dict(others)}; {shaken:.0f} s",
             flush=True,
         )
         node.stop()
@@ -317,6 +328,7 @@ def main() -> int:
         wrong = Counter(senders.wrong)
         wrong["a word of a patient shows"] += sum(word in kept_words for word in (NAME, "SECRET", "1.2.826.0"))
         wrong["a full disk was answered with success"] += refused[0]
+        wrong["another patient was let in"] += others.total() - others[OTHER_PATIENT] - others[None]
         wrong["the node did not end well"] += after != 0
         wrong["an object came in two forms"] += sum(len(forms) > 1 for forms in kept.forms.values())
         known = {made.uid for made in studies}

@@ -196,7 +196,7 @@ class TestZoo:
 
     def test_what_is_missing_or_another(self, tmp_path, small):
         (tmp_path / "mednist_ddpm").mkdir()
-        with pytest.raises(FileNotFoundError, match=r"mednist_ddpm/models/model\.pt does not exist"):
+        with pytest.raises(FileNotFoundError, match=r"mednist_ddpm/models/model\.pt do not exist"):
             read_host(tmp_path / "mednist_ddpm")
         with pytest.raises(ValueError, match="'maisi' is none of the zoo's models that are known"):
             read_host(tmp_path, name="maisi")
