@@ -66,8 +66,8 @@ class Images:
 def draw(images: Sequence[Path], unit: Mapping[Path, str], label: Mapping[Path, int], most: int | None) -> list[Path]:
     """Return at most so many images, whole patients drawn in an order that their names and nothing else decides.
 
-    Patients with abnormal images and those without are drawn apart, each as many as their share of the images. Where
-    every one of them has more images than that, the smallest is cut, evenly.
+    Normal and abnormal images are drawn apart, each as many as their share, so that there are both. Where every patient
+    has more of a class than that, the smallest is cut, evenly.
 
     Args:
         images: to draw from.
@@ -77,20 +77,21 @@ def draw(images: Sequence[Path], unit: Mapping[Path, str], label: Mapping[Path, 
     """
     if most is None or len(images) <= most:
         return list(images)
-    of: dict[str, list[Path]] = {}
-    for image in images:
-        of.setdefault(unit[image], []).append(image)
     taken: set[Path] = set()
-    for ill in (True, False):
-        patients = [name for name, own in of.items() if any(label[i] for i in own) == ill]
-        room = round(most * sum(len(of[name]) for name in patients) / len(images))
-        for name in sorted(patients, key=lambda name: hashlib.sha256(f"ablation {name}".encode()).digest()):
-            if len(of[name]) <= room:
-                room -= len(of[name])
-                taken.update(of[name])
-        if patients and room and not taken & {image for name in patients for image in of[name]}:
-            smallest = min((of[name] for name in patients), key=len)
-            taken.update(smallest[:: -(-len(smallest) // room)])
+    for kind in (1, 0):
+        of: dict[str, list[Path]] = {}
+        for image in images:
+            if label[image] == kind:
+                of.setdefault(unit[image], []).append(image)
+        room = round(most * sum(map(len, of.values())) / len(images))
+        drawn: list[Path] = []
+        for name in sorted(of, key=lambda name: hashlib.sha256(f"ablation {name}".encode()).digest()):
+            if len(drawn) + len(of[name]) <= room:
+                drawn += of[name]
+        if of and room and not drawn:
+            smallest = min(of.values(), key=len)
+            drawn = smallest[:: -(-len(smallest) // room)]
+        taken.update(drawn)
     return [image for image in images if image in taken]
 
 

@@ -149,6 +149,9 @@ def test_patients_are_drawn_whole_and_classes_by_their_share(tmp_path):
     assert all(sum(unit[i] == name for i in drawn) in (0, 4) for name in unit.values())
     assert draw(images, unit, label, 6) == [images[i] for i in (0, 2, 20, 22)]  # of patients of four
     assert draw(images, unit, label, 40) == images == draw(images, unit, label, None)
+    of_one = dict.fromkeys(images[20:], "one")  # who has every normal image, and abnormal ones besides
+    drawn = draw(images, unit | of_one | {images[0]: "one"}, label, 17)
+    assert {label[i] for i in drawn} == {0, 1}
 
 
 def test_more_evaluations_than_the_schedule_has_are_all_it_has():
