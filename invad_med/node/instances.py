@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 
+import numpy as np
 import pydicom
 from pydicom.dataset import Dataset
 
@@ -91,12 +92,16 @@ def _instance(ds: Dataset) -> Instance:
 
 
 def same_in_another_syntax(held: Path, content: bytes) -> bool:
-    """Return whether a file and one in memory differ in their transfer syntax, and their headers in nothing."""
+    """Return whether a file and one in memory differ in their transfer syntax, and in headers and pixels in nothing."""
     try:
         with without_warnings(), reading("data set"):
-            both = [pydicom.dcmread(one, stop_before_pixels=True) for one in (held, BytesIO(content))]
+            both = [pydicom.dcmread(one) for one in (held, BytesIO(content))]
             syntaxes = {str(ds.file_meta.TransferSyntaxUID) for ds in both}
+            first, second = (ds.pixel_array if "PixelData" in ds else None for ds in both)
+            if not np.array_equal(first, second):
+                return False
             for ds in both:
+                ds.pop("PixelData", None)
                 ds.remove_private_tags()  # their representation depends on the syntax
                 for element in list(ds):
                     if element.tag.element == 0:

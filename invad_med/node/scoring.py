@@ -103,24 +103,26 @@ def reasons_of(writer: SourceWriter) -> list[str]:
 
 
 def replaced_of(store: Store, version: Version) -> Mapping[str, Replaced]:
-    """Return by Series Instance UID what a version's reports say of the version before: of series that changed alone.
+    """Return by Series Instance UID what a version's reports say of the versions before, of which there are results.
 
-    The version before is the newest of which there are results.
+    A report names the version since which its series is as it is, and the reports of the one before that: of a series
+    that did not change it says what it said, and is the same object.
     """
-    older = [v for v in store.versions(version.study)[: version.number - 1] if v.state in (State.SCORED, State.SENT)]
-    if not older:
-        return {}
-    earlier = older[-1]
-    before, now = series_of(earlier), series_of(version)
+    states = (State.SCORED, State.SENT)
+    before = [(v, series_of(v)) for v in store.versions(version.study)[: version.number - 1] if v.state in states]
     result = {}
-    for uid in before.keys() & now.keys():
-        if before[uid] == now[uid]:
+    for uid, now in series_of(version).items():
+        since, older = version, list(before)
+        while older and older[-1][1].get(uid) == now:
+            since = older.pop()[0]
+        earlier = next(((v, series[uid]) for v, series in reversed(older) if uid in series), None)
+        if earlier is None:
             continue
         words = (
-            f"Version {version.number} of this report, of {len(now[uid])} stored images; it replaces version "
-            f"{earlier.number}, of {len(before[uid])}."
+            f"Version {since.number} of this report, of {len(now)} stored images; it replaces version "
+            f"{earlier[0].number}, of {len(earlier[1])}."
         )
-        reports = [path for path in earlier.objects if path.name == "report.dcm"]
+        reports = [path for path in earlier[0].objects if path.name == "report.dcm"]
         result[uid] = Replaced(words, tuple(path for path in reports if uid in _evidence(path)))
     return result
 

@@ -112,7 +112,7 @@ def _saved(ds, path, implicit=None):
 def test_late_slices_make_a_version_that_says_so(node, destination, tmp_path):
     whole = write_study(tmp_path / "a", 3, 3, series=2)
     study = str(pydicom.dcmread(whole[0]).StudyInstanceUID)
-    assert send([*whole[:2], *whole[3:]], node.port) == [0] * 5
+    assert send([*whole[:2], *whole[3:5]], node.port) == [0] * 4
     wait(lambda: len(destination.reports(study)) == 2)
     (first,) = (ds for ds in destination.reports(study) if ds.SeriesNumber // 100 == 1)
     wait(lambda: f"version 1 sent: {len(destination.of(study))} objects" in node.said())
@@ -123,6 +123,12 @@ def test_late_slices_make_a_version_that_says_so(node, destination, tmp_path):
     series = second.PredecessorDocumentsSequence[0].ReferencedSeriesSequence[0]
     assert series.ReferencedSOPSequence[0].ReferencedSOPInstanceUID == first.SOPInstanceUID
     assert all("Version" not in text_of(r) for r in destination.reports(study) if r is not second)
+    wait(lambda: "version 2 sent: " in node.said())
+    assert send(whole[5:], node.port) == [0]  # of the other series: the one that changed before keeps its report
+    wait(lambda: "version 3 sent: " in node.said())
+    assert len(destination.reports(study)) == 4
+    (third,) = (r for r in destination.reports(study) if "Version 3" in text_of(r))
+    assert "Version 3 of this report, of 3 stored images; it replaces version 2, of 2." in text_of(third)
     expected = score(whole, tmp_path / "score")
     changed = [uid for uid, ds in expected.items() if ds.Modality != "SR"]
     got = {str(ds.SOPInstanceUID): ds for ds in destination.of(study)}

@@ -8,6 +8,7 @@ from pathlib import Path
 import pydicom
 import pytest
 from node_made import send, write_study
+from pydicom.uid import RLELossless
 
 from invad_med.node import store as module
 from invad_med.node.instances import Instance, read_instance
@@ -52,6 +53,19 @@ def make(version):
     (version.results / "dicom").mkdir(parents=True, exist_ok=True)
     (version.results / "dicom" / "overlay.dcm").write_bytes(image.read_bytes())
     return "1 object"
+
+
+def test_other_pixels_in_another_syntax_are_another_image(store, tmp_path):
+    (path,) = write_study(tmp_path / "a", 1, 1)
+    ds = pydicom.dcmread(path)
+    instance = read_instance(path.read_bytes(), ds.SOPClassUID, ds.SOPInstanceUID)
+    assert store.receive(instance, path.read_bytes()) is Taken.STORED
+    for brighter, expected in ((0, Taken.HELD), (1, Taken.CHANGED)):
+        ds = pydicom.dcmread(path)
+        ds.PixelData = (ds.pixel_array + brighter).astype("<u2").tobytes()
+        ds.compress(RLELossless, generate_instance_uid=False)
+        ds.save_as(tmp_path / "again.dcm")
+        assert store.receive(instance, (tmp_path / "again.dcm").read_bytes()) is expected
 
 
 def test_a_full_disk_is_a_refusal_and_no_loss(store, tmp_path, monkeypatch):
