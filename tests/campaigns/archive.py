@@ -6,8 +6,7 @@ Writes an archive of MR series (64 x 64), indexes it, and then
 
 * scores part of it by ``python -m invad_med score`` and the same part by ``archive score`` with one worker, in turn,
   for core-seconds a slice of each,
-* scores it with one and with two workers, for slices a second,
-* scores it undisturbed, the reference,
+* scores it undisturbed with one and with two workers, for slices a second; the last is the reference,
 * scores it while something is killed with -9 at moments drawn at random (a worker, or the run with what it started,
   which is then started again) so many times, by each executor.
 
@@ -177,6 +176,7 @@ def main() -> int:
     parser.add_argument("--executors", nargs="+", choices=("processes", "ray"), default=["processes", "ray"])
     parser.add_argument("--part", type=int, default=20, help="series whose cost is compared with score (20)")
     parser.add_argument("--rounds", type=int, default=2, help="of that comparison (2)")
+    parser.add_argument("--alone", type=int, nargs="+", default=[1, 2], help="workers of undisturbed runs (1 2)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--keep", type=Path, help="folder to work in, kept")
     given = parser.parse_args()
@@ -205,15 +205,15 @@ def main() -> int:
     if not (base / "whole" / "index.parquet").exists():
         words = ["--out", str(base / "whole"), "--shard_slices", str(given.shard_slices)]
         found["index_s"] = run(*ARCHIVE, "index", str(base / "archive"), *words)
-    for workers in (1, 2):
-        work = fresh(base, f"w{workers}") if workers == 1 else base / "whole"
+    for workers in given.alone:
+        work = base / "whole" if workers == given.alone[-1] else fresh(base, f"w{workers}")
         seconds, cores = run(*ARCHIVE, "score", str(work), "--workers", str(workers), *NEVER_MIND)
         found[f"workers_{workers}"] = {"seconds": seconds, "core_s": cores, "slices_s": count_of(work) / seconds}
         print(workers, json.dumps(found[f"workers_{workers}"]), flush=True)
     reference = merged(base / "whole")
     files = {str(pydicom.dcmread(p, stop_before_pixels=True).SOPInstanceUID) for p in base.glob("archive/**/*.dcm")}
     wrong = int({key.partition("#")[0] for key in reference.key} != files or len(reference) != len(files))
-    wrong += not reference.equals(merged(base / "w1"))
+    wrong += sum(not reference.equals(merged(base / f"w{workers}")) for workers in given.alone[:-1])
     for number, executor in enumerate(given.executors):
         work, rng = fresh(base, executor), random.Random(given.seed + number)
         words = ["--executor", executor, "--workers", str(given.workers), *NEVER_MIND]
