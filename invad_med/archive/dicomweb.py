@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import math
 import os
 import signal
 import sys
 import threading
+import time
 import warnings
 from collections import Counter
 from collections.abc import Iterable
@@ -39,6 +41,7 @@ except ImportError as error:
 logger = logging.getLogger(__name__)
 
 _TIMEOUT = (10.0, 120.0)  # seconds to connect, and between two pieces of an answer
+_PAUSE = 600.0  # seconds
 _CLOSED = (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN, HTTPStatus.METHOD_NOT_ALLOWED, HTTPStatus.NOT_IMPLEMENTED)
 _DUPLICATE = 0x0111  # failure reason: the server holds that UID already, and says so
 _ANOTHER = (
@@ -119,7 +122,7 @@ class Destination:
             raise ValueError("the destination is the DICOMweb root of a server, as in https://HOST/dicom-web")
         self.stored, self.failed = 0, Counter[str]()
         self.host = _host(uri)
-        self._readable, self._doubted = True, False
+        self._asked_from, self._doubted = 0.0, False
         self._client = _client(uri.base_url, DESTINATION_TOKEN, {"Accept": "application/dicom+json"})
         try:  # before hours of work; a server may take objects from users that it does not let search
             self._client.search_for_studies(limit=1)
@@ -171,7 +174,7 @@ class Destination:
 
     def _holds(self, ds: pydicom.Dataset) -> bool | None:
         """Return whether a server holds an object and no other of its UID; None where it does not let that be seen."""
-        if not self._readable:
+        if time.monotonic() < self._asked_from:
             return None
         uids = str(ds.StudyInstanceUID), str(ds.SeriesInstanceUID), str(ds.SOPInstanceUID)
         try:
@@ -181,9 +184,11 @@ class Destination:
         except Exception as error:
             if _status(error) == HTTPStatus.NOT_FOUND and self._elsewhere(uids):
                 return False
-            # a server that forbids, or takes minutes to say that it cannot, is not asked again
-            slow = isinstance(error, RetryError) or _unreachable(error)
-            self._readable = not slow and _status(error) not in _CLOSED
+            # a server that forbids is not asked again, one that takes minutes to say that it cannot not for a while
+            if _status(error) in _CLOSED:
+                self._asked_from = math.inf
+            elif isinstance(error, RetryError) or _unreachable(error):
+                self._asked_from = time.monotonic() + _PAUSE
             if not self._doubted:
                 self._doubted = True
                 reason = _reason(error, DESTINATION_TOKEN).partition(";")[0]

@@ -87,12 +87,16 @@ def read_settings(folder: Path, names: Collection[str]) -> Mapping[str, Any]:
         task = json.loads(path.read_bytes())
     except (ValueError, RecursionError):
         raise ValueError(f"{TASK} is no JSON; remove it, or let mercure write it") from None
-    step = task.get("process") if isinstance(task, dict) else None
+    if not isinstance(task, dict) or "process" not in task:
+        raise ValueError(f"{TASK} has no process, which holds the settings: remove the file, or let mercure write it")
+    step = task["process"]
     if isinstance(step, list):
         if len(step) > 1:
             raise ValueError(f"process in {TASK} has {len(step)} steps: one is expected, which this run is")
         step = step[0] if step else None
-    settings = step.get("settings") if isinstance(step, dict) else None
+    if step is not None and not isinstance(step, dict):
+        raise ValueError(f"process in {TASK} is no object with settings")
+    settings = step.get("settings") if step else None
     if not isinstance(settings or {}, dict):
         raise ValueError(f'process.settings in {TASK} is no object such as {{"modality": "brain"}}')
     for name in settings or {}:
@@ -157,6 +161,8 @@ def write_failure(results: Path, reason: str) -> None:
         OSError: it cannot be written.
     """
     results.mkdir(parents=True, exist_ok=True)
+    if earlier := len(list(results.glob("*.dcm"))):
+        reason += f"; {earlier} .dcm files are there from before, and none of this run"
     _write(results / RESULT, {"status": "failed", "reason": reason, "objects": 0})
 
 

@@ -76,10 +76,14 @@ def read_instance(content: bytes, sop_class: str, uid: str) -> Instance:
 
 
 def instance_of(path: Path) -> Instance | None:
-    """Return what a file says of itself, None if it is no DICOM or cannot be read."""
+    """Return what a file says of itself, None if it is no DICOM or cannot be read.
+
+    Read as `invad_med.readers.dicom.headers.read_header` does: without file meta information too.
+    """
     try:
         with without_warnings(), reading("data set"):
-            return _instance(pydicom.dcmread(path, stop_before_pixels=True, specific_tags=_BELONGS))
+            ds = pydicom.dcmread(path, force=True, stop_before_pixels=True, specific_tags=_BELONGS)
+            return _instance(ds) if ds.get("SOPClassUID") or "StudyInstanceUID" in ds else None
     except ReadError:
         return None
 
@@ -91,12 +95,11 @@ def _instance(ds: Dataset) -> Instance:
     return Instance(uid, study, (*patient, name), is_own(ds))
 
 
-def same_in_another_syntax(held: Path, content: bytes) -> bool:
-    """Return whether a file and one in memory differ in their transfer syntax, and in headers and pixels in nothing."""
+def same_image(held: Path, content: bytes) -> bool:
+    """Return whether a file and one in memory have the same header and the same pixels, however these are encoded."""
     try:
         with without_warnings(), reading("data set"):
             both = [pydicom.dcmread(one) for one in (held, BytesIO(content))]
-            syntaxes = {str(ds.file_meta.TransferSyntaxUID) for ds in both}
             first, second = (ds.pixel_array if "PixelData" in ds else None for ds in both)
             if not np.array_equal(first, second):
                 return False
@@ -106,7 +109,7 @@ def same_in_another_syntax(held: Path, content: bytes) -> bool:
                 for element in list(ds):
                     if element.tag.element == 0:
                         del ds[element.tag]  # length of a group, retired
-            return len(syntaxes) == 2 and len({content_digest(ds) for ds in both}) == 1
+            return len({content_digest(ds) for ds in both}) == 1
     except ReadError:
         return False
 

@@ -20,6 +20,7 @@ names nor markers say who the patient is. What the files hold does.
 from __future__ import annotations
 
 import contextlib
+import filecmp
 import hmac
 import json
 import os
@@ -33,7 +34,7 @@ from enum import Enum
 from pathlib import Path
 
 from invad_med.files import flush, held, write_durably
-from invad_med.node.instances import OTHER_PATIENT, Instance, NotTaken, same_in_another_syntax
+from invad_med.node.instances import OTHER_PATIENT, Instance, NotTaken, same_image
 
 _STRIPES = 64  # locks that studies share
 
@@ -181,6 +182,24 @@ class Store:
         for path in (probe, self._incoming / "link"):
             path.unlink()
         flush(self.folder)
+        for study in list(self.studies()):
+            self._link_again(study)
+
+    def _link_again(self, study: str) -> None:
+        """Link the images of versions to those received where a copy of the folder has made two files of one.
+
+        Raises:
+            OSError: that fails.
+        """
+        images = self._studies / study / "images"
+        there = inodes(images)
+        for version in self.versions(study):
+            for name, inode in inodes(version.images).items():
+                path = version.images / name
+                if there.get(name, inode) != inode and filecmp.cmp(images / name, path, shallow=False):
+                    link = self._incoming / name
+                    os.link(images / name, link)
+                    os.replace(link, path)
 
     def name_of(self, study: str) -> str:
         """Return the name of the study of a Study Instance UID: 32 hex digits."""
@@ -189,8 +208,8 @@ class Store:
     def receive(self, instance: Instance, content: bytes) -> Taken:
         """Keep an instance, so that it is there whatever happens next.
 
-        One that is held already, or whose header is that of one held in another transfer syntax, is not written
-        again; one that says something else takes the place of that held under its UID.
+        One that is held already, encoded in whatever way, is not written again; one that says something else takes the
+        place of that held under its UID.
 
         Args:
             instance: what it says of itself.
@@ -208,11 +227,16 @@ class Store:
             taken = Taken.STORED
             if path.exists():
                 same = path.stat().st_size == len(content) and path.read_bytes() == content
-                if same or same_in_another_syntax(path, content):
+                if same or same_image(path, content):
                     flush(path.parent)
                     return Taken.HELD
                 taken = Taken.CHANGED
-            write_durably(path, content, self._incoming)
+            try:
+                write_durably(path, content, self._incoming)
+            except OSError:
+                if not inodes(path.parent):  # nothing of the study is here, so that it is nobody's yet
+                    (folder / "patient").unlink(missing_ok=True)
+                raise
         return taken
 
     def studies(self) -> Iterator[str]:

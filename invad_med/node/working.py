@@ -40,7 +40,10 @@ def rest_of(version: Version) -> float:
     It is never given up: what ended the process may have been somebody who killed it.
     """
     over = version.begun - _CRASHES
-    return min(_DAY, 60.0 * 2 ** min(over, 20)) - (time.time() - version.begun_at) if over >= 0 else 0.0
+    if over < 0:
+        return 0.0
+    passed = max(0.0, time.time() - version.begun_at)  # a clock that was set back does not make it longer
+    return min(_DAY, 60.0 * 2 ** min(over, 20)) - passed
 
 
 class Worker:

@@ -170,7 +170,9 @@ def test_tasks_that_are_none(tmp_path, capsys):
     for content, message in (
         (f'{{"info": "{NAME}"', "task.json is no JSON"),
         ('{"process": [{}, {}]}', "process in task.json has 2 steps"),
-        ("[]", "no image found in the folder of images (1 .json file)"),
+        ("[]", "task.json has no process"),
+        ('{"settings": {"anonymize": true}}', "task.json has no process"),
+        ('{"process": "brain"}', "process in task.json is no object"),
     ):
         (images / "task.json").write_text(content)
         failed(capsys, images, tmp_path / "out", message)
@@ -194,11 +196,12 @@ def test_images_of_another_kind_are_not_sent(tmp_path, capsys):
     failed(capsys, images, results, "no object can be made: unlike the images that the model for Brain MRI was trained")
 
 
-def test_two_patients_are_not_mixed(tmp_path, capsys):
+@pytest.mark.parametrize("meta", [True, False], ids=["with file meta information", "without"])
+def test_two_patients_are_not_mixed(tmp_path, capsys, meta):
     images, results = mercure(tmp_path, 4)
     study = str(pydicom.dcmread(next(images.glob("*.dcm"))).StudyInstanceUID)
     for path in write_study(tmp_path / "other", 5, 1, study=study):
-        os.rename(path, images / path.name)
+        (images / path.name).write_bytes(path.read_bytes()[0 if meta else 132 :])
     failed(capsys, images, results, "images of one study name several patients")
 
 
@@ -216,6 +219,15 @@ def test_studies_of_two_patients_and_files_that_cannot_be_read(tmp_path):
     content = result_of(results)
     assert content["slices"] == {"scored": 2, "unreadable": 1} and "pixel data" in content["reasons"][0]
     assert content["studies"] == 3 and content["studies_withheld"] == 1
+
+
+def test_one_folder_for_both_is_refused(tmp_path, capsys):
+    images, _ = mercure(tmp_path, 9, slices=1)
+    before = sorted(path.name for path in images.iterdir())
+    for results in (images, images / "out", tmp_path):
+        assert main(["process", str(images), str(results)]) == 2
+        assert "IN and OUT are the same folder, or one lies in the other" in capsys.readouterr().err
+    assert sorted(path.name for path in images.iterdir()) == before
 
 
 def test_a_folder_that_holds_other_files_is_refused(tmp_path, capsys):

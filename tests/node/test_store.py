@@ -3,6 +3,7 @@
 import errno
 import itertools
 import os
+import shutil
 from pathlib import Path
 
 import pydicom
@@ -81,11 +82,27 @@ def test_a_full_disk_is_a_refusal_and_no_loss(store, tmp_path, monkeypatch):
     assert send(paths, port) == [0xA700] * 2 and not arrived
     assert not list(store.folder.rglob("*.dcm")) and not list(store.folder.rglob("*.partial"))
     monkeypatch.setattr("invad_med.files.os.fsync", real)
+    study = str(pydicom.dcmread(paths[0]).StudyInstanceUID)
+    (other,) = write_study(tmp_path / "other", 2, 1, study=study)
+    claimed = store.folder / "studies" / store.name_of(study) / "patient"
+    assert not claimed.exists()  # by whom nothing was kept of
     assert send(paths, port) == [0] * 2 and len(arrived) == 2
+    assert send([other], port) == [0xC100]
     images = store.folder / "studies" / arrived[0] / "images"
     kept = sorted(pydicom.dcmread(path).PixelData for path in images.iterdir())
     assert kept == sorted(pydicom.dcmread(path).PixelData for path in paths)
     receiver.stop()
+
+
+def test_a_folder_that_was_copied_makes_no_new_version(store, tmp_path):
+    (path,) = write_study(tmp_path / "a", 1, 1)
+    study = put(store, path)
+    version = store.snapshot(study)
+    store.end(version, State.SENT, "")
+    shutil.copytree(store.folder, tmp_path / "restored")  # of links that were one file
+    restored = Store(tmp_path / "restored")
+    restored.open()
+    assert not restored.is_new(study)
 
 
 def test_success_is_answered_once_file_and_folder_are_on_the_disk(store, tmp_path, monkeypatch):
