@@ -235,5 +235,7 @@ def _merge(options: argparse.Namespace) -> int:
             place, options.out, options.viewer_url, options.top, options.hash_keys, options.partial, bar.update
         )
     names = ", ".join(path.name for path in merged.files)
+    if lacking := str(merged.lacking):
+        print(f"{lacking}: see python -m invad_med archive status {options.work}, and score --retry", file=sys.stderr)
     print(f"{merged.slices} slices, {merged.studies} studies. In {options.out.resolve()}: {names}. Research use only.")
-    return INCOMPLETE if merged.missing else 0
+    return INCOMPLETE if merged.lacking.shards else 0

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import math
 import os
 import signal
 import sys
@@ -83,8 +84,12 @@ def _listen(options: argparse.Namespace) -> int:
     refuse_secrets(given)
     if not options.forward:
         raise OptionError("--forward is missing: where results go, as AET@HOST:PORT or https://HOST/dicom-web")
-    if options.quiet <= 0:
+    if not 0 < options.quiet < math.inf:  # nor NaN
         raise OptionError(f"--quiet is {options.quiet:g}: seconds, more than 0")
+    if options.keep is not None and not 0 <= options.keep < math.inf:
+        raise OptionError(f"--keep is {options.keep:g}: days, at least 0")
+    if not 0 < options.port < 65536:
+        raise OptionError(f"--port is {options.port}: 1 to 65535")
     from invad_med.node.receiving import Receiver, Titles, quiet
     from invad_med.node.scoring import Resident
     from invad_med.node.sending import Destination, Peer, Stow, parse_peer

@@ -62,7 +62,8 @@ def run(options: argparse.Namespace) -> int:
     logging.getLogger("invad_med.inference.results").setLevel(logging.ERROR)  # names files, as a patient may be
     warnings.simplefilter("ignore")  # libraries quote values, which can be the patient's name
     images, results = _folder(options.images, "IN", _IN), _folder(options.results, "OUT", _OUT)
-    if images == results or images in results.parents or results in images.parents:
+    one, other = Path(os.path.realpath(images)), Path(os.path.realpath(results))
+    if one == other or one in other.parents or other in one.parents:
         raise OptionError("IN and OUT are the same folder, or one lies in the other: give two apart")
     before = signal.signal(signal.SIGTERM, _end)
     status, reason = 2, ""

@@ -95,8 +95,14 @@ class Peer:
                 raise Declined(f"it takes none of {', '.join(sorted({UID(kind).name for kind, _ in kinds}))}")
             raise Unreachable("it cannot be reached")
         try:
-            for path in paths:
-                self._store(association, path)
+            declined: list[str] = []
+            for path in paths:  # what is declined keeps nothing else away
+                try:
+                    self._store(association, path)
+                except Declined as error:
+                    declined.append(str(error))
+            if declined:
+                raise Declined(f"{declined[0]} ({len(declined)} of {len(paths)} objects)")
         finally:
             association.release() if association.is_established else association.abort()
 
@@ -112,7 +118,8 @@ class Peer:
         if "Status" not in answer:
             raise Unreachable("it gave no answer")
         if answer.Status not in (*_STORED, _HELD):
-            raise Declined(f"it answers 0x{answer.Status:04X}")
+            name = pydicom.filereader.read_file_meta_info(path).MediaStorageSOPClassUID.name
+            raise Declined(f"it answers 0x{answer.Status:04X} to {name}")
 
 
 class Stow:

@@ -28,7 +28,7 @@ import secrets
 import shutil
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -67,10 +67,12 @@ class Mark:
     Args:
         said: in words that name no patient.
         at: when, in seconds since 1970.
+        objects: of a version that was scored, below its results.
     """
 
     said: str
     at: float
+    objects: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -133,7 +135,8 @@ class Version:
         """
         try:
             stated = json.loads((self.folder / f"{what}.json").read_text(encoding="utf-8"))
-            return Mark(str(stated["said"]), float(stated["at"]))
+            objects = stated.get("objects")
+            return Mark(str(stated["said"]), float(stated["at"]), None if objects is None else tuple(objects))
         except (OSError, ValueError, KeyError, TypeError):
             return None
 
@@ -242,7 +245,7 @@ class Store:
     def studies(self) -> Iterator[str]:
         """Yield the names of the studies of which anything was received."""
         with contextlib.suppress(FileNotFoundError), os.scandir(self._studies) as found:
-            yield from (entry.name for entry in found)
+            yield from (entry.name for entry in found if entry.is_dir())
 
     def received(self, study: str) -> int:
         """Return how many images of a study were received."""
@@ -313,12 +316,14 @@ class Store:
         Raises:
             OSError: that cannot be noted.
         """
+        names = None
         if state is State.SCORED:
             objects = version.objects
+            names = [path.relative_to(version.results).as_posix() for path in objects]
             folders = {folder for path in objects for folder in path.parents if folder.is_relative_to(version.folder)}
             for path in [*objects, *sorted(folders)]:
                 flush(path)
-        self._state(version, str(state), said)
+        self._state(version, str(state), said, names)
         (version.folder / "trouble.json").unlink(missing_ok=True)
 
     def forget(self, study: str, before: float) -> bool:
@@ -347,8 +352,8 @@ class Store:
         with contextlib.suppress(OSError):
             self._state(version, "trouble", said)
 
-    def _state(self, version: Version, what: str, said: str) -> None:
-        content = json.dumps({"said": said, "at": time.time()}).encode()
+    def _state(self, version: Version, what: str, said: str, objects: Sequence[str] | None = None) -> None:
+        content = json.dumps({"said": said, "at": time.time(), "objects": objects}).encode()
         write_durably(version.folder / f"{what}.json", content, self._incoming)
 
     def _claim(self, folder: Path, patient: str) -> None:

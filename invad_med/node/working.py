@@ -290,7 +290,11 @@ class Sender:
         Raises:
             Unreachable, Declined: see `invad_med.node.sending.Destination`; an object is of another study.
         """
-        objects = version.objects
+        objects, scored = version.objects, version.mark(State.SCORED)
+        made = scored.objects if scored else None
+        gone = set(made or ()) - {path.relative_to(version.results).as_posix() for path in objects}
+        if gone:
+            raise Declined(f"{len(gone)} of its results are gone from the folder: nothing is sent; restore them")
         if {self.store.name_of(header_uid(path, "StudyInstanceUID")) for path in objects} != {version.study}:
             raise Declined("an object is of another study: nothing is sent")
         sent = {

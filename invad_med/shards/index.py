@@ -146,8 +146,8 @@ def write_index(
     """
     if shard_slices < 1:
         raise ValueError(f"shard_slices is {shard_slices}: at least 1")
-    if (work / INDEX).exists():
-        raise FileExistsError(f"{work} holds an index already: give another folder for another archive")
+    if any((work / name).exists() for name in (INDEX, "scores", "state", "settings.json")):
+        raise FileExistsError(f"{work} holds an index, or scores of one, already: take another folder for another one")
     for folder in folders:
         if not folder.exists():
             raise FileNotFoundError(f"no such file or folder: {folder}")
@@ -209,11 +209,16 @@ def digest(secret: str, uid: str, digits: int = 16) -> str:
 def key_of(entry: Entry, secret: str | None = None) -> str:
     """Return ``SOPInstanceUID#frame`` of a slice, the UID replaced by its digest where a secret is given.
 
-    Of a file that states no such UID it is ``input#slice``, counted from 1.
+    Of a file that states no such UID it is ``file:input#slice``, counted from 1, with the `input_of` there.
     """
     if not entry.instance:
-        return f"{entry.input}#{entry.slice + 1}"
+        return f"file:{input_of(entry, secret)}#{entry.slice + 1}"
     return f"{digest(secret, entry.instance, 32) if secret else entry.instance}#{entry.frame}"
+
+
+def input_of(entry: Entry, secret: str | None = None) -> str:
+    """Return the name of a slice's source, or with a secret its digest: names of folders may be a patient's."""
+    return f"input-{digest(secret, entry.input)}" if secret else entry.input
 
 
 def _sources(folders: Sequence[Path], secret: str, passed: Counter[str]) -> Iterator[list[Entry]]:
@@ -272,8 +277,13 @@ def _unread(problem: Problem, before: str, base: Path) -> Entry:
 
 
 def _plain(text: str) -> str:
-    """Return text that encodes as UTF-8: names of files need not."""
-    return text.encode("utf-8", "backslashreplace").decode()
+    """Return text that encodes as UTF-8, which names of files need not; of two texts two."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        content = text.encode("utf-8", "surrogatepass")
+        return f"{content.decode('utf-8', 'replace')}-{hashlib.sha256(content).hexdigest()[:8]}"
+    return text
 
 
 def _short(entry: Entry) -> int:

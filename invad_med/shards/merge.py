@@ -9,14 +9,18 @@ from pathlib import Path
 
 from invad_med.data.prediction import Judged, Scores
 from invad_med.files import WholeFile, flush, whole_file
-from invad_med.shards.index import Entry, key_of
+from invad_med.shards.index import Entry, input_of, key_of
 from invad_med.shards.parquet import from_table, pq, schema_of, to_table
 from invad_med.shards.shard import Row
 from invad_med.shards.work import Work
-from invad_med.shards.worklist import ListedStudy, write_worklist
+from invad_med.shards.worklist import Lacking, ListedStudy, write_worklist
 from invad_med.writers.table import as_csv, cell_of, six_digits
 
 _COLUMNS = tuple(field.name for field in fields(Row))
+
+
+_MADE_BY = ("model", "calibration", "false_positive_rate", "engine", "precision", "version")
+Made = dict[str, tuple[object, ...]]  # by modality
 
 
 class Incomplete(ValueError):
@@ -29,13 +33,13 @@ class Merged:
 
     Args:
         slices, studies: how many.
-        missing: shards that are not scored.
+        lacking: what is not in it.
         files: that were written.
     """
 
     slices: int
     studies: int
-    missing: int
+    lacking: Lacking
     files: tuple[Path, ...]
 
 
@@ -73,8 +77,9 @@ def merge(
             f"{missing} of {place.index.shards} shards are not scored: go on with python -m invad_med archive score "
             f"{place.folder}, or take what there is with --partial"
         )
-    slices, studies, models = 0, list[ListedStudy](), dict[str, str]()
-    secret = place.index.secret if hash_keys else None
+    slices, unread, studies, made = 0, 0, list[ListedStudy](), Made()
+    kept = place.settings()
+    secret = place.index.secret if hash_keys or (kept is not None and kept.hash_keys) else None
     with contextlib.ExitStack() as stack:
         path = stack.enter_context(whole_file(out / "slices.parquet"))
         text = WholeFile(out / "slices.csv")
@@ -83,32 +88,50 @@ def merge(
         writer = stack.enter_context(pq.ParquetWriter(path, schema_of(Row)))
         for shard in shards:
             entries, rows = place.index.entries(shard), _rows(place, shard)
-            _require_same(shard, entries, rows, models)
+            _require_same(shard, entries, rows, made, place.index.secret)
             if secret:
-                rows = [replace(row, key=key_of(e, secret)) for row, e in zip(rows, entries, strict=True)]
+                rows = [_hashed(row, entry, secret) for row, entry in zip(rows, entries, strict=True)]
             writer.write_table(to_table(Row, rows))
             text.write(as_csv([_plain(row) for row in rows], _COLUMNS, header=False))
             studies += _studies(entries, rows)
             slices += len(rows)
+            unread += sum(row.error_class is not None for row in rows)
             said()
         writer.close()
         flush(path)
         text.close()
-    pages = write_worklist(studies, out, viewer_url, top)
-    return Merged(slices, len(studies), missing, (out / "slices.parquet", out / "slices.csv", *pages))
+    lacking = Lacking(unread, missing)
+    pages = write_worklist(studies, out, viewer_url, top, lacking)
+    return Merged(slices, len(studies), lacking, (out / "slices.parquet", out / "slices.csv", *pages))
 
 
 def _rows(place: Work, shard: int) -> list[Row]:
     return from_table(Row, pq.read_table(place.scores(shard)))
 
 
-def _require_same(shard: int, entries: list[Entry], rows: list[Row], models: dict[str, str]) -> None:
+def _hashed(row: Row, entry: Entry, secret: str) -> Row:
+    """Return a row without names and UIDs; that of its map has them too."""
+    return replace(row, key=key_of(entry, secret), input=input_of(entry, secret), map=None)
+
+
+def _require_same(shard: int, entries: list[Entry], rows: list[Row], made: Made, secret: str) -> None:
     """Raise ValueError unless rows are those of the index, each once, and of the models of rows before."""
-    if [(row.source, row.slice) for row in rows] != [(entry.source, entry.slice) for entry in entries]:
+    same = len(rows) == len(entries) and all(
+        (row.source, row.slice) == (entry.source, entry.slice) and row.key in (key_of(entry), key_of(entry, secret))
+        for row, entry in zip(rows, entries, strict=True)
+    )
+    if not same:
         raise ValueError(f"the rows of shard {shard} are not those of the index: remove its file in scores")
-    for modality, model in {(row.modality, row.model) for row in rows if row.modality and row.model}:
-        if models.setdefault(modality, str(model)) != model:
-            raise ValueError(f"shard {shard} holds scores of another model for {modality} than those before it")
+    for row in rows:
+        if row.modality and row.model:
+            facts = (row.model, row.calibration, row.false_positive_rate, row.engine, row.precision, row.version)
+            before = made.setdefault(row.modality, facts)
+            if before != facts:
+                what = next(name for name, one, other in zip(_MADE_BY, before, facts, strict=True) if one != other)
+                raise ValueError(
+                    f"shard {shard} holds scores of another {what} for {row.modality} than those before it: remove "
+                    f"its file in scores, and score again"
+                )
 
 
 def _plain(row: Row) -> dict[str, object]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
+import pydicom
 
 from invad_med import __version__
 from invad_med.data.prediction import Prediction, Status
@@ -20,9 +21,10 @@ from invad_med.files import flush
 from invad_med.inference.ahead import AHEAD, ahead
 from invad_med.inference.inputs import assign
 from invad_med.inference.pipeline import score_source
+from invad_med.readers.decoding import reading, without_warnings
 from invad_med.readers.dicom.pixels import LastFile
 from invad_med.readers.sources import read_source
-from invad_med.shards.index import Entry, key_of, sources_of
+from invad_med.shards.index import Entry, input_of, key_of, sources_of
 from invad_med.shards.models import LoadedModels
 from invad_med.writers.maps import MapWriter
 from invad_med.writers.naming import slice_path
@@ -186,9 +188,21 @@ def _refusal(source: Source, own: list[Entry], aside: bool) -> tuple[str, str, s
             stat = os.stat(entry.path)
         except OSError as error:
             return str(Status.UNREADABLE), _CHANGED, f"file cannot be opened any more ({error.strerror})"
-        if (stat.st_size, stat.st_mtime_ns) != (entry.size, entry.changed):
+        changed = (stat.st_size, stat.st_mtime_ns) != (entry.size, entry.changed)
+        if changed or (entry.instance and _instance_of(entry.path) != entry.instance):
             return str(Status.UNREADABLE), _CHANGED, "file was written to since it was indexed: index it anew"
     return None
+
+
+def _instance_of(path: bytes) -> str | None:
+    """Return the SOP Instance UID of a file: another may have its name, size and time."""
+    try:
+        with without_warnings(), reading("DICOM header"):
+            tags = ["SOPInstanceUID"]
+            ds = pydicom.dcmread(os.fsdecode(path), force=True, stop_before_pixels=True, specific_tags=tags)
+            return str(ds.get("SOPInstanceUID") or "")
+    except ReadError:
+        return None
 
 
 @dataclass(frozen=True)
@@ -247,6 +261,14 @@ class _Maps:
             return None
         try:
             return do(self._writer)
+        except (
+            FileExistsError,
+            NotADirectoryError,
+            IsADirectoryError,
+        ) as error:  # the name is taken
+            self.close()
+            self._writer, self.fault = None, f"map not written ({error.strerror})"
+            return None
         except OSError:
             raise
         except Exception as error:  # libraries quote values of the source, which can be the patient's name
@@ -276,7 +298,7 @@ def _row(
     scored = p.status is Status.SCORED
     return Row(
         key=key_of(entry, secret),
-        input=entry.input,
+        input=input_of(entry, secret),
         source=entry.source,
         slice=entry.slice,
         status=one.status,

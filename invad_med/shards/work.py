@@ -108,8 +108,10 @@ class Work:
             FileNotFoundError: a folder is not there.
         """
         for folder in self.index.folders:
-            if not folder.exists():
-                raise FileNotFoundError(f"{folder}, which was indexed, is not there: is it mounted on this machine?")
+            if not folder.exists() or (folder.is_dir() and not any(os.scandir(folder))):
+                raise FileNotFoundError(
+                    f"{folder}, which was indexed, is not there, or empty: is it mounted on this machine?"
+                )
 
     def agree(self, settings: Settings) -> None:
         """Keep what the scores depend on, or refuse another than is kept.

@@ -74,7 +74,8 @@ def require_link(template: str) -> str:
     """
     refuse_credentials(template, "let the viewer ask for them")
     try:
-        names = {name for _, name, _, _ in string.Formatter().parse(template) if name is not None}
+        parts = [part for part in string.Formatter().parse(template) if part[1] is not None]
+        names = {f"{name}{spec or ''}{'!' if conversion else ''}" for _, name, spec, conversion in parts}
     except ValueError:
         names = {""}
     if urlsplit(template).scheme not in ("http", "https") or "study" not in names or names - {"study", "series"}:
@@ -93,7 +94,27 @@ def link(template: str | None, study: ListedStudy) -> str | None:
     return template.format(**{name: quote(uid or "", safe="") for name, uid in uids.items()})
 
 
-def write_worklist(studies: list[ListedStudy], out: Path, viewer_url: str | None, top: int) -> tuple[Path, Path]:
+@dataclass(frozen=True)
+class Lacking:
+    """What a worklist is without.
+
+    Args:
+        slices: that could not be read or scored.
+        shards: that are not scored yet.
+    """
+
+    slices: int = 0
+    shards: int = 0
+
+    def __str__(self) -> str:
+        parts = [f"{self.slices} slices or files could not be read or scored"] * bool(self.slices)
+        parts += [f"{self.shards} shards are not scored yet and not in it"] * bool(self.shards)
+        return "; ".join(parts)
+
+
+def write_worklist(
+    studies: list[ListedStudy], out: Path, viewer_url: str | None, top: int, lacking: Lacking
+) -> tuple[Path, Path]:
     """Write ``worklist.csv`` with all studies and ``worklist.html`` with the first; return their paths.
 
     Args:
@@ -101,6 +122,7 @@ def write_worklist(studies: list[ListedStudy], out: Path, viewer_url: str | None
         out: folder.
         viewer_url: as `require_link` takes it; None: no UID stands in either file.
         top: how many the page lists.
+        lacking: what the page says is not in it.
 
     Raises:
         ValueError: the template is none.
@@ -120,7 +142,7 @@ def write_worklist(studies: list[ListedStudy], out: Path, viewer_url: str | None
     finally:
         table.abandon()
     page = out / "worklist.html"
-    write_atomically(page, _page(studies, viewer_url, top).encode())
+    write_atomically(page, _page(studies, viewer_url, top, lacking).encode())
     return table.path, page
 
 
@@ -129,10 +151,11 @@ def _row(number: int, study: ListedStudy, viewer_url: str | None) -> dict[str, o
     return {name: six_digits(value) if isinstance(value, float) else value for name, value in values.items()}
 
 
-def _page(studies: Sequence[ListedStudy], viewer_url: str | None, top: int) -> str:
+def _page(studies: Sequence[ListedStudy], viewer_url: str | None, top: int, lacking: Lacking) -> str:
     shown = studies[:top]
     judged = [study.abnormal for study in studies if study.abnormal is not None]
     rest = f" The first {len(shown)} are listed; worklist.csv has all." if len(shown) < len(studies) else ""
+    without = f" <strong>{lacking}.</strong>" if str(lacking) else ""
     head = "".join(f'<th class="{kind}">{escape(text)}</th>' for text, kind in _HEAD)
     rows = "\n".join(_line(number, study, viewer_url) for number, study in enumerate(shown, 1))
     return (
@@ -140,7 +163,7 @@ def _page(studies: Sequence[ListedStudy], viewer_url: str | None, top: int) -> s
         f"<title>Worklist</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n<h1>Worklist</h1>\n"
         f"<p>Research use only, not for diagnosis. {len(studies)} studies (volumes, series, images), {sum(judged)} of "
         f"{len(judged)} with a verdict above their threshold, the most abnormal first, by p-value among normal "
-        f"patients or images.{rest}</p>\n<table>\n<tr>{head}</tr>\n{rows}\n</table>\n</body>\n</html>\n"
+        f"patients or images.{rest}{without}</p>\n<table>\n<tr>{head}</tr>\n{rows}\n</table>\n</body>\n</html>\n"
     )
 
 

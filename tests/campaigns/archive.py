@@ -110,14 +110,17 @@ def kill(number: int) -> None:
         os.kill(number, signal.SIGKILL)
 
 
-def disturbed(work: Path, words: list[str], kills: int, gap: float, rng: random.Random) -> dict[str, float]:
-    """Score while something is killed now and then; return how often what was, and the most memory of a worker."""
-    count = {"worker": 0, "run": 0, "starts": 0}
+def disturbed(work: Path, options: list[str], kills: int, gap: float, rng: random.Random) -> dict[str, float]:
+    """Score while something is killed now and then; return how often what was, and the most memory of a worker.
+
+    ``cluster`` counts the runs that ended because Ray's own node did, which a loaded machine may bring about.
+    """
+    count = {"worker": 0, "run": 0, "cluster": 0, "starts": 0}
     early, late = 0.0, 0.0
     while True:
         count["starts"] += 1
         with tempfile.TemporaryFile("w+") as said:
-            process = subprocess.Popen([*ARCHIVE, "score", str(work), *words], stdout=said, stderr=said)
+            process = subprocess.Popen([*ARCHIVE, "score", str(work), *options], stdout=said, stderr=said)
             due = time.monotonic() + rng.uniform(0.2, 2 * gap)
             begun = time.monotonic()
             while process.poll() is None:
@@ -145,7 +148,10 @@ def disturbed(work: Path, words: list[str], kills: int, gap: float, rng: random.
                 return {**count, "worker_mb_first_minute": early, "worker_mb": late}
             if status > 0:
                 said.seek(0)
-                raise AssertionError(f"status {status}: {said.read()[-3000:]}")
+                words = said.read()
+                if "workers in a row were lost" not in words or count["cluster"] == 5:
+                    raise AssertionError(f"status {status}: {words[-3000:]}")
+                count["cluster"] += 1  # Ray's own node went: the same command again, as a user would
 
 
 def merged(work: Path) -> pd.DataFrame:

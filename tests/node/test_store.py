@@ -9,7 +9,7 @@ from pathlib import Path
 import pydicom
 import pytest
 from node_made import send, write_study
-from pydicom.uid import RLELossless
+from pydicom.uid import JPEGLSLossless, RLELossless
 
 from invad_med.node import store as module
 from invad_med.node.instances import Instance, read_instance
@@ -67,6 +67,10 @@ def test_other_pixels_in_another_syntax_are_another_image(store, tmp_path):
         ds.compress(RLELossless, generate_instance_uid=False)
         ds.save_as(tmp_path / "again.dcm")
         assert store.receive(instance, (tmp_path / "again.dcm").read_bytes()) is expected
+    ds.decompress(generate_instance_uid=False)
+    ds.compress(JPEGLSLossless, generate_instance_uid=False)  # not decoded here, so that it counts as another
+    ds.save_as(tmp_path / "again.dcm")
+    assert store.receive(instance, (tmp_path / "again.dcm").read_bytes()) is Taken.CHANGED
 
 
 def test_a_full_disk_is_a_refusal_and_no_loss(store, tmp_path, monkeypatch):
