@@ -295,17 +295,15 @@ def test_no_identity_appears_unless_it_is_asked_for(whole, tmp_path, capfd):
     score(work, "--hash_keys")
     out = tmp_path / "out"
     assert main(["archive", "merge", str(work), "--out", str(out)]) == 0
-    files = {path: path.read_bytes() for path in out.iterdir()}
-    files |= {path: path.read_bytes() for path in (work / "scores").iterdir()}
+    results = {path: path.read_bytes() for path in out.iterdir()}
+    files = results | {path: path.read_bytes() for path in (work / "scores").iterdir()}
     files[Path("said")] = "".join(capfd.readouterr()).encode()
     uids = [pydicom.dcmread(p) for p in whole.folder.rglob("*.dcm")]
-    for word in {str(u) for ds in uids for u in (ds.SOPInstanceUID, ds.StudyInstanceUID, ds.PatientName)} | {
-        "Made",
-        "phantom/",
-        "c6/",
-        "picture",
-    }:  # names of folders and files can be a patient's
-        assert [path.name for path, content in files.items() if word.encode() in content] == [], word
+    identity = {str(u) for ds in uids for u in (ds.SOPInstanceUID, ds.StudyInstanceUID, ds.PatientName)} | {"Made"}
+    names = {"c6/", "phantom/", "picture"}  # of folders and files, which can be a patient's
+    for words, where in ((identity, files), (names, results)):
+        for word in words:
+            assert [path.name for path, content in where.items() if word.encode() in content] == [], word
     keys = pd.read_parquet(out / "slices.parquet").key
     assert keys.str.fullmatch("[0-9a-f]{32}#1").sum() == sum(COUNTS) and not keys.duplicated().any()
     worklist = whole.work / "merged" / "worklist.html"
