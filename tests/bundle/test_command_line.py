@@ -333,7 +333,9 @@ def test_the_nearest_key_is_one_that_exists():
     assert near["lr"] == "optimizer#lr"
 
 
-@pytest.mark.parametrize("launcher", [(), ("torch.distributed.run", "--standalone", "-m")])
+@pytest.mark.parametrize(
+    "launcher", [(), pytest.param(("torch.distributed.run", "--standalone", "-m"), marks=pytest.mark.slow)]
+)
 def test_the_command_itself(launcher, tmp_path):
     for name in ("study", "study#1"):
         save(tmp_path / name / f"in {name}.png", 0)

@@ -8,6 +8,7 @@ from invad_med.inference.predictor import load
 from invad_med.training.cohort import read_cohort
 
 
+@pytest.mark.slow
 def test_every_normal_image_becomes_a_reference_once(noise_set, tmp_path, capfd):
     narrow = "--denoiser#depth 1 --denoiser#hidden_size 32 --batch_size 4 --accumulation_steps 1 --device cpu"
     command = [

@@ -13,6 +13,7 @@ REPOSITORY = Path(__file__).parents[2]
 CONFIGS = REPOSITORY / "bundles" / "invad" / "configs"
 
 
+@pytest.mark.slow
 def test_two_processes_measure_what_one_measures(measured, measured_folder, tmp_path):
     done = subprocess.run(
         [
