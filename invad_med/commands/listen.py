@@ -42,7 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--storage", metavar="DIR", type=Path, required=True, help="everything received and made, and the queue")
     add("--status", action="store_true", help="say what lies there and why, and end")
     add("--forward", metavar="TO", help="where results go: AET@HOST:PORT, or a DICOMweb root, https://HOST/dicom-web")
-    add("--allow", metavar="AET", nargs="+", default=[], help="AE titles that may send")
+    add("--allow", metavar="AET", nargs="+", action="extend", default=[], help="AE titles that may send")
     add("--aet", metavar="AET", default="INVAD", help="own AE title, which senders must call (%(default)s)")
     add("--port", metavar="N", type=int, default=11112, help="to listen at (%(default)s)")
     add("--bind", metavar="ADDRESS", default="127.0.0.1", help="of the interface; 0.0.0.0: all (%(default)s)")

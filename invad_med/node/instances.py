@@ -91,10 +91,18 @@ def instance_of(path: Path) -> Instance | None:
 
 
 def _instance(ds: Dataset) -> Instance:
-    patient = tuple(str(ds.get(keyword) or "").strip() for keyword in _PATIENT)
-    name = "" if patient[0] else str(ds.get("PatientName") or "").strip()
+    patient = tuple(_text(ds, keyword) for keyword in _PATIENT)
+    name = "" if patient[0] else _text(ds, "PatientName")
     uid, study = (str(ds.get(keyword) or "").strip() for keyword in ("SOPInstanceUID", "StudyInstanceUID"))
     return Instance(uid, study, (*patient, name), is_own(ds))
+
+
+def _text(ds: Dataset, keyword: str) -> str:
+    """Return a value as text; its bytes where they are not text of the character set, so that two stay two."""
+    element = ds.get_item(keyword) if keyword in ds else None
+    raw = element.value if element is not None and isinstance(element.value, bytes) else b""
+    text = str(ds.get(keyword) or "").strip()
+    return raw.hex() if "\N{REPLACEMENT CHARACTER}" in text and raw else text
 
 
 def same_image(held: Path, content: bytes) -> bool:

@@ -33,7 +33,7 @@ from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 
-from invad_med.files import flush, held, write_durably
+from invad_med.files import flush, held, partial_of, write_durably
 from invad_med.node.instances import OTHER_PATIENT, Instance, NotTaken, same_image
 
 _STRIPES = 64  # locks that studies share
@@ -161,8 +161,13 @@ class Store:
         if not secret.exists():
             if next(self.studies(), None) is not None:
                 raise ValueError(f"{self.folder} holds studies, but not the file secret that names them: bring it back")
-            write_durably(secret, secrets.token_hex(32).encode())
-            secret.chmod(0o600)
+            drawn = partial_of(secret)
+            write_durably(drawn, secrets.token_hex(32).encode())
+            drawn.chmod(0o600)
+            with contextlib.suppress(FileExistsError):  # another process was quicker: its secret counts
+                os.link(drawn, secret)
+            drawn.unlink()
+            flush(self.folder)
         self._secret = secret.read_bytes()
 
     def open(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import ssl
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +28,11 @@ class Credentials:
         Raises:
             OSError: a file cannot be read, or does not hold what it should.
         """
-        return self._of(ssl.Purpose.CLIENT_AUTH)
+        context = self._of(ssl.Purpose.CLIENT_AUTH)
+        # pynetdicom wraps a connection where it accepts them: the handshake is left to the connection's own thread, so
+        # that one who says nothing keeps nobody else out.
+        context.wrap_socket = functools.partial(context.wrap_socket, do_handshake_on_connect=False)  # type: ignore[method-assign]
+        return context
 
     def client(self) -> ssl.SSLContext:
         """Return what makes connections, to hosts alone that a certificate of the authority names.

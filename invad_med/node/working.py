@@ -249,14 +249,18 @@ class Sender:
         with self._lock:
             if now < self._resume or not self._queue or self._queue[0][0] > now:
                 return False
-            version = heapq.heappop(self._queue)[-1]
+            due, study, number, version = heapq.heappop(self._queue)
+            before = [other[0] for other in self._queue if other[1] == study and other[2] < number]
+            if before:  # the older one first, which this one says that it replaces
+                heapq.heappush(self._queue, (max(before) + _TICK, study, number, version))
+                return False
         try:
             said = self._send(version)
             self.store.end(version, State.SENT, said)
         except Unreachable as error:
             self._silent += 1
             self._resume = now + pause(self._silent)
-            self._put(version, now)
+            self._put(version, due)
             self.store.trouble(version, f"{self.destination.name}: {error}")
             audit.warning("%s: %s; again in %.0f s", self.destination.name, error, pause(self._silent))
             return True
@@ -300,13 +304,17 @@ class Sender:
         sent = {
             header_uid(path, "SOPInstanceUID")
             for earlier in self.store.versions(version.study)[: version.number - 1]
-            if earlier.state is State.SENT
+            if earlier.state is State.SENT and self._went_here(earlier)
             for path in earlier.objects
         }
         new: Sequence[Path] = [path for path in objects if header_uid(path, "SOPInstanceUID") not in sent]
         if new:
             self.destination.send(new)
         return f"{len(new)} objects to {self.destination.name}"
+
+    def _went_here(self, version: Version) -> bool:
+        mark = version.mark(State.SENT)
+        return mark is not None and mark.said.endswith(f" objects to {self.destination.name}")
 
 
 def _count(version: Version) -> int:

@@ -113,6 +113,7 @@ def score_shard(
     in_hand: Callable[[int], object] = lambda source: None,
     done: Callable[[int], object] = lambda slices: None,
     secret: str | None = None,
+    careful: bool = False,
 ) -> list[Row]:
     """Score the slices of a shard; return their rows in the order of the index, their maps being on disk.
 
@@ -124,6 +125,8 @@ def score_shard(
         in_hand: told the number of each source before it is opened.
         done: told how many slices have been gone through.
         secret: of the digests in place of UIDs in keys; None keeps the UIDs.
+        careful: begin a source once the one before is written, so that the one in hand is the one at fault if the
+            process ends.
 
     Raises:
         OSError: a map cannot be written.
@@ -132,12 +135,13 @@ def score_shard(
     groups = {own[0].source: (source, own) for source, own in sources_of(entries)}
     rows: list[Row] = []
     written: list[Path] = []
-    with closing(ahead(_gone_through(models, groups, aside, in_hand), AHEAD)) as results:
-        for number, members in itertools.groupby(results, key=lambda one: one.number):
-            own_rows, paths = _rows_of(models, *groups[number], members, output_dir, secret)
-            rows += own_rows
-            written += paths
-            done(len(rows))
+    for part in [{number: group} for number, group in groups.items()] if careful else [groups]:
+        with closing(ahead(_gone_through(models, part, aside, in_hand), AHEAD)) as results:
+            for number, members in itertools.groupby(results, key=lambda one: one.number):
+                own_rows, paths = _rows_of(models, *groups[number], members, output_dir, secret)
+                rows += own_rows
+                written += paths
+                done(len(rows))
     for path in [*written, *dict.fromkeys(path.parent for path in written)]:
         flush(path)
     return rows

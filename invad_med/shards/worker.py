@@ -69,6 +69,7 @@ def _score(place: Work, models: LoadedModels, shard: int) -> bool:
             lambda source: lease.note(source=source),
             lambda slices: lease.note(slices=slices),
             place.index.secret if models.settings.hash_keys else None,
+            careful=bool(ended_over(place, shard)),
         )
         place.require_folders()  # a drive that went away leaves rows that say nothing
         commit(to_table(Row, rows), place.scores(shard))

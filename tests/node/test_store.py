@@ -109,6 +109,32 @@ def test_a_folder_that_was_copied_makes_no_new_version(store, tmp_path):
     assert not restored.is_new(study)
 
 
+def test_of_two_first_starts_one_draws_the_secret(tmp_path, monkeypatch):
+    drawn, stores = module.secrets.token_hex, []
+
+    def slow(size):
+        if not stores:
+            stores.append(None)
+            stores[0] = Store(tmp_path / "storage")  # the other, meanwhile
+        return drawn(size)
+
+    monkeypatch.setattr(module.secrets, "token_hex", slow)
+    assert Store(tmp_path / "storage").name_of("1.2") == stores[0].name_of("1.2")
+    assert [path.name for path in (tmp_path / "storage").iterdir() if path.is_file()] == ["secret"]
+
+
+def test_patients_whose_ids_are_no_text_are_told_apart(store, tmp_path):
+    found = []
+    for k, word in enumerate((b"M\xfcller 71", b"M\xf6ller 71")):
+        (path,) = write_study(tmp_path / str(k), k, 1)
+        ds = pydicom.dcmread(path)
+        ds.SpecificCharacterSet, ds.PatientID = "ISO_IR 192", "M?ller 71"
+        ds.save_as(path)
+        path.write_bytes(path.read_bytes().replace(b"M?ller 71", word))
+        found.append(read_instance(path.read_bytes(), ds.SOPClassUID, ds.SOPInstanceUID).patient)
+    assert found[0] != found[1]
+
+
 def test_success_is_answered_once_file_and_folder_are_on_the_disk(store, tmp_path, monkeypatch):
     order = []
     for name in ("fsync", "replace"):
