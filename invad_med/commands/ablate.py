@@ -290,7 +290,8 @@ class Ablation:
     def _inputs(self, task: Task, way: Way) -> str:
         images = self._subject(task.dataset, task.design).images
         parts = [data_digest(part) for part in (images.train, images.normal, images.abnormal, images.test)]
-        model = content(self._model(task.dataset, task.design))
+        looked_with = [GIVEN] if task.design != GIVEN and self.given[GIVEN] else []  # see `_looker`
+        model = " ".join(content(self._model(task.dataset, design)) for design in (task.design, *looked_with))
         return inputs_digest(model, self.material[task.dataset].digest, parts, str(way), self.device.type)
 
     def _there(self, task: Task, way: Way) -> tuple[WayMeasured | None, list[str]]:
@@ -364,8 +365,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "what is expected to fit is measured, the cheapest first; 0 only shows what is there (%(default)g)"
     )  # fmt: skip
     budget.add_argument(
-        "--images", metavar="N", type=_count, default=100, help="of test at most, whole patients, the same ones for "
-        "all rows (%(default)s)"
+        "--images", metavar="N", type=_count, default=100, help="of test at most, patient by patient, the same ones "
+        "for all rows (%(default)s)"
     )  # fmt: skip
     budget.add_argument(
         "--normals", metavar="N", type=_count, default=32, help="images to calibrate with, and of each class to choose "
@@ -461,7 +462,7 @@ def _about_run(options: argparse.Namespace) -> list[str]:
         f"invad-med {invad_med.__version__}, commit {machine.commit}; {machine.processor}, {machine.cores} cores, load "
         f"{machine.load:.1f}; torch {machine.versions.get('torch')}, {torch.get_num_threads()} threads, float32, "
         f"batches of 16, encodings kept in float16. Measured on at most {options.images} images of test a data set, "
-        f"whole patients drawn in a fixed order, the same ones for all rows. Trainings: {options.steps} steps, seed 0.",
+        f"patient by patient in a fixed order, the same ones for all rows. Trainings: {options.steps} steps, seed 0.",
         "The calibrated score is the rule whitened_mean_and_cell for every row alike, fitted on normal images of "
         "train; the paper's is max(A) - min(A) + sum(A) of the norm A of what is scored. Of a reconstruction that is "
         "what it differs by from what was noised, in the model's own space; for more than "

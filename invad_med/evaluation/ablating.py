@@ -64,10 +64,10 @@ class Images:
 
 
 def draw(images: Sequence[Path], unit: Mapping[Path, str], label: Mapping[Path, int], most: int | None) -> list[Path]:
-    """Return at most so many images, whole patients drawn in an order that their names and nothing else decides.
+    """Return so many images, of patients drawn in an order that their names and nothing else decides.
 
-    Normal and abnormal images are drawn apart, each as many as their share, so that there are both. Where every patient
-    has more of a class than that, the smallest is cut, evenly.
+    Normal and abnormal images are drawn apart, each as many as their share, so that there are both. Patients are taken
+    whole but for the last, of whom as many as are lacking are taken, evenly.
 
     Args:
         images: to draw from.
@@ -84,14 +84,11 @@ def draw(images: Sequence[Path], unit: Mapping[Path, str], label: Mapping[Path, 
             if label[image] == kind:
                 of.setdefault(unit[image], []).append(image)
         room = round(most * sum(map(len, of.values())) / len(images))
-        drawn: list[Path] = []
         for name in sorted(of, key=lambda name: hashlib.sha256(f"ablation {name}".encode()).digest()):
-            if len(drawn) + len(of[name]) <= room:
-                drawn += of[name]
-        if of and room and not drawn:
-            smallest = min(of.values(), key=len)
-            drawn = smallest[:: -(-len(smallest) // room)]
-        taken.update(drawn)
+            own = of[name]
+            few = min(room, len(own))
+            taken.update(own[i * len(own) // few] for i in range(few))
+            room -= few
     return [image for image in images if image in taken]
 
 

@@ -140,18 +140,21 @@ def test_the_models_own_way_is_its_own_inversion_and_rule(brain):
         subject_of(dataset, detector, dataclasses.replace(images, normal=()))
 
 
-def test_patients_are_drawn_whole_and_classes_by_their_share(tmp_path):
+def test_patients_are_drawn_one_after_the_other_and_classes_by_their_share(tmp_path):
     images = [tmp_path / f"{i:02d}" for i in range(40)]
     unit = {image: f"patient {i // 4}" for i, image in enumerate(images)}
     label = {image: int(i >= 20) for i, image in enumerate(images)}
     drawn = draw(images, unit, label, 17)
     assert len(drawn) == 16 and sum(label[i] for i in drawn) == 8 and drawn == draw(images, unit, label, 17)
     assert all(sum(unit[i] == name for i in drawn) in (0, 4) for name in unit.values())
-    assert draw(images, unit, label, 6) == [images[i] for i in (0, 2, 20, 22)]  # of patients of four
+    for most in (6, 14, 30):  # as many as asked for, of whole patients but for one of each class
+        drawn = draw(images, unit, label, most)
+        parts = [sum(unit[i] == name for i in drawn) for name in dict.fromkeys(unit.values())]
+        assert len(drawn) == most and sum(n not in (0, 4) for n in parts) == 2 and sum(parts) == most
     assert draw(images, unit, label, 40) == images == draw(images, unit, label, None)
     of_one = dict.fromkeys(images[20:], "one")  # who has every normal image, and abnormal ones besides
     drawn = draw(images, unit | of_one | {images[0]: "one"}, label, 17)
-    assert {label[i] for i in drawn} == {0, 1}
+    assert sorted(label[i] for i in drawn) == [0] * 8 + [1] * 8
 
 
 def test_more_evaluations_than_the_schedule_has_are_all_it_has():
