@@ -30,7 +30,7 @@ from tqdm import tqdm
 
 import invad_med
 from invad_med.bench.machine import this_machine
-from invad_med.commands.arguments import add_output_dir, add_root, keys_of
+from invad_med.commands.arguments import add_output_dir, add_root, count, keys_of
 from invad_med.commands.designs import Failed, Material, WrongKeys, find_material, modality_keys, one
 from invad_med.commands.rules import cohort_of
 from invad_med.data.published_sets import modality_of_folder
@@ -331,13 +331,13 @@ class Ablation:
     def _about(self, dataset: str, design: str) -> str:
         subject = self._subject(dataset, design)
         stated, images = subject.detector.provenance.stated(), subject.images
-        count = Counter(subject.labels.tolist())
+        number = Counter(subject.labels.tolist())
         by = subject.detector
         return (
             f"Model {design}: preset {stated.get('architecture.preset')}, {stated.get('steps')} steps on "
             f"{stated.get('train_images')} images; its own inversion {by.timesteps} and rule {by.calibration.rule}. "
-            f"Measured on {count[0]} normal and {count[1]} abnormal images of test, of {subject.patients} patients (or "
-            f"images of none known); rules calibrated on {len(images.train)} normal images of train, levels chosen on "
+            f"Measured on {number[0]} normal and {number[1]} abnormal images of test, of {subject.patients} patients "
+            f"(or images of none known); rules calibrated on {len(images.train)} normal images of train, levels chosen on "
             f"{len(images.normal)} normal and {len(images.abnormal)} abnormal ones."
         )
 
@@ -365,14 +365,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "what is expected to fit is measured, the cheapest first; 0 only shows what is there (%(default)g)"
     )  # fmt: skip
     budget.add_argument(
-        "--images", metavar="N", type=_count, default=100, help="of test at most, patient by patient, the same ones "
+        "--images", metavar="N", type=count, default=100, help="of test at most, patient by patient, the same ones "
         "for all rows (%(default)s)"
     )  # fmt: skip
     budget.add_argument(
-        "--normals", metavar="N", type=_count, default=32, help="images to calibrate with, and of each class to choose "
+        "--normals", metavar="N", type=count, default=32, help="images to calibrate with, and of each class to choose "
         "by, at most (%(default)s)"
     )  # fmt: skip
-    budget.add_argument("--steps", type=_count, default=100, help="of each training (%(default)s)")
+    budget.add_argument("--steps", type=count, default=100, help="of each training (%(default)s)")
     parser.add_argument("--cache_dir", metavar="DIR", type=Path, help="of features (features in the output folder)")
     parser.add_argument("--tracking_uri", metavar="URI", help="MLflow's (a database in the output folder)")
     parser.add_argument("--experiment_name", default="invad_med", help="MLflow's (%(default)s)")
@@ -500,9 +500,3 @@ def _take_down(
         print(f"the results are in {options.output_dir.resolve()}, but in no store: {error}", file=sys.stderr)
         return False
     return True
-
-
-def _count(word: str) -> int:
-    if not word.isdecimal() or int(word) < 1:
-        raise argparse.ArgumentTypeError(f"{word!r} must be a whole number of at least 1")
-    return int(word)

@@ -26,6 +26,7 @@ from tqdm import tqdm
 
 from invad_med import __version__
 from invad_med.bundle import root
+from invad_med.commands.arguments import count
 from invad_med.commands.score import CONFIG, add_keys, keys_given
 from invad_med.detection import model_files
 from invad_med.detection.serve import usual_device
@@ -51,12 +52,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     index.add_argument("folders", metavar="DIR", nargs="+", type=Path, help="folder, searched below, or one file")
     index.add_argument("--out", metavar="WORK", type=Path, required=True, help="working folder, made if need be")
     index.add_argument(
-        "--shard_slices", type=_count, default=2000, metavar="N", help="slices of a shard, about (%(default)s)"
+        "--shard_slices", type=count, default=2000, metavar="N", help="slices of a shard, about (%(default)s)"
     )
 
     score = _step(steps, "score", "Score the shards of WORK that are not scored.", _score)
     score.add_argument("work", metavar="WORK", type=Path, help="working folder that index made")
-    score.add_argument("--workers", type=_count, metavar="N", help="processes at once (one for each core)")
+    score.add_argument("--workers", type=count, metavar="N", help="processes at once (one for each core)")
     score.add_argument(
         "--shard", type=_part, metavar="K/N", help="take every N-th shard alone, from the K-th, K from 1 to N: for "
         "arrays of jobs; under torchrun it is RANK + 1 of WORLD_SIZE"
@@ -81,7 +82,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--viewer_url", metavar="URL", help="links into a viewer: its address with {study} in place of the Study "
         "Instance UID, {series} of the series; the UIDs then stand in the worklist"
     )  # fmt: skip
-    merge.add_argument("--top", type=_count, default=500, metavar="N", help="studies on the page (%(default)s)")
+    merge.add_argument("--top", type=count, default=500, metavar="N", help="studies on the page (%(default)s)")
     merge.add_argument("--hash_keys", action="store_true", help="digests in place of SOP Instance UIDs in the table")
     merge.add_argument("--partial", action="store_true", help="take what is scored so far")
 
@@ -103,12 +104,6 @@ def _step(steps: Any, name: str, text: str, do: Callable[[argparse.Namespace], i
     parser: argparse.ArgumentParser = steps.add_parser(name, help=text, description=text, allow_abbrev=False)
     parser.set_defaults(do=do)
     return parser
-
-
-def _count(word: str) -> int:
-    if not word.isdecimal() or int(word) < 1:
-        raise argparse.ArgumentTypeError(f"{word!r} is no number of at least 1")
-    return int(word)
 
 
 def _part(word: str) -> tuple[int, int]:

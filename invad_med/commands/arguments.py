@@ -27,6 +27,13 @@ def add_output_dir(parser: argparse.ArgumentParser, default: str, holds: str) ->
     )
 
 
+def count(word: str) -> int:
+    """Return a number of at least 1, as a type for `argparse`."""
+    if not word.isdecimal() or int(word) < 1:
+        raise argparse.ArgumentTypeError(f"{word!r} is no number of at least 1")
+    return int(word)
+
+
 def keys_of(config: str, *taken: str) -> Callable[[str], list[str]]:
     """Return a type for `argparse`: one word -> the words of a command line of ``config``, checked.
 

@@ -35,6 +35,7 @@ from invad_med.bench.record import Absent, Bench, Device, FileRates, Growth, Net
 from invad_med.bench.startup import measure_startup
 from invad_med.bench.tables import to_markdown
 from invad_med.bundle import root
+from invad_med.commands.arguments import count
 from invad_med.detection.engine import ENGINES
 from invad_med.files import write_atomically
 from invad_med.networks import PRESETS, create_denoiser
@@ -56,19 +57,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Take what to measure, and how often."""
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS, help="(all)")
     parser.add_argument(
-        "--rounds", type=_count, help=f"of the network; slow ones take part in a third ({_FULL['rounds']})"
+        "--rounds", type=count, help=f"of the network; slow ones take part in a third ({_FULL['rounds']})"
     )
-    parser.add_argument("--starts", type=_count, help=f"rounds of the start-up ({_FULL['starts']})")
-    parser.add_argument("--runs", type=_count, default=1, help="rounds of the growth (%(default)s)")
-    parser.add_argument("--slices", nargs="+", type=_count, help="lengths of the series (20 100 300 1000)")
-    parser.add_argument("--files", nargs="+", type=_count, help="numbers of PNG files; the part of the GPU takes the "
+    parser.add_argument("--starts", type=count, help=f"rounds of the start-up ({_FULL['starts']})")
+    parser.add_argument("--runs", type=count, default=1, help="rounds of the growth (%(default)s)")
+    parser.add_argument("--slices", nargs="+", type=count, help="lengths of the series (20 100 300 1000)")
+    parser.add_argument("--files", nargs="+", type=count, help="numbers of PNG files; the part of the GPU takes the "
                         "largest (100 1000)")  # fmt: skip
     parser.add_argument(
         "--former", nargs=2, metavar=("PYTHON", "TREE"), help="interpreter and checkout of another build, measured in "
         "turn with this one"
     )  # fmt: skip
     parser.add_argument(
-        "--former_slices", type=_count, default=300, help="longest series that it is given (%(default)s)"
+        "--former_slices", type=count, default=300, help="longest series that it is given (%(default)s)"
     )
     parser.add_argument("--model", type=Path, help="checkpoint of the network and GPU parts (the bundle's for the "
                         "phantom)")  # fmt: skip
@@ -80,9 +81,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--dtype", choices=("float32", "bfloat16"), default="bfloat16", help="that it computes in (%(default)s)"
     )
     gpu.add_argument("--engines", nargs="+", choices=tuple(ENGINES), default=tuple(ENGINES), help="ours (all)")
-    gpu.add_argument("--batches", nargs="+", type=_count, default=[1, 2, 32], help="images at a time (1 2 32)")
+    gpu.add_argument("--batches", nargs="+", type=count, default=[1, 2, 32], help="images at a time (1 2 32)")
     gpu.add_argument(
-        "--gpu_rounds", type=_count, help=f"a tenth of them, at least 3, over files ({_FULL['gpu_rounds']})"
+        "--gpu_rounds", type=count, help=f"a tenth of them, at least 3, over files ({_FULL['gpu_rounds']})"
     )
     parser.add_argument("--quick", action="store_true", help="few rounds, small sizes: to see that it works")
     parser.add_argument("--output_dir", type=Path, default=Path("output/bench"), metavar="DIR", help="(%(default)s)")
@@ -90,12 +91,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--work_dir", type=Path, metavar="DIR", help="for what is made and scored, 2 GB for 1,000 slices; emptied "
         "again (the system's for temporary files)"
     )  # fmt: skip
-
-
-def _count(word: str) -> int:
-    if not word.isdecimal() or int(word) < 1:
-        raise argparse.ArgumentTypeError(f"{word!r} is no number of at least 1")
-    return int(word)
 
 
 def _device(word: str) -> torch.device:

@@ -222,8 +222,8 @@ def load_detector(
     """
     tensors = read_checkpoint(path)
     stated = Provenance.from_state(tensors.get("_extra_state", {}))
-    # Copies, so that a second checkpoint does not change the detector of the first.
-    given = None if host is None else copy.deepcopy(as_host(host))
+    # Copies of what is the caller's, so that a second checkpoint does not change the detector of the first.
+    given = copy.deepcopy(host) if isinstance(host, Host) else None if host is None else as_host(host)
     parts = {name: copy.deepcopy(part) for name, part in parts.items()}
     built = rebuild_host(stated.architecture, given, **parts)
     detector = AnomalyDetector(built, engine=engine)

@@ -73,7 +73,7 @@ class NoisyBatch:
                 "a model of other than Gaussian noise, or conditioned on the image, is not trained here: fit its "
                 "calibration alone, python -m invad_med calibrate"
             )
-        self._undefined = frozenset(getattr(getattr(host, "denoiser", None), "undefined", ()))
+        self._why_not = (lambda walk: None) if host is None else host.why_not
         self.seed, self.num_train_timesteps, self.host = seed, num_train_timesteps, host if images else None
         self.focus, self.focus_share = focus, focus_share
         self.settings = {
@@ -109,7 +109,7 @@ class NoisyBatch:
         if self.focus is not None and torch.rand(1, generator=generator) < self.focus_share:
             first, end = self.focus
         drawn = torch.randint(first, end, (1,), generator=generator)
-        while int(drawn) in self._undefined:
+        while self._why_not([(int(drawn), None)]):  # where the host cannot be evaluated
             drawn = torch.randint(self.num_train_timesteps, (1,), generator=generator)
         return drawn
 

@@ -4,7 +4,6 @@ import json
 import shutil
 
 import diffusers
-import monai.bundle
 import numpy as np
 import pandas as pd
 import pytest
@@ -14,7 +13,6 @@ from sklearn.metrics import roc_auc_score
 
 from invad_med.__main__ import main
 from invad_med.commands import ablate as command
-from invad_med.commands import designs
 from invad_med.data.bmad import read_dataset
 from invad_med.data.transforms import to_image
 from invad_med.detection import load_detector
@@ -23,11 +21,11 @@ from invad_med.evaluation import ablating, ablation
 from invad_med.evaluation.ablating import Subject
 from invad_med.hosts import read_host
 from invad_med.networks.features import PACKAGED_WEIGHTS
-from invad_med.options import read_overrides
 from invad_med.readers.sources import read_raster
 from invad_med.tracking.store import Store
 from invad_med.training.calibrating import calibrate_host
-from tests.conftest import CONFIGS, save
+from tests.commands.trainings import in_this_process
+from tests.conftest import save
 
 
 @pytest.fixture
@@ -159,18 +157,7 @@ def test_designs_are_trained_once(noise_set, tmp_path, monkeypatch, capsys, untr
         for i in range(3):
             for place in ("img", "label")[: 1 + (kind == "Ungood")]:
                 save(tmp_path / "root/brain/test" / kind / place / f"{i}.png", 50 + i + 3 * (kind == "good"))
-    trained = []
-
-    def here(config, given, overrides, stdout):
-        keys = {key: str(path) for key, path in given.items()} | read_overrides(overrides, config)
-        trained.append(keys)
-        try:
-            monai.bundle.run(config_file=str(CONFIGS / config), **keys)
-        except (Exception, SystemExit):
-            return 1
-        return 0
-
-    monkeypatch.setattr(designs, "run_config", here)
+    trained, _ = in_this_process(monkeypatch)
     narrow = "--denoiser#depth 1 --denoiser#hidden_size 32 --batch_size 4 --accumulation_steps 1 --device cpu"
     narrow += " --image_size 64"
     words = [
@@ -195,7 +182,7 @@ def test_designs_are_trained_once(noise_set, tmp_path, monkeypatch, capsys, untr
     ("arguments", "message"),
     [
         (["--tables", "colours"], "invalid choice: 'colours'"),
-        (["--images", "0"], "'0' must be a whole number of at least 1"),
+        (["--images", "0"], "'0' is no number of at least 1"),
         (["--train", "--seed 1"], "--seed is set by this command"),
     ],
 )

@@ -2,15 +2,14 @@
 
 import shutil
 
-import monai.bundle
 import numpy as np
 import pandas as pd
 import pytest
 
 from invad_med.__main__ import main
 from invad_med.commands import designs
-from invad_med.options import read_overrides
-from tests.conftest import CONFIGS, REPOSITORY, save
+from tests.commands.trainings import in_this_process
+from tests.conftest import REPOSITORY, save
 
 NARROW = "--denoiser#depth 1 --denoiser#hidden_size 32 --batch_size 4 --accumulation_steps 1 --device cpu --steps 2"
 
@@ -31,28 +30,15 @@ def root(noise_set, tmp_path):
 @pytest.fixture
 def command(root, cache, tmp_path, monkeypatch, capfd):
     """Run the command with trainings in this process: keys of all, arguments -> status, output, keys, refusals."""
-    trained = []
-
-    def here(config, given, overrides, stdout):
-        keys = {key: str(path) for key, path in given.items()} | read_overrides(overrides, config)
-        trained.append(keys)
-        try:
-            monai.bundle.run(config_file=str(CONFIGS / config), **keys)
-        except (Exception, SystemExit) as error:
-            capfd_lines.append(str(error.__cause__ or error))
-            return 1
-        return 0
-
-    capfd_lines = []
-    monkeypatch.setattr(designs, "run_config", here)
+    trained, refused = in_this_process(monkeypatch)
 
     def run(keys, *arguments):
         trained.clear()
-        capfd_lines.clear()
+        refused.clear()
         capfd.readouterr()
         output = ["--output_dir", str(tmp_path / "out"), "--train", f"{NARROW} --cache_dir '{cache}' {keys}"]
         status = main(["designs", str(root), *output, *arguments])
-        return status, capfd.readouterr(), list(trained), "\n".join(capfd_lines)
+        return status, capfd.readouterr(), list(trained), "\n".join(refused)
 
     return run
 
