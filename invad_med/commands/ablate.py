@@ -337,8 +337,8 @@ class Ablation:
             f"Model {design}: preset {stated.get('architecture.preset')}, {stated.get('steps')} steps on "
             f"{stated.get('train_images')} images; its own inversion {by.timesteps} and rule {by.calibration.rule}. "
             f"Measured on {number[0]} normal and {number[1]} abnormal images of test, of {subject.patients} patients "
-            f"(or images of none known); rules calibrated on {len(images.train)} normal images of train, levels chosen on "
-            f"{len(images.normal)} normal and {len(images.abnormal)} abnormal ones."
+            f"(or images of none known); rules calibrated on {len(images.train)} normal images of train, levels chosen "
+            f"on {len(images.normal)} normal and {len(images.abnormal)} abnormal ones."
         )
 
 

@@ -28,8 +28,9 @@ from invad_med.data.prediction import Status
 from invad_med.files import flush, partial_of, remove_partials, write_durably
 from invad_med.inference.results import SourceWriter
 from invad_med.inference.run import RunOptions, load_models, score_with
-from invad_med.node.instances import header_uid, instance_of
+from invad_med.node.instances import instance_of
 from invad_med.node.scoring import NotWritten, reasons_of, require_objects, require_sendable
+from invad_med.readers.dicom.headers import header_uid
 from invad_med.readers.dicom.own import RESEARCH
 
 TASK, RESULT = "task.json", "result.json"

@@ -135,13 +135,3 @@ def _same_pixels(held: Dataset, come: Dataset) -> bool:
     if "PixelData" not in held or "PixelData" not in come:
         return ("PixelData" in held) == ("PixelData" in come)
     return bool(np.array_equal(held.pixel_array, come.pixel_array))
-
-
-def header_uid(path: Path, keyword: str) -> str:
-    """Return a UID of a file's header, empty if it has none or cannot be read."""
-    try:
-        with without_warnings(), reading("data set"):
-            ds = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=[keyword])
-            return str(ds.get(keyword) or "").strip()
-    except ReadError:
-        return ""

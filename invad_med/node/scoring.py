@@ -14,8 +14,8 @@ import pydicom
 from invad_med.data.prediction import without_distance
 from invad_med.inference.results import SourceWriter
 from invad_med.inference.run import RunOptions, load_models, score_with
-from invad_med.node.instances import header_uid
 from invad_med.node.store import State, Store, Version, inodes
+from invad_med.readers.dicom.headers import header_uid
 from invad_med.writers.dicom.export import KINDS, DicomWriter
 from invad_med.writers.dicom.report import Replaced
 

@@ -15,10 +15,10 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from invad_med.node.instances import header_uid
 from invad_med.node.scoring import NotWritten
 from invad_med.node.sending import Declined, Destination, Unreachable
 from invad_med.node.store import State, Store, Version
+from invad_med.readers.dicom.headers import header_uid
 
 audit = logging.getLogger("invad_med.node")
 

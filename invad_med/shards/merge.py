@@ -124,7 +124,7 @@ def _require_same(shard: int, entries: list[Entry], rows: list[Row], made: Made,
         raise ValueError(f"the rows of shard {shard} are not those of the index: remove its file in scores")
     for row in rows:
         if row.modality and row.model:
-            facts = (row.model, row.calibration, row.false_positive_rate, row.engine, row.precision, row.version)
+            facts = tuple(getattr(row, name) for name in _MADE_BY)
             before = made.setdefault(row.modality, facts)
             if before != facts:
                 what = next(name for name, one, other in zip(_MADE_BY, before, facts, strict=True) if one != other)

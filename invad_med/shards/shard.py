@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
-import pydicom
 
 from invad_med import __version__
 from invad_med.data.prediction import Prediction, Status
@@ -21,7 +20,7 @@ from invad_med.files import flush
 from invad_med.inference.ahead import AHEAD, ahead
 from invad_med.inference.inputs import assign
 from invad_med.inference.pipeline import score_source
-from invad_med.readers.decoding import reading, without_warnings
+from invad_med.readers.dicom.headers import header_uid
 from invad_med.readers.dicom.pixels import LastFile
 from invad_med.readers.sources import read_source
 from invad_med.shards.index import Entry, input_of, key_of, sources_of
@@ -193,20 +192,11 @@ def _refusal(source: Source, own: list[Entry], aside: bool) -> tuple[str, str, s
         except OSError as error:
             return str(Status.UNREADABLE), _CHANGED, f"file cannot be opened any more ({error.strerror})"
         changed = (stat.st_size, stat.st_mtime_ns) != (entry.size, entry.changed)
-        if changed or (entry.instance and _instance_of(entry.path) != entry.instance):
+        path = Path(os.fsdecode(entry.path))
+        # another file may have its name, size and time
+        if changed or (entry.instance and header_uid(path, "SOPInstanceUID") != entry.instance.strip()):
             return str(Status.UNREADABLE), _CHANGED, "file was written to since it was indexed: index it anew"
     return None
-
-
-def _instance_of(path: bytes) -> str | None:
-    """Return the SOP Instance UID of a file: another may have its name, size and time."""
-    try:
-        with without_warnings(), reading("DICOM header"):
-            tags = ["SOPInstanceUID"]
-            ds = pydicom.dcmread(os.fsdecode(path), force=True, stop_before_pixels=True, specific_tags=tags)
-            return str(ds.get("SOPInstanceUID") or "")
-    except ReadError:
-        return None
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from pydicom.uid import (
 
 from invad_med.data.own_results import OwnResult
 from invad_med.data.slices import ReadError
-from invad_med.readers.decoding import MOST_PACKED, reading
+from invad_med.readers.decoding import MOST_PACKED, reading, without_warnings
 from invad_med.readers.dicom import fitness
 from invad_med.readers.dicom.frames import frame_stacks, orientation_of
 from invad_med.readers.dicom.own import TAGS, is_own
@@ -337,3 +337,13 @@ def _identity(ds: Dataset) -> frozenset[str]:
         if value and len(str(value).strip()) >= 3:
             words.add(str(value).strip())
     return frozenset(word.casefold() for word in words)
+
+
+def header_uid(path: Path, keyword: str) -> str:
+    """Return a UID of a file's header, empty if it has none or cannot be read."""
+    try:
+        with without_warnings(), reading("DICOM header"):
+            ds = pydicom.dcmread(path, force=True, stop_before_pixels=True, specific_tags=[keyword])
+            return str(ds.get(keyword) or "").strip()
+    except ReadError:
+        return ""
