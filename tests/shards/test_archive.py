@@ -40,13 +40,17 @@ def until(condition, seconds=60.0):
     raise AssertionError("waited in vain")
 
 
-def children(process):
-    """Workers of a process that scores."""
+def at_work(process):
+    """Workers of a process that scores which have taken a shard, and so are past their start."""
     try:
         numbers = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-        return [int(n) for n in numbers if b"spawn_main" in Path(f"/proc/{n}/cmdline").read_bytes()]
+        return [int(n) for n in numbers if any(str(p.resolve()).endswith(".lease") for p in opened(n))]
     except OSError:
         return []
+
+
+def opened(number):
+    return Path(f"/proc/{number}/fd").iterdir()
 
 
 def in_hand(work):
@@ -109,12 +113,13 @@ def test_frames_are_counted_as_dicom_does(tmp_path):
 def test_a_killed_worker_is_replaced_and_a_killed_run_goes_on(whole, tmp_path):
     work = index(whole.folder, tmp_path / "work")
     run = start(work, "--workers", "2")
-    until(lambda: in_hand(work))
-    worker = until(lambda: children(run))[0]
+    held = until(lambda: at_work(run))[0]
+    os.kill(held, signal.SIGSTOP)  # keeps its shard, and leaves the others to be taken
+    worker = until(lambda: in_hand(work) and set(at_work(run)) - {held}).pop()
     os.kill(worker, signal.SIGKILL)
-    until(lambda: set(children(run)) - {worker} and in_hand(work))
-    workers = children(run)
+    workers = until(lambda: len(both := set(at_work(run)) - {worker}) == 2 and both)
     run.kill()
+    os.kill(held, signal.SIGCONT)
     said = run.communicate()[0]
     until(lambda: not any(Path(f"/proc/{w}/stat").exists() and " Z " not in stat_of(w) for w in workers))
     left = len(list((work / "scores").glob("*.parquet"))) if (work / "scores").exists() else 0
