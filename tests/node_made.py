@@ -77,6 +77,7 @@ class Archive:
 
     port: int
     status: int = 0x0000
+    ends_at: str = ""  # UID of the object at which it ends the association
     objects: dict = field(default_factory=dict)
     times: Counter = field(default_factory=Counter)
     forms: dict = field(default_factory=dict)
@@ -100,6 +101,9 @@ def archive(port=0, tls=None):
     ae.require_called_aet = True
 
     def keep(event):
+        if event.request.AffectedSOPInstanceUID == kept.ends_at:
+            event.assoc.abort()
+            return 0xC000
         if kept.status in (0x0000, 0xB000):
             content = event.encoded_dataset()
             ds = pydicom.dcmread(BytesIO(content))

@@ -23,7 +23,7 @@ from invad_med.inference.progress import Progress
 from invad_med.inference.results import INCOMPLETE, SourceWriter, Store
 from invad_med.inference.studies import StudyJudge
 from invad_med.writers.dicom.export import DicomWriter
-from invad_med.writers.dicom.report import Replaced
+from invad_med.writers.dicom.report import History
 from invad_med.writers.report.writer import ReportWriter
 
 
@@ -80,7 +80,7 @@ def score_with(
     models: Detectors,
     options: RunOptions,
     settings: str,
-    replaced: Mapping[str, Replaced] | None = None,
+    history: Mapping[str, History] | None = None,
     shown: bool = False,
 ) -> SourceWriter:
     """Score and write all that is asked for; return what knows how that went.
@@ -88,14 +88,14 @@ def score_with(
     Args:
         models: of `load_models`.
         options, settings: as `score`.
-        replaced: by Series Instance UID what a DICOM report says of an earlier one.
+        history: by Series Instance UID earlier DICOM reports, see `invad_med.writers.dicom.export.DicomWriter`.
         shown: show a bar.
 
     Raises:
         FileNotFoundError, ValueError, ConnectionError, ImportError, OSError: nothing can be scored, or not so.
     """
     kinds, uids = options.dicom_out or (), options.deterministic_uids
-    dicom = DicomWriter(options.output_dir, kinds, options.anonymize, uids, replaced)
+    dicom = DicomWriter(options.output_dir, kinds, options.anonymize, uids, history)
     judge = StudyJudge(models, options.study_by)
     store: Store | None = None
     if options.dicom_destination:

@@ -38,6 +38,7 @@ audit = logging.getLogger("invad_med.node")
 
 SUCCESS = 0x0000
 OUT_OF_RESOURCES = 0xA700
+NODE = "INVAD_MED_NODE"  # what a node calls its implementation, by which another knows that it keeps no results
 _ASSOCIATIONS = 16  # at a time; of each an instance is held in memory
 _PDU = 2**17  # bytes of a piece that is received
 
@@ -98,6 +99,7 @@ class Receiver:
         quiet()
         _config.UNRESTRICTED_STORAGE_SERVICE = True
         ae = AE(ae_title=self.titles.own)
+        ae.implementation_version_name = NODE
         ae.require_called_aet = True
         ae.require_calling_aet = list(self.titles.allowed)
         ae.maximum_associations = _ASSOCIATIONS

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +17,7 @@ from invad_med.inference.run import RunOptions, load_models, score_with
 from invad_med.node.store import State, Store, Version, inodes
 from invad_med.readers.dicom.headers import header_uid
 from invad_med.writers.dicom.export import KINDS, DicomWriter
-from invad_med.writers.dicom.report import Replaced
+from invad_med.writers.dicom.report import Edition, History
 
 _FULL = tuple(os.strerror(number) for number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG))
 
@@ -62,7 +62,7 @@ class Resident:
             OSError: the folder cannot be written to.
         """
         options = replace(self.options, dataset_dir=str(version.images), output_dir=str(version.results))
-        writer = score_with(self.models, options, self.settings, replaced_of(self.store, version))
+        writer = score_with(self.models, options, self.settings, history_of(self.store, version))
         require_sendable(writer, version.objects)
         return f"{len(version.objects)} objects; {writer.summary().partition(' (reasons')[0]}"
 
@@ -102,29 +102,23 @@ def reasons_of(writer: SourceWriter) -> list[str]:
     return [reason for reason, _ in reasons.most_common(3)]
 
 
-def replaced_of(store: Store, version: Version) -> Mapping[str, Replaced]:
-    """Return by Series Instance UID what a version's reports say of the versions before, of which there are results.
-
-    A report names the version since which its series is as it is, and the reports of the one before that: of a series
-    that did not change it says what it said, and is the same object.
-    """
-    states = (State.SCORED, State.SENT)
-    before = [(v, series_of(v)) for v in store.versions(version.study)[: version.number - 1] if v.state in states]
-    result = {}
-    for uid, now in series_of(version).items():
-        since, older = version, list(before)
-        while older and older[-1][1].get(uid) == now:
-            since = older.pop()[0]
-        earlier = next(((v, series[uid]) for v, series in reversed(older) if uid in series), None)
-        if earlier is None:
-            continue
-        words = (
-            f"Version {since.number} of this report, of {len(now)} stored images; it replaces version "
-            f"{earlier[0].number}, of {len(earlier[1])}."
-        )
-        reports = [path for path in earlier[0].objects if path.name == "report.dcm"]
-        result[uid] = Replaced(words, tuple(path for path in reports if uid in _evidence(path)))
-    return result
+def history_of(store: Store, version: Version) -> Mapping[str, History]:
+    """Return by Series Instance UID the reports that the versions before hold of a version's series."""
+    before = store.versions(version.study)[: version.number - 1]
+    earlier: dict[str, list[Edition]] = {}
+    for other in (v for v in before if v.state in (State.SCORED, State.SENT)):
+        counts, reports = series_of(other), defaultdict[str, list[Path]](list)
+        for path in (path for path in other.objects if path.name == "report.dcm"):
+            for uid in _evidence(path):
+                reports[uid].append(path)
+        for uid, paths in reports.items():
+            earlier.setdefault(uid, []).append(Edition(other.number, counts[uid], tuple(paths)))
+    now = series_of(version)
+    return {
+        uid: History(Edition(version.number, now[uid]), tuple(editions))
+        for uid, editions in earlier.items()
+        if uid in now
+    }
 
 
 def _evidence(report: Path) -> set[str]:
@@ -134,9 +128,6 @@ def _evidence(report: Path) -> set[str]:
     return {str(series.SeriesInstanceUID) for study in studies for series in study.ReferencedSeriesSequence}
 
 
-def series_of(version: Version) -> dict[str, dict[str, int]]:
-    """Return the images of a version, as `invad_med.node.store.inodes`, by Series Instance UID."""
-    result: dict[str, dict[str, int]] = {}
-    for name, inode in inodes(version.images).items():
-        result.setdefault(header_uid(version.images / name, "SeriesInstanceUID"), {})[name] = inode
-    return result
+def series_of(version: Version) -> Counter[str]:
+    """Return how many images of each Series Instance UID a version is made of."""
+    return Counter(header_uid(version.images / name, "SeriesInstanceUID") for name in inodes(version.images))

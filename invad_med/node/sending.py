@@ -11,17 +11,20 @@ from pathlib import Path
 from typing import Protocol
 
 import pydicom
+from pydicom import Dataset
 from pydicom.uid import UID
 from pynetdicom import AE, _config
+from pynetdicom.association import Association
 from pynetdicom.presentation import build_context
 
 from invad_med.addresses import redacted
-from invad_med.node.receiving import check_title
+from invad_med.node.receiving import NODE, check_title
 
 _STORED = (0x0000, 0xB000, 0xB006, 0xB007)
 _HELD = 0x0111  # duplicate instance: UIDs are digests, so it is the same object
 _MOST = 128  # presentation contexts of an association
 _CONNECT = 15.0  # seconds
+_BROKEN = 3  # objects at which an association ends, after which the others of a study wait too
 
 
 class Unreachable(Exception):
@@ -30,6 +33,10 @@ class Unreachable(Exception):
 
 class Declined(Exception):
     """The destination does not take what is sent, in words that name no patient."""
+
+
+class Broken(Declined):
+    """The destination ended the association at an object."""
 
 
 class Destination(Protocol):
@@ -85,41 +92,64 @@ class Peer:
         _config.STORE_SEND_CHUNKED_DATASET = True  # files as they are, a piece at a time
         ae = AE(ae_title=self.calling)
         ae.connection_timeout = _CONNECT
-        contexts = [build_context(sop_class, syntax) for sop_class, syntax in kinds]
-        tls = (self.tls, self.host) if self.tls else None
-        association = ae.associate(self.host, self.port, contexts, ae_title=self.title, tls_args=tls)
-        if association.is_rejected:
-            raise Declined("it refuses the association: are the AE titles known there?")
-        if not association.is_established:
-            if association.rejected_contexts:
-                raise Declined(f"it takes none of {', '.join(sorted({UID(kind).name for kind, _ in kinds}))}")
-            raise Unreachable("it cannot be reached")
+        ae.requested_contexts = [build_context(sop_class, syntax) for sop_class, syntax in kinds]
+        association = self._associate(ae)
         try:
-            declined: list[str] = []
+            declined: list[Declined] = []
             for path in paths:  # what is declined keeps nothing else away
+                if not association.is_established:
+                    association = self._associate(ae)
                 try:
-                    self._store(association, path)
+                    _store(association, path)
                 except Declined as error:
-                    declined.append(str(error))
+                    declined.append(error)
+                    if sum(isinstance(error, Broken) for error in declined) == _BROKEN:
+                        break
             if declined:
                 raise Declined(f"{declined[0]} ({len(declined)} of {len(paths)} objects)")
         finally:
             association.release() if association.is_established else association.abort()
 
-    def _store(self, association: object, path: Path) -> None:
-        try:
-            answer = association.send_c_store(path)  # type: ignore[attr-defined]
-        except ValueError:
-            kind = pydicom.filereader.read_file_meta_info(path)
-            what = f"{kind.MediaStorageSOPClassUID.name} in {kind.TransferSyntaxUID.name}"
-            raise Declined(f"it does not take {what}") from None
-        except RuntimeError:
-            raise Unreachable("the association was ended before all was sent") from None
-        if "Status" not in answer:
-            raise Unreachable("it gave no answer")
-        if answer.Status not in (*_STORED, _HELD):
-            name = pydicom.filereader.read_file_meta_info(path).MediaStorageSOPClassUID.name
-            raise Declined(f"it answers 0x{answer.Status:04X} to {name}")
+    def _associate(self, ae: AE) -> Association:
+        """Return an association that is established.
+
+        Raises:
+            Unreachable, Declined: there is none.
+        """
+        tls = (self.tls, self.host) if self.tls else None
+        association = ae.associate(self.host, self.port, ae_title=self.title, tls_args=tls)
+        if association.is_rejected:
+            raise Declined("it refuses the association: are the AE titles known there?")
+        if association.is_established:
+            if association.acceptor.implementation_version_name == NODE:
+                association.release()
+                raise Declined("it is a node of this program, which keeps no results: --forward names an archive")
+            return association
+        if association.rejected_contexts:
+            names = {UID(str(context.abstract_syntax)).name for context in ae.requested_contexts}
+            raise Declined(f"it takes none of {', '.join(sorted(names))}")
+        raise Unreachable("it cannot be reached")
+
+
+def _store(association: Association, path: Path) -> None:
+    """Send an object.
+
+    Raises:
+        Declined: it is not stored there.
+    """
+    kind = pydicom.filereader.read_file_meta_info(path)
+    name = kind.MediaStorageSOPClassUID.name
+    try:
+        answer = association.send_c_store(path)
+    except ValueError:
+        raise Declined(f"it does not take {name} in {kind.TransferSyntaxUID.name}") from None
+    except RuntimeError:
+        answer = Dataset()
+    if "Status" not in answer:  # of this object: whether others arrive, the next association tells
+        association.abort()
+        raise Broken(f"it ended the association, or gave no answer, at {name}")
+    if answer.Status not in (*_STORED, _HELD):
+        raise Declined(f"it answers 0x{answer.Status:04X} to {name}")
 
 
 class Stow:

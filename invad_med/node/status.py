@@ -24,7 +24,7 @@ def describe(store: Store) -> str:
             state = version.state
             counts[str(state)] += 1
             name = f"  {study} version {version.number}, "
-            if state is State.FAILED and (mark := version.mark(str(state))):
+            if state is State.FAILED and version == versions[-1] and (mark := version.mark(str(state))):
                 failed.append(f"{name}{_time(mark.at)}: {mark.said}")
             elif state is not State.SENT and (mark := version.mark("trouble")):
                 late.append(f"{name}{_time(mark.at)}: {mark.said}")

@@ -29,7 +29,7 @@ from invad_med.writers.dicom.evidence import Evidence, Refused
 from invad_med.writers.dicom.overlay import OverlayWriter
 from invad_med.writers.dicom.parametric_map import ParametricMap, make_parametric_map, write_parametric_map
 from invad_med.writers.dicom.presentation_state import write_presentation_state
-from invad_med.writers.dicom.report import Replaced, write_report
+from invad_med.writers.dicom.report import History, write_report
 from invad_med.writers.dicom.secondary_capture import CaptureWriter
 from invad_med.writers.dicom.segmentation import write_segmentation
 from invad_med.writers.heatmap import draw_heatmap
@@ -75,7 +75,7 @@ class DicomWriter:
         deterministic_uids: an object that is made again, of the same source with the same result, has the same UIDs;
             one that differs in anything but the time of its making has others. With ``anonymize`` they depend on the
             user's secret too, see `invad_med.writers.dicom.anonymous.own_secret`.
-        replaced: by Series Instance UID what the report of a series says of an earlier one; not of anonymous objects.
+        history: by Series Instance UID the earlier reports of a series; not of anonymous objects.
 
     Raises:
         ValueError: an unknown kind; no secret.
@@ -87,14 +87,14 @@ class DicomWriter:
         kinds: Collection[str] | str = (),
         anonymize: bool = False,
         deterministic_uids: bool = False,
-        replaced: Mapping[str, Replaced] | None = None,
+        history: Mapping[str, History] | None = None,
     ) -> None:
         kinds = kinds.replace(",", " ").split() if isinstance(kinds, str) else list(kinds or ())
         unknown = [k for k in kinds if k not in KINDS]
         if unknown:
             raise ValueError(f"dicom_out holds {unknown[0]!r}; object types are {', '.join(KINDS)}")
         self.folder, self.deterministic = Path(output_dir) / "dicom", deterministic_uids
-        self.replaced: Mapping[str, Replaced] = replaced or {}
+        self.history: Mapping[str, History] = history or {}
         self.kinds = tuple(k for k in KINDS if k in kinds or (k == "parametric_map" and "blending" in kinds))
         self.anonymise = (Anonymiser(own_secret()) if deterministic_uids else Anonymiser()) if anonymize else None
 
@@ -205,9 +205,9 @@ class DicomJob:
         return make_parametric_map(self.author)
 
     @property
-    def replaced(self) -> Replaced | None:
-        """What the report says of an earlier one."""
-        return self._writer.replaced.get(str(self.evidence.first.SeriesInstanceUID))
+    def history(self) -> History | None:
+        """Earlier reports of the series."""
+        return self._writer.history.get(str(self.evidence.first.SeriesInstanceUID))
 
     def _take(self, prediction: Prediction, piece: Slice) -> None:
         header, values = self.evidence.add(piece), map_of(prediction)
@@ -290,6 +290,6 @@ _WRITERS: dict[DicomKind, Callable[[DicomJob], list[Path]]] = {
     DicomKind.SECONDARY_CAPTURE: lambda job: job.capture.finish(),
     DicomKind.PRESENTATION_STATE: _referring(lambda job: write_presentation_state(job.author, job.folder)),
     DicomKind.BLENDING: _referring(lambda job: write_blending(job.author, job.folder, job.parametric_map.header)),
-    DicomKind.REPORT: _referring(lambda job: write_report(job.author, job.folder, job.replaced)),
+    DicomKind.REPORT: _referring(lambda job: write_report(job.author, job.folder, job.history)),
 }
 KINDS = tuple(DicomKind)

@@ -63,20 +63,66 @@ class Replaced:
 
     Args:
         words: what it says of that: one sentence, without identity.
-        reports: the files of the earlier ones.
+        reports: them, without pixels.
     """
 
     words: str
-    reports: tuple[Path, ...]
+    reports: tuple[Dataset, ...]
 
 
-def write_report(author: Author, folder: Path, replaced: Replaced | None = None) -> list[Path]:
+@dataclass(frozen=True)
+class Edition:
+    """The reports of one series by one version of the results of its study.
+
+    Args:
+        version: from 1.
+        images: stored images that they are of.
+        reports: their files.
+    """
+
+    version: int
+    images: int
+    reports: tuple[Path, ...] = ()
+
+
+@dataclass(frozen=True)
+class History:
+    """Where the report of a series stands among earlier ones.
+
+    Args:
+        now: the edition that it is of.
+        earlier: those before, the oldest first, each of at least one report.
+    """
+
+    now: Edition
+    earlier: tuple[Edition, ...]
+
+    def replaced(self, series: str) -> Replaced | None:
+        """Return what a report replaces; it names the version since which it says what it says, and those before that.
+
+        Args:
+            series: its own Series Instance UID, which is that of every report of the same images with the same result.
+
+        Raises:
+            OSError: an earlier report cannot be read.
+        """
+        since = self.now.version
+        for edition in reversed(self.earlier):
+            reports = tuple(pydicom.dcmread(path, stop_before_pixels=True) for path in edition.reports)
+            if all(report.SeriesInstanceUID != series for report in reports):
+                words = f"Version {since} of this report, of {self.now.images} stored images; it replaces version "
+                return Replaced(f"{words}{edition.version}, of {edition.images}.", reports)
+            since = edition.version
+        return None
+
+
+def write_report(author: Author, folder: Path, history: History | None = None) -> list[Path]:
     """Write ``<folder>/report.dcm``.
 
     Args:
         author: of it.
         folder: where it goes.
-        replaced: earlier reports, if there are any.
+        history: earlier reports, if there are any.
 
     Raises:
         OSError: it cannot be written, or an earlier report cannot be read.
@@ -91,8 +137,9 @@ def write_report(author: Author, folder: Path, replaced: Replaced | None = None)
         parameters=[RESEARCH, *author.versions[1:], f"training data {author.serial}"],
     )
     listed, which = _listed(account.slices)
+    keywords = author.keywords(SERIES)
+    replaced = history.replaced(keywords["series_instance_uid"]) if history else None
     words = " ".join([_words(study), which, *([replaced.words] if replaced else [])])
-    earlier = [pydicom.dcmread(path, stop_before_pixels=True) for path in replaced.reports] if replaced else []
     device = hd.sr.DeviceObserverIdentifyingAttributes(
         uid=author.uid("device"), name=account.model, manufacturer_name=MANUFACTURER,
         model_name=account.model, serial_number=author.serial,
@@ -111,8 +158,8 @@ def write_report(author: Author, folder: Path, replaced: Replaced | None = None)
         is_complete=True,
         is_final=False,
         coding_schemes=[_SCHEME],
-        previous_versions=earlier or None,
-        **author.keywords(SERIES),
+        previous_versions=replaced.reports if replaced else None,
+        **keywords,
     )
     groups = _groups(ds)  # highdicom copies and searches what it is given several times; these come after that
     _refer_to_all(groups[0], author)
