@@ -29,7 +29,7 @@ def write_study(folder, seed, slices, patient=None, study=None, series=1, first=
 
     base = pydicom.dcmread(get_testdata_file("MR_small.dcm", download=False))
     base.remove_private_tags()
-    uid = lambda *words: generate_uid(entropy_srcs=["node", str(seed), *map(str, words)])  # noqa: E731
+    uid = lambda *words: generate_uid(entropy_srcs=[" ".join(map(str, ("node", seed, *words)))])  # noqa: E731
     base.PatientName, base.PatientID = NAME, patient or f"SECRET{seed}"
     base.StudyInstanceUID = study or uid("study")
     base.FrameOfReferenceUID, base.BodyPartExamined = uid("frame"), "BRAIN"

@@ -53,7 +53,7 @@ def make_archive(folder: Path, series: int, slices: int) -> None:
         noisy = np.clip(pixels + rng.normal(0, 20, pixels.shape), 0, 4000).astype("<u2")
         for i, ds in enumerate(datasets):
             ds.StudyInstanceUID, ds.SeriesInstanceUID = (generate_uid(entropy_srcs=[word, str(k)]) for word in "ab")
-            uid = generate_uid(entropy_srcs=["c", str(k), str(i)])
+            uid = generate_uid(entropy_srcs=[f"c {k} {i}"])  # it joins words: 1, 11 and 11, 1 would be the same
             ds.SOPInstanceUID = ds.file_meta.MediaStorageSOPInstanceUID = uid
             ds.PixelData = noisy[i].tobytes()
             ds.save_as(target / f"{i:04d}.dcm", enforce_file_format=True)
