@@ -128,17 +128,25 @@ def _kept(content: Mapping[str, Any]) -> str:
     return json.dumps(kept, sort_keys=True, default=repr)
 
 
-def overridden(config: str, *keys: str) -> bool:
-    """Return whether the run that evaluates this expression has anything else there than the bundle's file.
+def part_if_given(config: str, identity: str, *keys: str) -> Any:
+    """Return a component of the run that evaluates this expression, if it is another than in the bundle's file.
+
+    A reference in an expression builds what it names in any case.
 
     Args:
         config: name of that file.
-        keys: of components.
+        identity: of the component.
+        keys: of what it is made of.
+
+    Returns:
+        It, or None if nothing there differs, and outside of a run; nothing is built then.
     """
     run = _running()
     content: Mapping[str, Any] = run.parser.get() if run else {}
     own = _own(config, content.get("bundle_root"))
-    return any(content.get(key) != own.get(key) for key in keys)
+    if run is None or all(content.get(key) == own.get(key) for key in (identity, *keys)):
+        return None
+    return run.parser.get_parsed_content(identity)
 
 
 def check_parser(

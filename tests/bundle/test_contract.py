@@ -33,6 +33,19 @@ def test_properties(tmp_path):
     workflow.finalize()
 
 
+def test_the_torch_network_is_built_where_it_computes_and_not_else():
+    for given in ({}, {"denoiser": "$__import__('torch').nn.Identity()"}, {"network_def#engine": "compile"}):
+        parser = ConfigParser()
+        parser.read_config(CONFIGS / "inference.json")
+        parser.update(given)
+        if "denoiser" in given:  # which the weights do not fit
+            with pytest.raises(RuntimeError, match="network_def"):
+                parser.get_parsed_content("network")
+        else:
+            parser.get_parsed_content("network")
+            assert ("network_def" in parser.ref_resolver.resolved_content) == bool(given)
+
+
 def test_net_in_out():
     verify_net_in_out("network_def", META, str(CONFIGS / "inference.json"), device="cpu")
 
