@@ -337,12 +337,15 @@ def read_slice(source: Source, index: int) -> Slice:
 
 
 def read_raster(path: Path) -> Slice:
-    """Decode a PNG or JPEG file, or a TIFF of one page.
+    """Decode a PNG or JPEG file, or a TIFF of one page, of a data set.
 
     Raises:
-        ReadError: see `read_source`.
+        ReadError: see `read_source`; this one names the file, since a data set may have thousands.
     """
-    return read_slice(Source("raster", (path,), path.stem, 1), 0)
+    try:
+        return read_slice(Source("raster", (path,), path.stem, 1), 0)
+    except ReadError as error:
+        raise ReadError(f"{path}: {error}") from error
 
 
 class SourceReader:

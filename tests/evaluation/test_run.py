@@ -68,6 +68,15 @@ def test_what_cannot_be_done_is_said_and_the_rest_done(measured, measured_folder
         choose_checkpoint("liver", None, measured_folder / "models", False)
 
 
+def test_an_image_that_cannot_be_read_is_named(measured_folder, tmp_path):
+    shutil.copytree(measured_folder / "BMAD/Chest-RSNA", tmp_path / "Chest-RSNA")
+    image = next((tmp_path / "Chest-RSNA/test").rglob("*.png"))
+    image.write_bytes(image.read_bytes()[:100])
+    run = Evaluator(find_datasets(tmp_path / "Chest-RSNA"), tmp_path / "out", models_dir=measured_folder / "models")
+    run.run()
+    assert run.problems["Chest-RSNA"].startswith(f"{image}: ") and "cannot be read" in run.problems["Chest-RSNA"]
+
+
 def test_no_patient_is_named(measured, measured_folder):
     for path in (measured_folder / "out").rglob("*"):
         assert not path.is_file() or b"SECRET" not in path.read_bytes(), path
