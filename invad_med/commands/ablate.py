@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import math
 import shlex
 import sys
 import time
@@ -31,7 +32,15 @@ from tqdm import tqdm
 import invad_med
 from invad_med.bench.machine import this_machine
 from invad_med.commands.arguments import add_output_dir, add_root, count, keys_of
-from invad_med.commands.designs import Failed, Material, WrongKeys, find_material, modality_keys, one
+from invad_med.commands.designs import (
+    Failed,
+    Material,
+    WrongKeys,
+    find_material,
+    measured_earlier,
+    modality_keys,
+    one,
+)
 from invad_med.commands.rules import cohort_of
 from invad_med.data.published_sets import modality_of_folder
 from invad_med.data.slices import ReadError
@@ -174,6 +183,16 @@ class Ablation:
         for way, scores in task.scores.items():
             self.why_not[task.dataset].update({(task.design, way, score): reason for score in scores})
 
+    def leave(self, task: Task, reason: str) -> None:
+        """Take up what is there of a task that is not done, and take down why the rest is not."""
+        for way, scores in task.scores.items():
+            missing = scores
+            if task.design in THERE or self._is_trained(task):
+                measured, missing = self._there(task, way)
+                if measured is not None:
+                    self.done[task.dataset][task.design, way] = measured
+            self.refuse(Task(task.dataset, task.design, {way: missing}), reason)
+
     def measure(self, task: Task) -> None:
         """Train what has to be trained, and measure what is not there.
 
@@ -265,16 +284,18 @@ class Ablation:
             parts = ((cohort.train, normals), (cohort.held_out, normals), (cohort.abnormal, normals), (test, most))
             images = Images(*(tuple(draw(part, material.units, label, limit)) for part, limit in parts))
             own = detector, material.dataset, cohort.modality, images, material.units, kind_of(dataset)
-            looker = self._looker(dataset, detector)
+            looker = self._looker(dataset, design, detector)
             self._subjects[dataset, design] = Subject(*own, self.cache_dir, looker)
         return self._subjects[dataset, design]
 
-    def _looker(self, dataset: str, detector: AnomalyDetector) -> Callable[[Tensor], Tensor] | None:
+    def _looker(self, dataset: str, design: str, detector: AnomalyDetector) -> Callable[[Tensor], Tensor] | None:
         """Return a way from an adapted host's encodings to the features of the model that is there."""
         host = detector.host
-        if self.given[GIVEN] is None or not isinstance(host, AdaptedHost):
+        if design == GIVEN or self.given[GIVEN] is None or not isinstance(host, AdaptedHost):
             return None
         features = self._subject(dataset, GIVEN).detector.host
+        if isinstance(features, AdaptedHost):
+            return None
 
         def look(encoding: Tensor) -> Tensor:
             image = host.decode(encoding.to(host.device)).clamp(0.0, 1.0)
@@ -305,7 +326,7 @@ class Ablation:
     def _seconds(self, task: Task) -> float:
         """Return roughly what a task takes, by evaluations timed now."""
         name, design = task.dataset, task.design
-        if design not in THERE and not self._model(name, design).is_file():
+        if design not in THERE and not self._is_trained(task):
             return self._seconds_of_training(task)
         subject = self._subject(name, design)
         missing = {way: scores for way in task.scores if (scores := self._there(task, way)[1])}
@@ -313,6 +334,12 @@ class Ablation:
             return 0.0
         judging = sum(len(scores) for scores in missing.values()) * (1.0 + 0.02 * len(subject.images.test))
         return subject.seconds_per_evaluation * sum(subject.evaluations(w, s) for w, s in missing.items()) + judging
+
+    def _is_trained(self, task: Task) -> bool:
+        """Return whether a design is there as it would be trained now."""
+        keys = self._keys(task.dataset, task.design)
+        run = Run(task.design, task.dataset, 0)
+        return measured_earlier(self.material[task.dataset], run, keys, self.options.output_dir) is not None
 
     def _seconds_of_training(self, task: Task) -> float:
         """Return roughly what training a design and measuring it takes, by an untrained network of its preset."""
@@ -342,6 +369,13 @@ class Ablation:
         )
 
 
+def _minutes(word: str) -> float:
+    minutes = float(word)
+    if not 0.0 <= minutes < math.inf:  # nor NaN
+        raise argparse.ArgumentTypeError(f"{word} is not a number of minutes, 0 or more")
+    return minutes
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Take the data sets, the tables, models and budgets."""
     add_root(parser)
@@ -361,8 +395,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     models.add_argument("--latent", metavar="PATH", type=Path, help="model in a latent space, or folder of such models")
     budget = parser.add_argument_group("how long it may take")
     budget.add_argument(
-        "--minutes", metavar="M", type=float, default=10.0, help="of a core (of the clock on a GPU) for each data set: "
-        "what is expected to fit is measured, the cheapest first; 0 only shows what is there (%(default)g)"
+        "--minutes", metavar="M", type=_minutes, default=10.0, help="of a core (of the clock on a GPU) for each data "
+        "set: what is expected to fit is measured, the cheapest first; 0 only shows what is there (%(default)g)"
     )  # fmt: skip
     budget.add_argument(
         "--images", metavar="N", type=count, default=100, help="of test at most, patient by patient, the same ones "
@@ -431,14 +465,20 @@ def _announce(tasks: Sequence[Task], clock: float) -> None:
 
 def _affordable(ablation: Ablation, tasks: Sequence[Task], minutes: float) -> list[Task]:
     """Return what fits in its data set's minutes, rows that others are compared with first, then the cheapest."""
+
+    def order(task: Task) -> tuple[bool, bool, float]:
+        compared_with = THREE_STEPS in task.scores and task.design in (ablation.base, *THERE)
+        return not compared_with, task.design != ablation.base, task.seconds
+
     spent: dict[str, float] = {}
     chosen = []
-    for task in sorted(tasks, key=lambda t: (t.design != ablation.base or THREE_STEPS not in t.scores, t.seconds)):
-        total = spent.get(task.dataset, 0.0) + task.seconds
-        if task.seconds and total > 60.0 * minutes:
-            ablation.refuse(task, f"beyond --minutes {minutes:g}: it would take about {task.seconds / 60:.1f}")
+    for task in sorted(tasks, key=order):
+        before = spent.get(task.dataset, 0.0)
+        if task.seconds and before + task.seconds > 60.0 * minutes:
+            used = f", of which other rows take {before / 60:.2g}" if before else ""
+            ablation.leave(task, f"beyond --minutes {minutes:g}{used}: it would take about {task.seconds / 60:.2g}")
             continue
-        spent[task.dataset] = total
+        spent[task.dataset] = before + task.seconds
         chosen.append(task)
     return chosen
 

@@ -184,8 +184,8 @@ def one(material: Material, run: Run, keys: Sequence[str], output_dir: Path, tes
     given = read_overrides(keys, "train.json")
     cache_dir = given.get("cache_dir") or output_dir / _FEATURES
     trained, drawn = _asked(keys, material), _text_digest([draws.digest() for draws in material.draws.values()])
-    earlier = read_measured(figures) if given.get("resume") is not False and model.is_file() else None
-    if earlier is not None and (earlier.trained, earlier.model) == (trained, content(model)):
+    earlier = measured_earlier(material, run, keys, output_dir)
+    if earlier is not None:
         if earlier.drawn == drawn and earlier.tested >= test:
             print(f"{title}: is there", file=sys.stderr, flush=True)
             return earlier
@@ -197,6 +197,16 @@ def one(material: Material, run: Run, keys: Sequence[str], output_dir: Path, tes
     result = _measure(about, model, output / "last.pt", material, cache_dir)
     result.write(figures)
     return result
+
+
+def measured_earlier(material: Material, run: Run, keys: Sequence[str], output_dir: Path) -> Measured | None:
+    """Return what was measured of a model that is there as these keys train it, or None: `one` would train it."""
+    model = output_dir / run.design / run.dataset / f"seed{run.seed}.pt"
+    if read_overrides(keys, "train.json").get("resume") is False or not model.is_file():
+        return None
+    earlier = read_measured(model.with_suffix(".npz"))
+    same = earlier is not None and (earlier.trained, earlier.model) == (_asked(keys, material), content(model))
+    return earlier if same else None
 
 
 def _train(dataset_dir: Path, output: Path, model: Path, cache_dir: Path, keys: Sequence[str]) -> None:

@@ -103,19 +103,53 @@ def test_the_page_its_tables_and_the_run(ablate, root, measured_folder, tmp_path
     assert table.not_measured.notna().all() and table.not_measured.str.startswith("beyond --minutes 0").sum() > 10
 
 
+def test_what_is_measured_stays_on_the_page_whatever_is_asked_next(ablate, root, tmp_path, untracked):
+    shutil.rmtree(root / "knee")
+    figures = ["row", "score", "image_auroc", "image_auroc_difference"]
+
+    def components(*arguments):
+        status, _ = ablate("--tables", "components", *arguments)
+        table = pd.read_csv(tmp_path / "out/ablation.csv")
+        assert status == 0
+        return table, table[(table.table == "components") & table.not_measured.isna()][figures].reset_index(drop=True)
+
+    _, first = components()
+    table, again = components("scores", "--minutes", "0")
+    assert len(first) > 4 and first.image_auroc_difference.notna().any()
+    pd.testing.assert_frame_equal(again, first)
+    assert table[table.table == "scores"].not_measured.str.startswith("beyond --minutes 0: it would take").any()
+
+
+def pixel_model(root, folder):
+    """Return a calibrated model of an untrained network over 16 x 16 pixels."""
+    torch.manual_seed(0)
+    blocks = {"down_block_types": ("DownBlock2D",), "up_block_types": ("UpBlock2D",), "norm_num_groups": 4}
+    shape = {"sample_size": 16, "in_channels": 1, "out_channels": 1, "layers_per_block": 1, "block_out_channels": (8,)}
+    diffusers.UNet2DModel(**shape, **blocks).save_pretrained(folder / "ddpm")
+    diffusers.DDPMScheduler().save_config(folder / "ddpm")
+    fixed = {"modality": "brain", "grid": Grid(1, "truncated"), "rule": "cell_of_8"}
+    return calibrate_host(read_host(folder / "ddpm"), root / "brain", folder / "pixel.pt", **fixed)
+
+
+def test_a_model_of_another_host_may_be_the_given_one(root, measured_folder, tmp_path, monkeypatch, capsys, untracked):
+    shutil.rmtree(root / "knee")
+    monkeypatch.setattr(ablating, "LEVELS", (300,))
+    model = str(pixel_model(root, tmp_path))
+    given = ["--ckpt_path", model, "--pixel", model, "--tables", "hosts"]
+    words = [*given, "--images", "12", "--normals", "4", "--output_dir", str(tmp_path / "out")]
+    assert main(["ablate", str(root / "brain"), *words]) == 0
+    table = pd.read_csv(tmp_path / "out/ablation.csv")
+    assert table[(table.model == "given") & (table.score == "paper")].image_auroc.notna().any()
+    assert table[table.score == "in_features"].not_measured.notna().all()  # there are none to look with
+
+
 @torch.no_grad()
 def test_another_host_is_measured_in_pixels_and_in_features(
     ablate, root, measured_folder, tmp_path, monkeypatch, untracked
 ):
     monkeypatch.setattr(ablating, "LEVELS", (300,))
     shutil.rmtree(root / "knee")
-    torch.manual_seed(0)
-    blocks = {"down_block_types": ("DownBlock2D",), "up_block_types": ("UpBlock2D",), "norm_num_groups": 4}
-    shape = {"sample_size": 16, "in_channels": 1, "out_channels": 1, "layers_per_block": 1, "block_out_channels": (8,)}
-    diffusers.UNet2DModel(**shape, **blocks).save_pretrained(tmp_path / "ddpm")
-    diffusers.DDPMScheduler().save_config(tmp_path / "ddpm")
-    fixed = {"modality": "brain", "grid": Grid(1, "truncated"), "rule": "cell_of_8"}
-    model = calibrate_host(read_host(tmp_path / "ddpm"), root / "brain", tmp_path / "pixel.pt", **fixed)
+    model = pixel_model(root, tmp_path)
     status, _ = ablate("--tables", "hosts", "--pixel", str(model), "--latent", str(tmp_path / "none.pt"))
     table = pd.read_csv(tmp_path / "out/ablation.csv").set_index(["model", "row", "score"])
     missing = table[table.not_measured.notna()]
@@ -183,6 +217,7 @@ def test_designs_are_trained_once(noise_set, tmp_path, monkeypatch, capsys, untr
     [
         (["--tables", "colours"], "invalid choice: 'colours'"),
         (["--images", "0"], "'0' is no number of at least 1"),
+        (["--minutes", "nan"], "nan is not a number of minutes, 0 or more"),
         (["--train", "--seed 1"], "--seed is set by this command"),
     ],
 )
