@@ -49,6 +49,16 @@ def write_study(folder, seed, slices, patient=None, study=None, series=1, first=
     return paths
 
 
+def put(store, path):
+    """Keep a file in a node's store, and return the name of its study."""
+    from invad_med.node.instances import read_instance
+
+    ds = pydicom.dcmread(path)
+    instance = read_instance(Path(path).read_bytes(), ds.SOPClassUID, ds.SOPInstanceUID)
+    store.receive(instance, Path(path).read_bytes())
+    return store.name_of(instance.study)
+
+
 def send(paths, port, called="INVAD", calling="PACS", tls=None):
     """Send files by pynetdicom; return the status of each, None where the association was refused or ended."""
     from pynetdicom import AE

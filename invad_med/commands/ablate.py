@@ -185,12 +185,10 @@ class Ablation:
 
     def leave(self, task: Task, reason: str) -> None:
         """Take up what is there of a task that is not done, and take down why the rest is not."""
-        for way, scores in task.scores.items():
-            missing = scores
-            if task.design in THERE or self._is_trained(task):
-                measured, missing = self._there(task, way)
-                if measured is not None:
-                    self.done[task.dataset][task.design, way] = measured
+        for way in task.scores:
+            measured, missing = self._there(task, way)
+            if measured is not None:
+                self.done[task.dataset][task.design, way] = measured
             self.refuse(Task(task.dataset, task.design, {way: missing}), reason)
 
     def measure(self, task: Task) -> None:
@@ -317,7 +315,7 @@ class Ablation:
 
     def _there(self, task: Task, way: Way) -> tuple[WayMeasured | None, list[str]]:
         """Return what an earlier run measured with the same inputs, and the scores that it did not."""
-        measured = read_way(self._path(task, way))
+        measured = read_way(self._path(task, way)) if self._is_there(task) else None
         if measured is None or measured.inputs != self._inputs(task, way):
             return None, task.scores[way]
         self._subject(task.dataset, task.design).remember(way, measured)
@@ -326,7 +324,7 @@ class Ablation:
     def _seconds(self, task: Task) -> float:
         """Return roughly what a task takes, by evaluations timed now."""
         name, design = task.dataset, task.design
-        if design not in THERE and not self._is_trained(task):
+        if not self._is_there(task):
             return self._seconds_of_training(task)
         subject = self._subject(name, design)
         missing = {way: scores for way in task.scores if (scores := self._there(task, way)[1])}
@@ -335,8 +333,10 @@ class Ablation:
         judging = sum(len(scores) for scores in missing.values()) * (1.0 + 0.02 * len(subject.images.test))
         return subject.seconds_per_evaluation * sum(subject.evaluations(w, s) for w, s in missing.items()) + judging
 
-    def _is_trained(self, task: Task) -> bool:
-        """Return whether a design is there as it would be trained now."""
+    def _is_there(self, task: Task) -> bool:
+        """Return whether a task's model is given, or there as it would be trained now."""
+        if task.design in THERE:
+            return True
         keys = self._keys(task.dataset, task.design)
         run = Run(task.design, task.dataset, 0)
         return measured_earlier(self.material[task.dataset], run, keys, self.options.output_dir) is not None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import sys
 import threading
 import unicodedata
 from collections import Counter
@@ -340,12 +341,14 @@ def read_raster(path: Path) -> Slice:
     """Decode a PNG or JPEG file, or a TIFF of one page, of a data set.
 
     Raises:
-        ReadError: see `read_source`; this one names the file, since a data set may have thousands.
+        ReadError: see `read_source`. Which file it is, of what may be thousands, standard error says alone: reasons
+            go into pages and MLflow, and a name may be a patient's.
     """
     try:
         return read_slice(Source("raster", (path,), path.stem, 1), 0)
-    except ReadError as error:
-        raise ReadError(f"{path}: {error}") from error
+    except ReadError:
+        print(f"cannot be read: {path}", file=sys.stderr)
+        raise
 
 
 class SourceReader:

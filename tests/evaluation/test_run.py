@@ -68,13 +68,16 @@ def test_what_cannot_be_done_is_said_and_the_rest_done(measured, measured_folder
         choose_checkpoint("liver", None, measured_folder / "models", False)
 
 
-def test_an_image_that_cannot_be_read_is_named(measured_folder, tmp_path):
+def test_an_image_that_cannot_be_read_is_named_to_the_user_alone(measured_folder, tmp_path, capsys):
     shutil.copytree(measured_folder / "BMAD/Chest-RSNA", tmp_path / "Chest-RSNA")
     image = next((tmp_path / "Chest-RSNA/test").rglob("*.png"))
+    image = image.rename(image.with_name("SECRET.png"))
     image.write_bytes(image.read_bytes()[:100])
     run = Evaluator(find_datasets(tmp_path / "Chest-RSNA"), tmp_path / "out", models_dir=measured_folder / "models")
     run.run()
-    assert run.problems["Chest-RSNA"].startswith(f"{image}: ") and "cannot be read" in run.problems["Chest-RSNA"]
+    assert "cannot be read" in run.problems["Chest-RSNA"] and f"cannot be read: {image}\n" in capsys.readouterr().err
+    for path in (tmp_path / "out").rglob("*"):
+        assert not path.is_file() or b"SECRET" not in path.read_bytes(), path
 
 
 def test_no_patient_is_named(measured, measured_folder):

@@ -4,39 +4,22 @@ import re
 
 import pydicom
 import pytest
-from node_made import archive, write_study
+from node_made import archive, put, write_study
 
 from invad_med.commands.score import CONFIG
 from invad_med.inference.run import RunOptions
-from invad_med.node.instances import read_instance
 from invad_med.node.receiving import Receiver, Titles
 from invad_med.node.scoring import Resident
 from invad_med.node.sending import Declined, Peer, Unreachable
 from invad_med.node.status import describe
-from invad_med.node.store import Store
 from invad_med.node.working import Worker
 from invad_med.options import plain_keys, settings_of
-
-
-@pytest.fixture
-def store(tmp_path):
-    found = Store(tmp_path / "storage")
-    found.open()
-    return found
-
-
-def keep(store, path):
-    """Keep a file; return the name of its study."""
-    ds = pydicom.dcmread(path)
-    instance = read_instance(path.read_bytes(), ds.SOPClassUID, ds.SOPInstanceUID)
-    store.receive(instance, path.read_bytes())
-    return store.name_of(instance.study)
 
 
 def score(store, paths, **given):
     """Keep files and score their study by a node that was started with such keys; return the reports of its version."""
     for path in paths:
-        keep(store, path)
+        put(store, path)
     given = {
         "report": False,
         "gate": False,
@@ -92,7 +75,7 @@ def test_status_names_what_failed_until_there_is_a_version_after_it(store, tmp_p
 
     worker = Worker(store, fail, print, 0)
     for path, number in zip(paths, "12", strict=True):
-        worker.arrived(keep(store, path))
+        worker.arrived(put(store, path))
         assert worker.step()
         assert re.findall(r"version (\d), .*: no model for it", describe(store)) == [number]
 

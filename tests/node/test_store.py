@@ -4,11 +4,10 @@ import errno
 import itertools
 import os
 import shutil
-from pathlib import Path
 
 import pydicom
 import pytest
-from node_made import send, write_study
+from node_made import put, send, write_study
 from pydicom.uid import JPEGLSLossless, RLELossless
 
 from invad_med.node import store as module
@@ -18,21 +17,6 @@ from invad_med.node.scoring import NotWritten
 from invad_med.node.sending import Declined, Unreachable
 from invad_med.node.store import State, Store, Taken
 from invad_med.node.working import Sender, Worker, pause
-
-
-@pytest.fixture
-def store(tmp_path):
-    found = Store(tmp_path / "storage")
-    found.open()
-    return found
-
-
-def put(store, path):
-    """Keep a file, and return the name of its study."""
-    ds = pydicom.dcmread(path)
-    instance = read_instance(Path(path).read_bytes(), ds.SOPClassUID, ds.SOPInstanceUID)
-    store.receive(instance, Path(path).read_bytes())
-    return store.name_of(instance.study)
 
 
 class Clock:
