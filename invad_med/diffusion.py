@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -20,6 +21,7 @@ __all__ = [
     "Grid",
     "Mode",
     "Timesteps",
+    "Walked",
     "add_noise",
     "check_timesteps",
     "grid_mode",
@@ -28,6 +30,34 @@ __all__ = [
     "linear_alphas_cumprod",
     "reconstruct",
 ]
+
+
+@dataclass(frozen=True)
+class Walked:
+    """Where inversions of some images start and where they end.
+
+    Args:
+        encoding: (B, C, h, w), what is inverted.
+        end_point: (B, C, h, w), z_T of it.
+
+    Raises:
+        ValueError: they differ in shape.
+    """
+
+    encoding: Tensor
+    end_point: Tensor
+
+    def __post_init__(self) -> None:
+        if self.encoding.shape != self.end_point.shape:
+            shapes = tuple(self.encoding.shape), tuple(self.end_point.shape)
+            raise ValueError(f"encodings {shapes[0]} and end points {shapes[1]} are not of the same images")
+
+    def __len__(self) -> int:
+        return len(self.end_point)
+
+    def joined(self, other: Walked) -> Walked:
+        """Return these images and others after them."""
+        return Walked(torch.cat([self.encoding, other.encoding]), torch.cat([self.end_point, other.end_point]))
 
 
 def linear_alphas_cumprod(num_train_timesteps: int = 1000) -> Tensor:

@@ -7,6 +7,7 @@ import pytest
 import torch
 from scipy import stats
 
+from invad_med.diffusion import Walked
 from invad_med.scoring.calibration import Calibration
 from invad_med.scoring.conformal import halfway_up
 
@@ -18,9 +19,13 @@ def normals(count: int, seed: int) -> torch.Tensor:
     return torch.randn(count, 4, 6, 6, generator=torch.Generator().manual_seed(seed)) * SCALE + 0.7
 
 
+def walked(z: torch.Tensor) -> Walked:
+    return Walked(z, z)
+
+
 @pytest.fixture(scope="module")
 def calibration() -> Calibration:
-    return Calibration(4).fit(normals(200, 0), normals(99, 1), GRID)
+    return Calibration(4).fit(walked(normals(200, 0)), walked(normals(99, 1)), GRID)
 
 
 def test_the_map_is_whitened_per_channel(calibration):
@@ -29,7 +34,7 @@ def test_the_map_is_whitened_per_channel(calibration):
     for c in range(4):
         train = normals(200, 0)[:, c]
         expected += ((z[:, c] - train.mean()) / train.std()) ** 2 / 4
-    torch.testing.assert_close(calibration.map(z), expected.sqrt(), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(calibration.map(walked(z)), expected.sqrt(), rtol=1e-4, atol=1e-5)
 
 
 def test_the_score_is_how_far_two_statistics_lie_above_normal(calibration):
@@ -76,7 +81,7 @@ def test_references_lie_halfway_to_the_next_larger_score(calibration):
 
 def test_no_verdict_hangs_on_the_last_digits_of_a_score(calibration):
     z = normals(99, 1)
-    scores, tops = calibration.score(z), calibration.map(z).flatten(1).kthvalue(35, dim=1).values
+    scores, tops = calibration.score(z), calibration.map(walked(z)).flatten(1).kthvalue(35, dim=1).values
     for moved in (1 - 1e-6, 1 + 1e-6):
         assert np.array_equal(*(calibration.references.p_value((scores * by).numpy()) for by in (moved, 1)))
         for rate in (0.01, 0.05, 0.2, 0.5):
@@ -89,7 +94,7 @@ def test_no_verdict_hangs_on_the_last_digits_of_a_score(calibration):
 
 def test_images_that_are_there_twice_are_one_step_of_the_p_value():
     held_out = normals(30, 1)
-    twice = Calibration(4).fit(normals(50, 0), torch.cat([held_out, held_out]), GRID)
+    twice = Calibration(4).fit(walked(normals(50, 0)), walked(torch.cat([held_out, held_out])), GRID)
     scores = twice.score(held_out)
     expected = [(1 + 2 * int((scores >= score).sum())) / 61 for score in scores]
     for moved in (1 - 1e-6, 1, 1 + 1e-6):
@@ -101,7 +106,7 @@ def test_fresh_normals_keep_the_promised_rate(rate):
     # Over many calibrations, since one reference set of 99 has a spread of its own.
     alarms = trials = 0
     for seed in range(40):
-        fitted = Calibration(4).fit(normals(50, 3 * seed), normals(99, 3 * seed + 1), GRID)
+        fitted = Calibration(4).fit(walked(normals(50, 3 * seed)), walked(normals(99, 3 * seed + 1)), GRID)
         scores = fitted.score(normals(50, 3 * seed + 2))
         threshold = fitted.references.threshold(rate)
         alarms += int((scores > threshold).sum())
@@ -116,9 +121,12 @@ def test_fresh_normals_keep_the_promised_rate(rate):
 def test_fresh_normals_have_little_above_the_threshold_of_the_map(rate):
     beyond = trials = 0
     for seed in range(40):
-        fitted = Calibration(4).fit(normals(50, 3 * seed), normals(99, 3 * seed + 1), GRID)
+        fitted = Calibration(4).fit(walked(normals(50, 3 * seed)), walked(normals(99, 3 * seed + 1)), GRID)
         above = (
-            (fitted.map(normals(50, 3 * seed + 2)) > fitted.references.map_threshold(rate)).flatten(1).double().mean(1)
+            (fitted.map(walked(normals(50, 3 * seed + 2))) > fitted.references.map_threshold(rate))
+            .flatten(1)
+            .double()
+            .mean(1)
         )
         beyond += int((above > 0.05).sum())
         trials += 50
@@ -167,12 +175,12 @@ def test_scores_of_another_grid_are_withheld(calibration):
 def test_what_is_not_finite_calibrates_nothing(which, value):
     parts = [normals(20, 0), normals(9, 1)]
     parts[which][3, 1, 2, 2] = value
-    with pytest.raises(ValueError, match=f"{('z_train', 'z_held_out')[which]} is not finite"):
-        Calibration(4).fit(*parts, GRID)
+    with pytest.raises(ValueError, match=f"{('train', 'held_out')[which]} is not finite"):
+        Calibration(4).fit(*map(walked, parts), GRID)
 
 
 def test_bad_input_is_named():
-    with pytest.raises(ValueError, match=r"z_held_out has shape \(0, 4, 6, 6\)"):
-        Calibration(4).fit(normals(5, 0), normals(5, 0)[:0], GRID)
-    with pytest.raises(ValueError, match=r"z_train has shape \(5, 4, 6, 6\): expected \(N > 0, 3, h, w\)"):
-        Calibration(3).fit(normals(5, 0), normals(5, 0), GRID)
+    with pytest.raises(ValueError, match=r"held_out has shape \(0, 4, 6, 6\)"):
+        Calibration(4).fit(walked(normals(5, 0)), walked(normals(5, 0)[:0]), GRID)
+    with pytest.raises(ValueError, match=r"train has shape \(5, 4, 6, 6\): expected \(N > 0, 3, h, w\)"):
+        Calibration(3).fit(walked(normals(5, 0)), walked(normals(5, 0)), GRID)

@@ -59,9 +59,9 @@ def test_an_engine(whole_way, monkeypatch):
     computed = []
 
     class Counting(EagerEngine):
-        def __call__(self, image):
-            computed.append(len(image))
-            return super().__call__(image)
+        def from_raw(self, raw):
+            computed.append(len(raw))
+            return super().from_raw(raw)
 
     monkeypatch.setitem(ENGINES, "counting", Counting)
     model, scores = whole_way(NARROW, {"engine": "counting"})

@@ -2,7 +2,8 @@
 
 Nothing is trained: the limit beyond which images are unfamiliar is fitted on the normal images that the model learnt
 from and those that were held out, and studies on the patients that calibrate it; all of these must be there. What the
-model has already stays as it is.
+model has already stays as it is. With ``--rule`` what makes score and map of its end points is fitted anew too, by
+another rule on the same images.
 """
 
 from __future__ import annotations
@@ -21,12 +22,14 @@ from invad_med.data.provenance import Provenance
 from invad_med.data.slices import ReadError
 from invad_med.detection import AnomalyDetector, load_detector
 from invad_med.features.cached import cached_features
-from invad_med.features.endpoints import walk_to_noise
+from invad_med.features.endpoints import walk_to_noise, walked
 from invad_med.files import data_digest, whole_file
 from invad_med.networks.checkpoints import half_precision, read_checkpoint
+from invad_med.scoring.choice import EndPoints, as_walk, choose
 from invad_med.scoring.familiarity import LEAST_HELD_OUT, LEAST_TRAIN
+from invad_med.training.candidates import candidate_figures, find_candidates
 from invad_med.training.cohort import Cohort, read_cohort
-from invad_med.training.features import divide_features
+from invad_med.training.features import CohortFeatures, divide_features
 from invad_med.training.studies import fit_studies
 
 logger = logging.getLogger(__name__)
@@ -34,6 +37,7 @@ logger = logging.getLogger(__name__)
 EXAMPLES = """\
   python -m invad_med complete models/brain.pt BMAD/Brain
   python -m invad_med complete models/brain.pt BMAD/Brain --output completed/brain.pt --cache_dir features
+  python -m invad_med complete models/resc.pt BMAD/RESC --rule memory_and_features
 """
 
 
@@ -43,6 +47,7 @@ def complete(
     output: Path | None = None,
     cache_dir: Path | None = None,
     normals: Path | None = None,
+    rule: str | None = None,
 ) -> Path:
     """Write a checkpoint again, with what it lacks fitted on its data set; nothing else of it is changed.
 
@@ -53,13 +58,14 @@ def complete(
         cache_dir: folder of cached features, made if need be.
         normals: a data set of other normal patients, to compare studies with instead of those that calibrate the
             model and of those that it has; none of them may have been learnt from.
+        rule: to score by from now on, with the network and the inversion as they are; studies are then fitted anew too.
 
     Returns:
         The file written.
 
     Raises:
         FileNotFoundError, ValueError: no such checkpoint; the folder holds other images than those it was trained on,
-            or too few.
+            or too few; a rule that is not known, or that cannot be fitted on one network's images.
         ReadError: an image cannot be read.
     """
     detector = load_detector(model)
@@ -68,15 +74,20 @@ def complete(
     raw = cached_features(detector.host, cohort.images, cohort.modality, cache_dir)
     features = divide_features(raw, cohort, detector.host.grid_size)
     if detector.host.tells_kinds and not detector.familiarity.fitted:
-        fitted = detector.familiarity.fit(features.train, features.held_out)
-        if not fitted.fitted:
+        limit = detector.familiarity.fit(features.train, features.held_out)
+        if not limit.fitted:
             raise ValueError(
                 f"{len(features.train)} training and {len(features.held_out)} held-out normal images are too few for "
                 f"a limit: at least {LEAST_TRAIN} and {LEAST_HELD_OUT}"
             )
-        state |= half_precision({f"familiarity.{name}": value for name, value in fitted.state_dict().items()})
+        state |= half_precision({f"familiarity.{name}": value for name, value in limit.state_dict().items()})
     divided = len(cohort.train) == detector.provenance.train_images  # else some that calibrate were learnt from
-    if normals is not None or (divided and not len(detector.studies.scores)):
+    if rule is not None:
+        candidates = {**detector.provenance.candidates} | _fit_rule(detector, rule, features, divided)
+        state["_extra_state"] = state["_extra_state"] | {"candidates": candidates}
+        fitted = detector.calibration.state_dict()
+        state |= half_precision({f"calibration.{name}": value for name, value in fitted.items()})
+    if normals is not None or rule is not None or (divided and not len(detector.studies.scores)):
         z = walk_to_noise(detector.host, features.calibration, detector.timesteps)
         reached = fit_studies(detector, cohort, features, z)
         if normals is not None:
@@ -87,6 +98,24 @@ def complete(
     with whole_file(path) as partial:
         torch.save(state, partial)
     return path
+
+
+def _fit_rule(detector: AnomalyDetector, rule: str, features: CohortFeatures, divided: bool) -> dict[str, float]:
+    """Fit the calibration anew by another rule, and return what it reaches on ``valid`` by the name of a candidate."""
+    if detector.provenance.cross_fit_folds or not divided:
+        what = "by several networks" if divided else "on images that cannot be told"
+        raise ValueError(f"the model was calibrated {what}, so that no other rule can be fitted: train it anew")
+    host, own = detector.host, as_walk(detector.timesteps)
+    find_candidates(own, rule, schedule=len(host.alphas_cumprod)).choose(host, features)  # refuses what is not for it
+    train, held_out, selection, abnormal = (
+        walked(host, raw, own) for raw in (features.train, features.calibration, features.selection, features.abnormal)
+    )
+    detector.calibration.use_rule(rule)
+    detector.calibration.fit(train, held_out, own)
+    if not len(selection) or not len(abnormal):
+        return {}
+    ends = {own: EndPoints(train, selection, abnormal)}
+    return candidate_figures(choose(ends, features.lesions, (rule,), features.patients))
 
 
 def _compare_with(detector: AnomalyDetector, normals: Path, cohort: Cohort, cache_dir: Path | None) -> None:
@@ -142,13 +171,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--normals", metavar="DIR", type=Path, help="a data set of other normal patients, to compare studies with"
     )
+    parser.add_argument("--rule", metavar="NAME", help="fit this rule of score and map in the place of the model's own")
     parser.add_argument("--cache_dir", metavar="DIR", type=Path, help="keep features here")
 
 
 def run(options: argparse.Namespace) -> int:
     """Fit what is lacking and write the checkpoint."""
     try:
-        path = complete(options.model, options.dataset_dir, options.output, options.cache_dir, options.normals)
+        path = complete(
+            options.model, options.dataset_dir, options.output, options.cache_dir, options.normals, options.rule
+        )
     except (ValueError, ReadError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -19,7 +19,7 @@ from invad_med.data.study import Verdict
 from invad_med.detection.engine import Engine, FromRaw, make_engine
 from invad_med.detection.host import Host, rebuild_host
 from invad_med.detection.judging import Judge, study_verdict
-from invad_med.diffusion import Grid, Timesteps, check_timesteps, inversion_timesteps
+from invad_med.diffusion import Grid, Timesteps, Walked, check_timesteps, inversion_timesteps
 from invad_med.hosts import as_host
 from invad_med.networks.checkpoints import load_strictly, read_checkpoint
 from invad_med.scoring.calibration import Calibration
@@ -106,6 +106,18 @@ class AnomalyDetector(nn.Module):
         """Return z_T of ``image`` (B, 3, H, W) in [0, 1], resized (bilinear) if need be: (B, C, h, w)."""
         return self.engine(self.resized(image))
 
+    def walk(self, image: Tensor, raw: Tensor | None = None) -> Walked:
+        """Return where the inversion of ``image`` (B, 3, H, W) in [0, 1] starts and ends, each (B, C, h, w).
+
+        Args:
+            image: resized (bilinear) if need be.
+            raw: what `invad_med.hosts.host.Host.raw` made of it, where that is known.
+        """
+        resized = self.resized(image)
+        raw = self.host.raw(resized) if raw is None else raw
+        z = self.engine.from_raw(raw) if isinstance(self.engine, FromRaw) else self.engine(resized)
+        return Walked(self.host.normalise(raw), z)
+
     def resized(self, image: Tensor) -> Tensor:
         """Return ``image`` (B, 3, H, W) as the host takes it: (B, 3, image_size, image_size)."""
         if image.ndim != 4 or image.shape[1] != 3:
@@ -115,13 +127,16 @@ class AnomalyDetector(nn.Module):
             return image
         return F.interpolate(image, size=size, mode="bilinear", align_corners=False, antialias=True)
 
-    def map(self, z: Tensor, size: Sequence[int]) -> Tensor:
-        """Return the anomaly map of end points ``z`` (B, C, h, w): (B, H, W) for ``size`` (H, W), >= 0."""
-        return resize_map(self.calibration.map(z) if self.withheld is None else anomaly_map(z), size)
+    def map(self, walked: Walked, size: Sequence[int]) -> Tensor:
+        """Return the anomaly map of images (B, C, h, w): (B, H, W) for ``size`` (H, W), >= 0."""
+        return resize_map(self._map(walked), size)
+
+    def _map(self, walked: Walked) -> Tensor:
+        return self.calibration.map(walked) if self.withheld is None else anomaly_map(walked.end_point)
 
     def forward(self, image: Tensor) -> Tensor:
         """Return the anomaly map of ``image`` (B, 3, H, W) in [0, 1]: (B, 1, H, W), >= 0."""
-        return self.map(self.end_point(image), image.shape[-2:])[:, None]
+        return self.map(self.walk(image), image.shape[-2:])[:, None]
 
     @property
     def image_size(self) -> int:
@@ -139,18 +154,13 @@ class AnomalyDetector(nn.Module):
     ) -> list[Detection]:
         """Return map and scores of each image of ``image`` (B, 3, H, W) in [0, 1]; see `Detector.detect`."""
         resized = self.resized(torch.as_tensor(image).to(self.host.device))
-        encoding = None
-        if gate and self.familiarity.fitted:
-            raw = self.host.raw(resized)
-            z = self.engine.from_raw(raw) if isinstance(self.engine, FromRaw) else self.engine(resized)
-            encoding = moments(raw).cpu().numpy()
-        else:
-            z = self.engine(resized)
-        withheld = self.withheld
-        maps = anomaly_map(z) if withheld is not None else self.calibration.map(z)
+        raw = self.host.raw(resized)
+        walked = self.walk(resized, raw)
+        z, withheld = walked.end_point, self.withheld
+        encoding = moments(raw).cpu().numpy() if gate and self.familiarity.fitted else None
         scores = None if withheld is not None else self.calibration.score(z).cpu().numpy()
         paper = paper_score(z).cpu().numpy() if self.host.gaussian else None
-        found = Served(maps.float().cpu().numpy(), paper, scores, encoding)
+        found = Served(self._map(walked).float().cpu().numpy(), paper, scores, encoding)
         prior_norm, title = self.host.channels**0.5, self.provenance.title
         judge = Judge(self.calibration.references, withheld, prior_norm, title, self.computed_by, self.likeness)
         return judge(found, (image.shape[-2], image.shape[-1]), false_positive_rate)
@@ -191,8 +201,10 @@ def _take_up_old_states(module: nn.Module, state_dict: dict[str, Any], prefix: s
     for name in [name for name in state_dict if name.startswith(tuple(prefix + part for part in _OLD_PARTS))]:
         state_dict[f"{prefix}host.{name.removeprefix(prefix)}"] = state_dict.pop(name)
     mean = state_dict.get(f"{prefix}calibration.z_mean")
-    if mean is not None:  # of checkpoints up to version 0.2, which remember nothing
-        state_dict.setdefault(f"{prefix}calibration.remembered", mean.new_zeros(0, len(mean)))
+    if mean is not None:  # of earlier checkpoints, which remember nothing, or no encodings
+        for name in ("remembered", "encodings"):
+            state_dict.setdefault(f"{prefix}calibration.{name}", mean.new_zeros(0, len(mean)))
+        state_dict.setdefault(f"{prefix}calibration.map_std", mean.new_zeros(0))
     for name, unfitted in Familiarity().state_dict().items():  # of checkpoints up to version 0.2
         state_dict.setdefault(f"{prefix}familiarity.{name}", unfitted)
 

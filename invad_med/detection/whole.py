@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from invad_med.detection.host import Host, rebuild_host
-from invad_med.diffusion import Timesteps, invert
+from invad_med.diffusion import Timesteps, Walked, invert
 from invad_med.scoring import Calibration, anomaly_map, paper_score
 from invad_med.scoring.familiarity import moments
 from invad_med.scoring.rules import find_rule
@@ -43,8 +43,9 @@ class WholeDetector(nn.Module):
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
         """Return map (B, h, w), paper score (B,) and moments (B, 2C), and score (B,) where there is one."""
         raw = self.host.raw(image)
-        z = invert(self.host.eps, self.host.normalise(raw), self.timesteps, self._alphas_cumprod)
-        anomaly = self.calibration.map(z) if self.calibrated else anomaly_map(z)
+        x = self.host.normalise(raw)
+        z = invert(self.host.eps, x, self.timesteps, self._alphas_cumprod)
+        anomaly = self.calibration.map(Walked(x, z)) if self.calibrated else anomaly_map(z)
         results = {"map": anomaly, "paper_score": paper_score(z), "moments": moments(raw)}
         if self.calibrated:
             results["score"] = self.calibration.score(z)
@@ -61,7 +62,10 @@ def random_detector(key: GraphKey) -> WholeDetector:
     calibration = Calibration(host.channels)
     if key.rule is not None:
         calibration.use_rule(key.rule)
-        calibration.remembered = torch.zeros(find_rule(key.rule).remembers, host.channels)
+        rule = find_rule(key.rule)
+        calibration.remembered = torch.zeros(rule.remembers, host.channels)
+        calibration.encodings = torch.zeros(rule.encodings, host.channels)
+        calibration.map_std = torch.ones(2 * bool(rule.encodings))
         count = calibration.statistics(torch.zeros(1, host.channels, host.grid_size, host.grid_size)).shape[1]
         calibration.statistics_mean, calibration.statistics_std = torch.zeros(count), torch.ones(count)
     module = WholeDetector(host, calibration, key.timesteps, key.rule is not None)

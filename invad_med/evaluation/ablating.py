@@ -24,6 +24,7 @@ from torch import Tensor
 from invad_med.data.bmad import BmadDataset
 from invad_med.data.modalities import Modality
 from invad_med.detection import AnomalyDetector
+from invad_med.diffusion import Walked
 from invad_med.evaluation.ablation import IN_FEATURES, NORM, OWN_RULE, PAPER, Kind, Way
 from invad_med.evaluation.designs import Draws, Sample
 from invad_med.evaluation.judge import judge
@@ -359,8 +360,13 @@ class Subject:
             return values.numpy(), anomaly_map(z).numpy()
         rule = self.detector.calibration.rule if score == OWN_RULE else score
         # What is held out makes p-values, of which a ranking makes no use.
-        calibration = Calibration(z.shape[1], rule).fit(train, train[:1], [])
-        return calibration.score(z).numpy(), calibration.map(z).numpy()
+        normal, seen = (
+            Walked(torch.cat([self._batches(self._raw[part], lambda x, _: x) for part in names]), ends)
+            for names, ends in ((("train",), train), (parts, z))
+        )
+        one = Walked(normal.encoding[:1], normal.end_point[:1])
+        calibration = Calibration(z.shape[1], rule).fit(normal, one, [])
+        return calibration.score(z).numpy(), calibration.map(seen).numpy()
 
     def _clock(self) -> float:
         return clock(self.detector.host.device)

@@ -13,7 +13,7 @@ from torch import Tensor
 from invad_med.data.slices import Slice
 from invad_med.data.transforms import to_image
 from invad_med.detection import AnomalyDetector
-from invad_med.diffusion import Timesteps, invert
+from invad_med.diffusion import Timesteps, Walked, invert
 from invad_med.evaluation.truth import Truth
 from invad_med.features.cached import cached_features
 
@@ -85,11 +85,15 @@ class Batch:
         grid = own if timesteps is None else tuple(timesteps)
         if grid not in self._end_points:
             self._end_points[grid] = (
-                self.detector.end_point(self.images)
+                self.detector.walk(self.images, self.raw).end_point
                 if grid == own
                 else invert(host.predictor(self.raw), self.features, grid, host.alphas_cumprod)
             )
         return self._end_points[grid]
+
+    def walked(self) -> Walked:
+        """Return encodings and end points (B, C, h, w) of the detector."""
+        return Walked(self.features, self.end_point())
 
 
 class Images:

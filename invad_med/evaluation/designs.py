@@ -25,7 +25,7 @@ from invad_med.evaluation.judge import judge
 from invad_med.evaluation.method import Scored
 from invad_med.evaluation.truth import Truth
 from invad_med.features.cached import cached_features
-from invad_med.features.endpoints import walk_to_noise
+from invad_med.features.endpoints import walked
 from invad_med.files import write_atomically
 from invad_med.metrics.bootstrap import RESAMPLES, resample_weights
 
@@ -202,8 +202,8 @@ def measure(
     item: dict[Path, BmadItem] = {item.image: item for item in dataset.items}
     groups, weights = draws.among([unit[path] for path in images])
     raw = cached_features(detector.host, images, modality, cache_dir)
-    z, calibration = walk_to_noise(detector.host, raw, detector.timesteps), detector.calibration
-    scores, maps = calibration.score(z).numpy(), calibration.map(z).numpy()
+    seen, calibration = walked(detector.host, raw, detector.timesteps), detector.calibration
+    scores, maps = calibration.score(seen.end_point).numpy(), calibration.map(seen).numpy()
     if not (np.isfinite(scores).all() and np.isfinite(maps).all()):
         raise ValueError("the model makes scores that are no numbers: its training diverged")
     truth = Truth(

@@ -21,12 +21,12 @@ from invad_med.detection import AnomalyDetector
 from invad_med.diffusion import inversion_timesteps
 from invad_med.evaluation.truth import Truth
 from invad_med.features.cached import cached_features
-from invad_med.features.endpoints import walk_to_noise
+from invad_med.features.endpoints import walked
 from invad_med.metrics import ranking
 from invad_med.metrics.bootstrap import interval, resample_weights
 from invad_med.metrics.image import auroc
 from invad_med.scoring.calibration import Calibration, combined
-from invad_med.scoring.rules import longest_cell
+from invad_med.scoring.rules import lengths, longest_cell
 from invad_med.scoring.scores import max_min, nll, top_mean
 
 Rule = Callable[[Tensor], Tensor]
@@ -39,7 +39,8 @@ PAIRS: dict[str, Rule] = {
 
 def statistics(z: Tensor, calibration: Calibration) -> dict[str, Tensor]:
     """Return the logarithms of statistics of end points (B, C, h, w): name -> (B,)."""
-    whitened, maps = calibration.whiten(z), calibration.map(z)
+    whitened = calibration.whiten(z)
+    maps = lengths(whitened)
     cells = {side: longest_cell(whitened, side) for side in (1, 2, 4, 8, 16)}
     taken = {
         "nll": nll(z),
@@ -106,9 +107,10 @@ def measure_rules(
     paper = inversion_timesteps(3, "paper", len(host.alphas_cumprod))
     result: dict[tuple[str, str], tuple[tuple[str, ...], Reached]] = {}
     for grid, timesteps in (("calibrated", detector.timesteps), ("paper", paper)):
-        z_train, z_held_out, z_abnormal, z_test = (walk_to_noise(host, part, timesteps) for part in raw)
-        calibration = Calibration(host.channels).fit(z_train, z_held_out, timesteps)
-        fitted, *both = (statistics(z, calibration) for z in (z_train, torch.cat([z_held_out, z_abnormal]), z_test))
+        learnt, held, abnormal_ones, tested = (walked(host, part, timesteps) for part in raw)
+        calibration = Calibration(host.channels).fit(learnt, held, timesteps)
+        parts = (learnt, held.joined(abnormal_ones), tested)
+        fitted, *both = (statistics(part.end_point, calibration) for part in parts)
         valid, test = ({n: (of[n] - fitted[n].mean()) / fitted[n].std() for n in fitted} for of in both)
         for names, title, rule in _rules(list(fitted)):
             on_valid, on_test = (rule(torch.stack([of[n] for n in names], 1)).numpy() for of in (valid, test))

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from invad_med.detection.host import Host
-from invad_med.diffusion import Timesteps, invert
+from invad_med.diffusion import Timesteps, Walked, invert
 
 
 @torch.no_grad()
@@ -30,3 +30,16 @@ def walk_to_noise(
         for part in batches
     )
     return torch.cat([z.cpu() for z in walks])
+
+
+@torch.no_grad()
+def encodings(host: Host, raw: Tensor, batch_size: int = 16) -> Tensor:
+    """Return what inversions of a host's raw encodings (N, C, h, w) start from: (N, C, h, w) float32 on the CPU."""
+    return torch.cat([host.normalise(part.to(host.device).float()).cpu() for part in raw.split(batch_size)])
+
+
+def walked(
+    host: Host, raw: Tensor, timesteps: Timesteps, network: Callable[..., Tensor] | None = None, batch_size: int = 16
+) -> Walked:
+    """Return `encodings` and `walk_to_noise` of a host's raw encodings (N, C, h, w)."""
+    return Walked(encodings(host, raw, batch_size), walk_to_noise(host, raw, timesteps, network, batch_size))

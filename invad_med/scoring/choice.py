@@ -20,7 +20,7 @@ import torch
 from sklearn.metrics import average_precision_score, roc_auc_score
 from torch import Tensor
 
-from invad_med.diffusion import Timesteps
+from invad_med.diffusion import Timesteps, Walked
 from invad_med.scoring.calibration import Calibration
 from invad_med.scoring.rules import MENU
 from invad_med.scoring.studies import MENU as HIGHEST_OF_MENU
@@ -39,7 +39,7 @@ def as_walk(timesteps: Timesteps) -> Walk:
 
 @dataclass(frozen=True)
 class EndPoints:
-    """What one inversion makes of the images that choose, each (n, C, h, w).
+    """What one inversion makes of the images that choose.
 
     Args:
         train: normal images that were learnt from.
@@ -47,9 +47,9 @@ class EndPoints:
         abnormal: abnormal images of ``valid``.
     """
 
-    train: Tensor
-    normal: Tensor
-    abnormal: Tensor
+    train: Walked
+    normal: Walked
+    abnormal: Walked
 
 
 @dataclass(frozen=True)
@@ -89,17 +89,17 @@ def choose(
     if not n or not m:
         raise ValueError(f"{n} normal and {m} abnormal images choose no rule")
     label = np.repeat([0, 1], [n, m])
-    cells = torch.zeros(n + m, *some.normal.shape[-2:], dtype=torch.bool)
+    cells = torch.zeros(n + m, *some.normal.end_point.shape[-2:], dtype=torch.bool)
     if lesions is not None:
         cells[n:] = lesions
     abnormal_cells = cells.flatten(1).numpy()
     scores: dict[tuple[Walk, str], np.ndarray] = {}
     maps: dict[tuple[Walk, str], np.ndarray] = {}
-    for walk, z in walks.items():
-        both = torch.cat([z.normal, z.abnormal])
+    for walk, parts in walks.items():
+        both = parts.normal.joined(parts.abnormal)
         for rule in menu:
-            calibration = Calibration(both.shape[1], rule).fit(z.train, z.normal, walk)
-            scores[walk, rule] = calibration.score(both).numpy()
+            calibration = Calibration(both.end_point.shape[1], rule).fit(parts.train, parts.normal, walk)
+            scores[walk, rule] = calibration.score(both.end_point).numpy()
             maps[walk, rule] = calibration.map(both).flatten(1).numpy()
 
     def reached(key: tuple[Walk, str], rows: np.ndarray) -> float:

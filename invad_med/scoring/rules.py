@@ -7,13 +7,15 @@ is the length of their deviations above normal; its map (B, h, w) shows where. `
 
 A rule that remembers compares the mean whitened vector of each position's 3 x 3 neighbours with a memory of such means
 of normal training images (`invad_med.scoring.memory`): what is far from every normal vector need not be far from the
-mean of them all, where normal anatomy varies in many ways.
+mean of them all, where normal anatomy varies in many ways. A rule with encodings keeps single positions of what the
+inversion starts from too, and adds the distance to the nearest of these to its map, each part divided by its deviation
+on normal images.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -59,11 +61,13 @@ class Rule:
             are made of the distances (B, h, w) to the nearest of its memory instead.
         map: (B, h, w), >= 0.
         remembers: how many vectors of normal training images the memory holds; 0: there is none.
+        encodings: how many single positions of normal encodings its map compares an image's with; 0: it does not.
     """
 
     statistics: Callable[[Tensor], Tensor]
     map: Callable[[Tensor], Tensor] = lengths
     remembers: int = 0
+    encodings: int = 0
 
 
 def logarithms(*statistics: Tensor) -> Tensor:
@@ -71,6 +75,7 @@ def logarithms(*statistics: Tensor) -> Tensor:
     return torch.stack(statistics, dim=1).clamp_min(1e-12).log()  # an untrained DiT predicts 0 everywhere
 
 
+_MEMORY = Rule(lambda distances: logarithms(farthest_cell(distances, 4)), remembers=2_000)
 RULES: dict[str, Rule] = {
     # Diffuse and regional disease: the mean of the map, and the longest mean vector in a cell of a 4 x 4 grid.
     DEFAULT_RULE: Rule(lambda whitened: logarithms(lengths(whitened).mean((1, 2)), longest_cell(whitened, 4))),
@@ -79,9 +84,10 @@ RULES: dict[str, Rule] = {
     # Small and sharp disease: the same of 16 x 16.
     "cell_of_16": Rule(lambda whitened: logarithms(longest_cell(whitened, 16))),
     # Regional disease where normal anatomy varies: the largest mean distance to a memory in a cell of a 4 x 4 grid.
-    "memory": Rule(lambda distances: logarithms(farthest_cell(distances, 4)), remembers=2_000),
+    "memory_and_features": replace(_MEMORY, encodings=2_000),
 }
 MENU = tuple(RULES)  # what is chosen from; rules added later are used when they are asked for
+RULES["memory"] = _MEMORY  # the same score, its map of the end point alone
 # Of models trained with other than Gaussian noise, whose end points have no prior to be likely under: the length alone.
 LENGTH_RULE = "length"
 RULES[LENGTH_RULE] = Rule(lambda whitened: logarithms(lengths(whitened).mean((1, 2))))

@@ -9,11 +9,10 @@ from typing import Any
 
 import monai
 import torch
-from torch import Tensor
 
 import invad_med
 from invad_med.detection import AnomalyDetector, Provenance
-from invad_med.features.endpoints import walk_to_noise
+from invad_med.features.endpoints import walked
 from invad_med.files import data_digest, whole_file
 from invad_med.networks.checkpoints import half_precision, load_strictly, round_to_half
 from invad_med.networks.recipe import Recipe
@@ -27,11 +26,6 @@ from invad_med.training.studies import fit_studies
 logger = logging.getLogger(__name__)
 
 SHARED = "the images that calibrate the model also chose its weights: p-values may be a little too small"
-
-
-def end_points(detector: AnomalyDetector, raw: Tensor, batch_size: int = 16) -> Tensor:
-    """Return z_T of raw features (N, C, h, w): (N, C, h, w) float32 on the CPU."""
-    return walk_to_noise(detector.host, raw, detector.timesteps, batch_size=batch_size)
 
 
 def finish_training(
@@ -74,9 +68,9 @@ def finish_training(
         logger.info("the score is %s, of timesteps %s", choice.rule, list(choice.timesteps))
         detector.timesteps = list(choice.timesteps)
         detector.calibration.use_rule(choice.rule)
-    held_out = end_points(detector, features.calibration)
-    detector.calibration.fit(end_points(detector, features.train), held_out, detector.timesteps)
-    study_candidates = fit_studies(detector, cohort, features, held_out)
+    train, held_out = (walked(detector.host, raw, detector.timesteps) for raw in (features.train, features.calibration))
+    detector.calibration.fit(train, held_out, detector.timesteps)
+    study_candidates = fit_studies(detector, cohort, features, held_out.end_point)
     if detector.host.tells_kinds:
         detector.familiarity.fit(features.train, features.held_out)
     if recipe is not None:

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from invad_med.detection import Host
-from invad_med.diffusion import Timesteps, check_timesteps, inversion_timesteps
-from invad_med.features.endpoints import walk_to_noise
+from invad_med.diffusion import Timesteps, Walked, check_timesteps, inversion_timesteps
+from invad_med.features.endpoints import encodings, walk_to_noise
 from invad_med.scoring.choice import Choice, EndPoints, Walk, as_walk, choose
 from invad_med.scoring.rules import LENGTH_RULE, MENU, find_rule
 from invad_med.training.features import CohortFeatures
@@ -49,8 +49,11 @@ class Candidates:
         several = len(self.walks) * len(menu) > 1
         if not several or not len(features.abnormal) or not len(features.selection):
             return Choice(list(self.walks[0]), menu[0], {})
-        parts = (features.train, features.selection, features.abnormal)
-        walks = {walk: EndPoints(*(walk_to_noise(host, part, walk, network) for part in parts)) for walk in self.walks}
+        parts = [(raw, encodings(host, raw)) for raw in (features.train, features.selection, features.abnormal)]
+        walks = {
+            walk: EndPoints(*(Walked(x, walk_to_noise(host, raw, walk, network)) for raw, x in parts))
+            for walk in self.walks
+        }
         return choose(walks, features.lesions, menu, features.patients)
 
 

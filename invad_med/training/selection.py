@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 
 from invad_med.detection import AnomalyDetector, Host
-from invad_med.diffusion import Timesteps
-from invad_med.features.endpoints import walk_to_noise
+from invad_med.diffusion import Timesteps, Walked
+from invad_med.features.endpoints import walked
 from invad_med.files import whole_file
 from invad_med.networks.checkpoints import read_checkpoint
 from invad_med.parallel import rank
@@ -195,19 +195,19 @@ class CalibratedAuroc:
     def __call__(self, network: nn.Module) -> float:
         """Return the AUROC of ``network``, 0 to 1."""
         network.eval()
-        z_train, z_normal, z_abnormal = (self._walk(network, x) for x in (self.train, self.normal, self.abnormal))
-        z_held_out = z_normal if self.held_out is None else self._walk(network, self.held_out)
+        train, normal, abnormal = (self._walk(network, raw) for raw in (self.train, self.normal, self.abnormal))
+        held_out = normal if self.held_out is None else self._walk(network, self.held_out)
         rule = self.rule
         if rule is None:
-            walk = {as_walk(self.timesteps): EndPoints(z_train, z_normal, z_abnormal)}
+            walk = {as_walk(self.timesteps): EndPoints(train, normal, abnormal)}
             rule = choose(walk, self.lesions, patients=self.patients).rule
-        calibration = Calibration(z_train.shape[1], rule).fit(z_train, z_held_out, self.timesteps)
-        scores = torch.cat([calibration.score(z_normal), calibration.score(z_abnormal)])
-        labels = [0] * len(z_normal) + [1] * len(z_abnormal)
+        calibration = Calibration(train.end_point.shape[1], rule).fit(train, held_out, self.timesteps)
+        scores = calibration.score(normal.joined(abnormal).end_point)
+        labels = [0] * len(normal) + [1] * len(abnormal)
         return float(roc_auc_score(labels, scores.numpy()))
 
-    def _walk(self, network: nn.Module, raw: Tensor) -> Tensor:
-        return walk_to_noise(self.host, raw, self.timesteps, network)
+    def _walk(self, network: nn.Module, raw: Tensor) -> Walked:
+        return walked(self.host, raw, self.timesteps, network)
 
 
 def validation_auroc(

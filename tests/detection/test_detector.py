@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from invad_med.detection import AnomalyDetector, FeatureHost, load_detector
-from invad_med.diffusion import Grid, inversion_timesteps, invert, linear_alphas_cumprod
+from invad_med.diffusion import Grid, Walked, inversion_timesteps, invert, linear_alphas_cumprod
 from invad_med.networks import FrozenFeatures, create_denoiser
 from invad_med.scoring.scores import anomaly_map, paper_score
 
@@ -24,8 +24,8 @@ def detector(images) -> AnomalyDetector:
     detector = AnomalyDetector(FeatureHost(features, denoiser)).eval()
     with torch.no_grad():
         detector.host.fit_normalisation(detector.host.raw(images))
-        z = detector.end_point(images)
-        detector.calibration.fit(z[:4], z[4:], detector.timesteps)
+        x, z = detector.host.encode(images), detector.end_point(images)
+        detector.calibration.fit(Walked(x[:4], z[:4]), Walked(x[4:], z[4:]), detector.timesteps)
     return detector
 
 

@@ -6,7 +6,7 @@ import torch
 
 from invad_med.data.provenance import Provenance
 from invad_med.detection import AnomalyDetector, Detectors, FeatureHost, ModelFiles, load_detector, model_files
-from invad_med.diffusion import Grid, inversion_timesteps
+from invad_med.diffusion import Grid, Walked, inversion_timesteps
 from invad_med.networks import FrozenFeatures, create_denoiser
 
 
@@ -79,7 +79,7 @@ def test_statistics_of_another_rule_are_refused(tmp_path):
     detector = save_model(tmp_path / "model.pt")
     calibration, channels = detector.calibration, detector.host.channels
     noise = torch.randn(40, channels, detector.host.grid_size, detector.host.grid_size)
-    calibration.fit(noise[:20], noise[20:], detector.timesteps)
+    calibration.fit(Walked(noise[:20], noise[:20]), Walked(noise[20:], noise[20:]), detector.timesteps)
     changed = {"calibration.statistics_mean": torch.zeros(5), "calibration.statistics_std": torch.ones(5)}
     torch.save(detector.state_dict() | changed, tmp_path / "other.pt")
     with pytest.raises(ValueError, match=r"the rule \w+ makes \d statistics; mean and std are of \(5, 5\)"):

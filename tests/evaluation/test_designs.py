@@ -174,7 +174,7 @@ def test_figures_and_replicates_are_scikit_learns(measured_folder):
 
     batch = torch.from_numpy(np.stack([to_image(truth.read(i), dataset.modality, 64) for i in range(len(images))]))
     detected = detector.detect(batch)
-    scores, maps = [d.score for d in detected], detector.map(detector.end_point(batch), (256, 256)).detach().numpy()
+    scores, maps = [d.score for d in detected], detector.map(detector.walk(batch), (256, 256)).detach().numpy()
     assert found["image_auroc"].value == pytest.approx(roc_auc_score(truth.labels, scores))
     masks = np.stack([truth.mask(i)[0] for i in range(len(images))])
     expected = average_precision_score(masks.ravel(), maps.ravel())

@@ -157,7 +157,7 @@ def test_simplex_noise_leaves_the_calibrated_length_alone(noise_set, tmp_path, m
     assert detector.calibration.rule == "length"
     (detection, _) = detector.detect(IMAGE)
     assert detection.score is not None and detection.paper_score is None
-    lengths = detector.calibration.map(detector.end_point(IMAGE)).mean((1, 2)).log()
+    lengths = detector.calibration.map(detector.walk(IMAGE)).mean((1, 2)).log()
     assert detection.score == pytest.approx(
         float((lengths[0] - detector.calibration.statistics_mean) / detector.calibration.statistics_std), rel=1e-4
     )

@@ -16,6 +16,7 @@ from invad_med.data.modalities import require_modality
 from invad_med.data.prediction import Status
 from invad_med.data.provenance import Provenance
 from invad_med.detection import AnomalyDetector, Detectors, FeatureHost, load_detector, model_files
+from invad_med.diffusion import Walked
 from invad_med.features.cached import cached_features
 from invad_med.files import data_digest
 from invad_med.inference.predictor import load
@@ -69,12 +70,12 @@ def old_models(sets, tmp_path_factory):
         detector.host.fit_normalisation(raw)
         with torch.no_grad():
             z = detector.engine.from_raw(raw.float())
-        detector.calibration.fit(z[:40], z[40:], detector.timesteps)
+        detector.calibration.fit(Walked(z[:40], z[:40]), Walked(z[40:], z[40:]), detector.timesteps)
         detector.provenance = Provenance(
             detector.host.architecture.to_plain(), kind, TITLES[kind], train_images=len(cohort.train), seed=0,
             data_digest=data_digest([*cohort.train, *cohort.held_out]), held_out_fraction=0.15,
         )  # fmt: skip
-        later = ("familiarity", "calibration.remembered")
+        later = ("familiarity", "calibration.remembered", "calibration.encodings", "calibration.map_std")
         state = {name: value for name, value in detector.state_dict().items() if not name.startswith(later)}
         torch.save(state, folder / f"{kind}.pt")
     return folder

@@ -20,6 +20,7 @@ from PIL import Image
 from invad_med.data.prediction import ChosenBy, Prediction, Status
 from invad_med.data.slices import Source
 from invad_med.data.study import Study, Verdict
+from invad_med.diffusion import Walked
 from invad_med.inference.inputs import list_inputs, share_inputs
 from invad_med.inference.pipeline import prepare
 from invad_med.inference.predictor import load
@@ -69,7 +70,10 @@ def models(tmp_path_factory):
     with torch.no_grad():
         z = torch.cat([detector.end_point(batch) for batch in torch.from_numpy(np.stack(images)).split(64)])
     held_out = z[: PATIENTS * SLICES]
-    detector.calibration = Calibration(detector.host.channels).fit(z[len(held_out) :], held_out, detector.timesteps)
+    learnt = z[len(held_out) :]
+    detector.calibration = Calibration(detector.host.channels).fit(
+        Walked(learnt, learnt), Walked(held_out, held_out), detector.timesteps
+    )
     torch.save(detector.state_dict(), folder / "without.pt")
     patients = torch.arange(PATIENTS).repeat_interleave(SLICES)
     places = ((torch.arange(SLICES) + 0.5) / SLICES).repeat(PATIENTS)

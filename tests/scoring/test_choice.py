@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from invad_med.diffusion import Walked
 from invad_med.scoring.calibration import Calibration
 from invad_med.scoring.choice import EndPoints, _told_from_the_first, as_walk, choose, choose_highest_of
 from invad_med.scoring.rules import DEFAULT_RULE, MENU
@@ -17,8 +18,12 @@ def noise(count, seed, channels=8):
     return torch.randn(count, channels, 16, 16, generator=torch.Generator().manual_seed(seed))
 
 
+def walked(z):
+    return Walked(z, z)
+
+
 def end_points(abnormal, seed=0, normal=30):
-    return EndPoints(noise(60, 3 * seed), noise(normal, 3 * seed + 1), abnormal)
+    return EndPoints(*map(walked, (noise(60, 3 * seed), noise(normal, 3 * seed + 1), abnormal)))
 
 
 def spots(count, seed, shift, size=1):
@@ -75,7 +80,7 @@ def test_a_lead_within_its_standard_error_is_luck():
         scores = []
         for rule in (DEFAULT_RULE, "cell_of_16"):
             fitted = Calibration(8, rule).fit(z.train, z.normal, WALK)
-            scores.append([fitted.score(part).numpy() for part in (z.normal, z.abnormal)])
+            scores.append([fitted.score(part.end_point).numpy() for part in (z.normal, z.abnormal)])
         lead = auroc(*scores[1]) - auroc(*scores[0])
         draws = [(rng.integers(30, size=30), rng.integers(30, size=30)) for _ in range(400)]
         leads = [auroc(scores[1][0][a], scores[1][1][b]) - auroc(scores[0][0][a], scores[0][1][b]) for a, b in draws]
@@ -117,7 +122,7 @@ def test_the_same_images_choose_the_same():
 
 @pytest.mark.parametrize(("normal", "abnormal"), [(0, 4), (4, 0)])
 def test_one_class_chooses_nothing(normal, abnormal):
-    z = EndPoints(noise(5, 0), noise(normal, 1), noise(abnormal, 2))
+    z = EndPoints(*map(walked, (noise(5, 0), noise(normal, 1), noise(abnormal, 2))))
     with pytest.raises(ValueError, match=f"{normal} normal and {abnormal} abnormal images choose no rule"):
         choose({WALK: z})
 

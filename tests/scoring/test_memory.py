@@ -1,9 +1,11 @@
 """A memory of normal vectors against scikit-learn and loops."""
 
 import numpy as np
+import pytest
 import torch
 from sklearn.neighbors import NearestNeighbors
 
+from invad_med.diffusion import Walked
 from invad_med.networks.checkpoints import half_precision
 from invad_med.scoring import Calibration
 from invad_med.scoring.memory import averaged, coreset, distances, draw
@@ -11,6 +13,10 @@ from invad_med.scoring.memory import averaged, coreset, distances, draw
 
 def noise(*shape, seed=0):
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def walked(z):
+    return Walked(z, z)
 
 
 def positions(features):
@@ -64,7 +70,7 @@ def test_a_score_from_memory_against_scikit_learn():
     sign = torch.tensor([1.0, -1.0]).repeat(20)[:, None, None, None]
     train, held_out = 3 * sign + noise(40, 6, 16, 16), 3 * sign[:10] + noise(10, 6, 16, 16, seed=1)
     between = noise(5, 6, 16, 16, seed=2)
-    fitted = Calibration(6, "memory").fit(train, held_out, [(200, None)])
+    fitted = Calibration(6, "memory").fit(walked(train), walked(held_out), [(200, None)])
     remembered = fitted.remembered.numpy()
     assert remembered.shape == (2_000, 6)
 
@@ -79,7 +85,7 @@ def test_a_score_from_memory_against_scikit_learn():
     for z in (held_out, between):
         np.testing.assert_allclose(fitted.statistics(z)[:, 0].numpy(), reference(z, remembered), rtol=1e-3, atol=1e-3)
     assert fitted.score(between).min() > fitted.score(held_out).max()
-    blind = Calibration(6, "cell_of_8").fit(train, held_out, [(200, None)])
+    blind = Calibration(6, "cell_of_8").fit(walked(train), walked(held_out), [(200, None)])
     assert blind.score(between).max() < blind.score(held_out).min()
 
     halves = []  # each half of what is learnt from is measured by the memory of the other
@@ -92,11 +98,67 @@ def test_a_score_from_memory_against_scikit_learn():
 
 def test_a_memory_is_stored_in_half_precision_and_goes_with_its_rule():
     train = noise(12, 6, 16, 16)
-    fitted = Calibration(6, "memory").fit(train, train[:9] + 0.1, [(200, None)])
+    fitted = Calibration(6, "memory").fit(walked(train), walked(train[:9] + 0.1), [(200, None)])
     stored = half_precision(fitted.state_dict())
     assert stored["remembered"].dtype == torch.float16
     reloaded = Calibration(6)
     reloaded.load_state_dict(stored)
     assert torch.equal(reloaded.score(train), fitted.score(train)) and reloaded.rule == "memory"
     reloaded.use_rule("cell_of_8")
-    assert reloaded.fit(train, train[:9], [(200, None)]).remembered.shape == (0, 6)
+    assert reloaded.fit(walked(train), walked(train[:9]), [(200, None)]).remembered.shape == (0, 6)
+
+
+def test_a_map_of_length_and_features_against_scikit_learn():
+    """Normal encodings of two kinds; end points that tell nothing of what lies between these."""
+    sign = torch.tensor([1.0, -1.0]).repeat(20)[:, None, None, None]
+    train = Walked(3 * sign + noise(40, 6, 16, 16), 2 * noise(40, 6, 16, 16, seed=1) + 1)
+    held_out = Walked(3 * sign[:10] + noise(10, 6, 16, 16, seed=2), 2 * noise(10, 6, 16, 16, seed=3) + 1)
+    between = Walked(noise(5, 6, 16, 16, seed=4), held_out.end_point[:5])
+    fitted = Calibration(6, "memory_and_features").fit(train, held_out, [(200, None)])
+    plain = Calibration(6, "memory").fit(train, held_out, [(200, None)])
+    for part in (held_out, between):
+        assert torch.equal(fitted.score(part.end_point), plain.score(part.end_point))
+    assert torch.equal(fitted.reference, plain.reference) and plain.encodings.shape == (0, 6)
+    kept, rows = fitted.encodings.numpy(), positions(train.encoding.half().float())
+    assert kept.shape == (2_000, 6) and len({*map(tuple, kept.tolist())} & {*map(tuple, rows.tolist())}) == 2_000
+
+    def nearest(x, bank):
+        return NearestNeighbors(n_neighbors=1).fit(bank).kneighbors(positions(x))[0].reshape(-1, 16, 16)
+
+    def length(z):
+        z, own = z.double().numpy(), train.end_point.double().numpy()
+        whitened = (z - own.mean((0, 2, 3), keepdims=True)) / own.std((0, 2, 3), keepdims=True, ddof=1)
+        return np.sqrt((whitened**2).mean(1))
+
+    halves = ((train.encoding[:20], train.encoding[20:]), (train.encoding[20:], train.encoding[:20]))
+    apart = [nearest(half, draw(other, 2_000).half().float().numpy()) for half, other in halves]
+    std = length(train.end_point).std(), np.concatenate(apart).std()
+    np.testing.assert_allclose(fitted.map_std.numpy(), std, rtol=1e-3)
+
+    def reference(part):
+        return length(part.end_point) / std[0] + nearest(part.encoding, kept) / std[1]
+
+    for part in (held_out, between):
+        np.testing.assert_allclose(fitted.map(part).numpy(), reference(part), rtol=1e-3)
+    assert fitted.map(between).mean() > fitted.map(held_out).mean() + 1  # of the same end points
+    exceeded = np.sort(reference(held_out).reshape(10, -1), 1)[:, 243]  # a twentieth of 256 lies above
+    assert (fitted.map_reference.numpy() >= np.sort(exceeded) * 0.999).all()
+    assert float(fitted.map_reference[0]) <= np.sort(exceeded)[1] * 1.001
+
+
+def test_encodings_are_stored_in_half_precision_and_go_with_their_rule():
+    train = Walked(noise(40, 6, 16, 16), noise(40, 6, 16, 16, seed=1))
+    fitted = Calibration(6, "memory_and_features").fit(train, train, [(200, None)])
+    stored = half_precision(fitted.state_dict())
+    assert stored["encodings"].dtype == torch.float16 and stored["map_std"].shape == (2,)
+    reloaded = Calibration(6)
+    reloaded.load_state_dict(stored)
+    assert torch.equal(reloaded.map(train), fitted.map(train))
+    reloaded.use_rule("memory")
+    reloaded.fit(train, train, [(200, None)])
+    assert reloaded.encodings.shape == (0, 6) and reloaded.map_std.shape == (0,)
+
+
+def test_encodings_belong_to_their_end_points():
+    with pytest.raises(ValueError, match=r"encodings \(3, 6, 4, 4\) and end points \(2, 6, 4, 4\) are not of the same"):
+        Walked(noise(3, 6, 4, 4), noise(2, 6, 4, 4))

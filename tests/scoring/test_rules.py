@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from invad_med.diffusion import Walked
 from invad_med.scoring.calibration import Calibration
 from invad_med.scoring.rules import DEFAULT_RULE, MENU, RULES, find_rule, lengths_of_means
 
@@ -36,6 +37,7 @@ MAPS = {
     "whitened_mean_and_cell": rms,
     "cell_of_8": lambda image: rms(means(image).transpose(2, 0, 1)),
     "cell_of_16": rms,
+    "memory_and_features": rms,  # of the end point; the encoding's part: test_memory.py
     "memory": rms,
     "length": rms,
 }
@@ -49,9 +51,13 @@ def whitened():
     return z
 
 
+def noise(parts, count):
+    return torch.randn(parts, count, 5, 16, 16, generator=torch.Generator().manual_seed(parts))
+
+
 def test_there_is_a_reference_for_every_rule():
-    assert STATISTICS.keys() | {"memory"} == MAPS.keys()  # of memory: test_memory.py
-    assert MAPS.keys() == RULES.keys() == {*MENU, "length"}
+    assert STATISTICS.keys() | {"memory", "memory_and_features"} == MAPS.keys()  # of memory: test_memory.py
+    assert MAPS.keys() == RULES.keys() == {*MENU, "memory", "length"}
     assert MENU[0] == DEFAULT_RULE == "whitened_mean_and_cell"  # what checkpoints name
 
 
@@ -66,16 +72,18 @@ def test_statistics_and_map_are_what_the_rule_says(name, whitened):
 
 @pytest.mark.parametrize("name", RULES)
 def test_a_calibration_scores_and_maps_by_its_rule(name, whitened):
-    train = torch.randn(30, 5, 16, 16, generator=torch.Generator().manual_seed(1))
-    fitted = Calibration(5, name).fit(train, train[:9], [(200, None)])
-    torch.testing.assert_close(fitted.map(whitened), find_rule(name).map(fitted.whiten(whitened)))
+    train, seen = Walked(*noise(2, 30)), Walked(noise(1, 4)[0], whitened)
+    held_out = Walked(train.encoding[:9], train.end_point[:9])
+    fitted = Calibration(5, name).fit(train, held_out, [(200, None)])
+    if not find_rule(name).encodings:
+        torch.testing.assert_close(fitted.map(seen), find_rule(name).map(fitted.whiten(whitened)))
     other = Calibration(5)
     other.use_rule(name)
-    other.fit(train, train[:9], [(200, None)])
+    other.fit(train, held_out, [(200, None)])
     assert torch.equal(other.score(whitened), fitted.score(whitened))
     reloaded = Calibration(5)
     reloaded.load_state_dict(fitted.state_dict())
-    assert reloaded.rule == name and torch.equal(reloaded.map(whitened), fitted.map(whitened))
+    assert reloaded.rule == name and torch.equal(reloaded.map(seen), fitted.map(seen))
 
 
 def test_noise_does_not_rank_first_at_the_border():

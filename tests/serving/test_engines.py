@@ -16,7 +16,7 @@ from invad_med.detection import load_detector
 from invad_med.detection.export import export_graph
 from invad_med.detection.serve import graph_for, load_engine, serve
 from invad_med.detection.whole import random_detector
-from invad_med.diffusion import invert
+from invad_med.diffusion import Walked, invert
 from invad_med.scoring import anomaly_map, paper_score, rules
 from invad_med.serving.engines import OnnxRuntime, usable_threads
 from invad_med.serving.graph import Graph, GraphKey, find_graph, keep_graph, kept_path, shipped_path
@@ -44,7 +44,7 @@ def reference(detector, batch):
     raw = detector.host.raw(batch)
     z = detector.engine.from_raw(raw)
     return {
-        "map": detector.calibration.map(z),
+        "map": detector.calibration.map(Walked(detector.host.normalise(raw), z)),
         "paper_score": paper_score(z),
         "score": detector.calibration.score(z),
         "moments": torch.cat([raw.mean((2, 3)), raw.std((2, 3), correction=0)], dim=1),

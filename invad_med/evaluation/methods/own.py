@@ -44,8 +44,8 @@ class Calibrated(_EndPointScore):
 
     def add(self, batch: Batch) -> None:
         """Score a batch."""
-        z, calibration = batch.end_point(), self.detector.calibration
-        self.rows.add(score=calibration.score(z), map=calibration.map(z))
+        walked, calibration = batch.walked(), self.detector.calibration
+        self.rows.add(score=calibration.score(walked.end_point), map=calibration.map(walked))
 
     def scored(self) -> Scored:
         """Return scores, maps, p-values and both thresholds."""
