@@ -83,8 +83,9 @@ def complete(
         state |= half_precision({f"familiarity.{name}": value for name, value in limit.state_dict().items()})
     divided = len(cohort.train) == detector.provenance.train_images  # else some that calibrate were learnt from
     if rule is not None:
-        candidates = {**detector.provenance.candidates} | _fit_rule(detector, rule, features, divided)
-        state["_extra_state"] = state["_extra_state"] | {"candidates": candidates}
+        reached = _fit_rule(detector, rule, features, divided)
+        stated = {"candidates": {**detector.provenance.candidates, **reached}} if reached else {}
+        state["_extra_state"] = state["_extra_state"] | stated
         fitted = detector.calibration.state_dict()
         state |= half_precision({f"calibration.{name}": value for name, value in fitted.items()})
     if normals is not None or rule is not None or (divided and not len(detector.studies.scores)):

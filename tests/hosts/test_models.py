@@ -190,6 +190,22 @@ def test_a_hint_comes_along_from_the_cache(noise_set, tmp_path):
     assert not np.allclose(z, detector.engine.from_raw(torch.cat([raw[:, :1], raw[:, 1:] + 0.5], 1)), atol=1e-3)
 
 
+def test_a_memory_of_encodings_leaves_the_hint_out(noise_set, tmp_path):
+    host = from_callable(
+        lambda x, t, hint: linear_noise(x, t) + hint.mean((1, 2, 3), keepdim=True), linear_alphas_cumprod(), size=16,
+        channels=1, encode=lambda image: image[..., ::2, ::2], conditioning=ImageHint(),
+    )  # fmt: skip
+    model = calibrate_host(host, noise_set, tmp_path / "brain.pt", rule="memory_and_features")
+    detector = load_detector(model, host=host)
+    calibration, seen = detector.calibration, detector.walk(IMAGE)
+    x, kept = seen.encoding, calibration.encodings
+    assert kept.shape[1] == x.shape[1] == 1 and len(kept) > 500
+    apart = (x.flatten()[:, None] - kept.flatten()).abs().amin(1).view(x[:, 0].shape)
+    lengths = calibration.whiten(seen.end_point)[:, 0].abs()
+    expected = lengths / calibration.map_std[0] + apart / calibration.map_std[1]
+    torch.testing.assert_close(calibration.map(seen), expected, rtol=1e-3, atol=1e-2)
+
+
 def test_timesteps_that_a_host_cannot_evaluate_are_refused_at_once():
     schedule = linear_alphas_cumprod().clone()
     schedule[-1] = 0.0

@@ -1,6 +1,7 @@
 """Images unlike what their model was trained on: listed with what they resemble, not scored, unless the key says so."""
 
 import json
+import operator
 from dataclasses import replace
 
 import monai.bundle
@@ -261,3 +262,37 @@ def test_what_is_there_stays(sets, models, tmp_path):
     assert main(["complete", str(whole), str(sets / "brain"), "--output", str(tmp_path / "brain.pt")]) == 0
     one, other = (torch.load(path, weights_only=True) for path in (whole, tmp_path / "brain.pt"))
     assert one.keys() == other.keys() and all(repr(one[name]) == repr(other[name]) for name in one)
+
+
+def test_another_rule_is_fitted_with_the_same_network(sets, models, tmp_path, capsys):
+    command = ["complete", str(models / "brain.pt"), str(sets / "brain"), "--output", str(tmp_path / "brain.pt")]
+    assert main([*command, "--rule", "memory"]) == 0
+    assert main([*command[:-1], str(tmp_path / "both.pt"), "--rule", "memory_and_features"]) == 0
+    own, plain, both = (
+        torch.load(path, weights_only=True)
+        for path in (models / "brain.pt", tmp_path / "brain.pt", tmp_path / "both.pt")
+    )
+
+    def differing(one, other):
+        pairs = {name: (one.get(name), other[name]) for name in other}
+        same = (
+            torch.equal if isinstance(b, torch.Tensor) and a is not None else operator.eq for a, b in pairs.values()
+        )
+        return {name for (name, (a, b)), alike in zip(pairs.items(), same, strict=True) if not alike(a, b)}
+
+    assert all(name.startswith(("calibration.", "studies.")) for name in differing(own, plain))
+    changed = {"encodings", "map_std", "map_reference", "_extra_state"}
+    assert differing(plain, both) == {f"calibration.{name}" for name in changed}
+    image = np.stack([np.repeat(draw("brain", 100)[None] / 255.0, 3, 0)]).astype(np.float32)
+    before, after = (load_detector(tmp_path / name).detect(image)[0] for name in ("brain.pt", "both.pt"))
+    assert before.score == after.score and not np.allclose(before.map, after.map)
+    capsys.readouterr()
+    assert main([*command, "--rule", "largest"]) == 2
+    assert "there is no rule 'largest' for the score; known are" in capsys.readouterr().err
+    for stated, said in (
+        ({"cross_fit_folds": 3}, "calibrated by several networks, so that no other rule can be fitted: train it anew"),
+        ({"train_images": 3}, "calibrated on images that cannot be told, so that no other rule can be fitted"),
+    ):
+        torch.save(own | {"_extra_state": own["_extra_state"] | stated}, tmp_path / "other.pt")
+        assert main(["complete", str(tmp_path / "other.pt"), str(sets / "brain"), "--rule", "memory"]) == 2
+        assert said in capsys.readouterr().err
