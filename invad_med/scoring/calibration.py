@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from invad_med.diffusion import Timesteps, Walked
 from invad_med.scoring.conformal import References, halfway_up, why_withheld
-from invad_med.scoring.memory import averaged, distances, draw
+from invad_med.scoring.memory import averaged, distances, draw, exact_distances
 from invad_med.scoring.rules import DEFAULT_RULE, find_rule
 
 _MAP_SHARE = 0.05  # of a normal image's map that may lie above its threshold
@@ -130,7 +130,7 @@ class Calibration(nn.Module):
         count = self._rule.encodings
         self.encodings, self.map_std = self.encodings[:0], self.map_std[:0]
         if count:
-            found = [distances(half, self._drawn(other, count)) for half, other in _halves(train.encoding)]
+            found = [exact_distances(half, self._drawn(other, count)) for half, other in _halves(train.encoding)]
             parts = self._rule.map(self.whiten(train.end_point)), torch.cat(found)
             deviations = torch.stack([part.double().std(correction=0) for part in parts])
             self.map_std = deviations.clamp_min(1e-6).to(self.z_mean)
@@ -151,7 +151,7 @@ class Calibration(nn.Module):
         if not self._rule.encodings:
             return found
         bank, std = self.encodings.to(found.device), self.map_std.to(found.device)
-        return found / std[0] + distances(walked.encoding.to(bank), bank) / std[1]
+        return found / std[0] + exact_distances(walked.encoding.to(bank), bank) / std[1]
 
     def statistics(self, z: Tensor) -> Tensor:
         """Return the rule's statistics of ``z`` (B, C, h, w): (B, k)."""

@@ -26,6 +26,18 @@ def distances(vectors: Tensor, bank: Tensor) -> Tensor:
     return torch.stack([torch.cdist(q, bank).amin(1).view(h, w) for q in queries])
 
 
+def exact_distances(vectors: Tensor, bank: Tensor) -> Tensor:
+    """Return `distances`, exact also where a vector, or one almost like it, is in the bank.
+
+    The nearest is found by squares and products, as `distances` does, whose small difference of large numbers would
+    leave there what each engine rounds by; it is then measured itself.
+    """
+    n, c, h, w = vectors.shape
+    queries, squares = vectors.permute(0, 2, 3, 1).reshape(n, h * w, c), bank.square().sum(1)
+    nearest = (bank[(squares - 2.0 * q @ bank.T).argmin(1)] for q in queries)
+    return torch.stack([(q - near).norm(dim=1).view(h, w) for q, near in zip(queries, nearest, strict=True)])
+
+
 def coreset(bank: Tensor, size: int) -> Tensor:
     """Return vectors of a bank (n, C), the first of it and then always the farthest from all chosen: (<= size, C)."""
     farthest, chosen, square = 0, [], bank.square().sum(1)

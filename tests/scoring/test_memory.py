@@ -8,7 +8,7 @@ from sklearn.neighbors import NearestNeighbors
 from invad_med.diffusion import Walked
 from invad_med.networks.checkpoints import half_precision
 from invad_med.scoring import Calibration
-from invad_med.scoring.memory import averaged, coreset, distances, draw
+from invad_med.scoring.memory import averaged, coreset, distances, draw, exact_distances
 
 
 def noise(*shape, seed=0):
@@ -41,6 +41,16 @@ def test_distances_are_those_to_the_nearest_of_all():
     found = distances(features, draw(normals, 1_000))
     np.testing.assert_allclose(found.numpy(), nearest.reshape(3, 5, 4), rtol=1e-4)
     assert (distances(features, draw(normals, 9)) >= found - 1e-5).all()
+
+
+def test_exact_distances_are_exact_where_a_vector_is_in_the_bank():
+    features, bank = noise(3, 6, 5, 4) + 5, noise(300, 6, seed=1) + 5
+    bank[7], bank[9] = features[1, :, 2, 3], features[2, :, 0, 0] + 1e-3
+    nearest = NearestNeighbors(n_neighbors=1, algorithm="brute").fit(bank.double().numpy())
+    wanted = nearest.kneighbors(positions(features).astype(float))[0].reshape(3, 5, 4)
+    found = exact_distances(features, bank)
+    np.testing.assert_allclose(found.numpy(), wanted, rtol=1e-5, atol=1e-6)
+    assert found[1, 2, 3] == 0 and found[2, 0, 0] < 0.01
 
 
 def test_what_is_drawn_is_there_once():
