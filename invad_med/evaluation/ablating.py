@@ -359,10 +359,10 @@ class Subject:
             values = paper_score(z) if score == PAPER else z.flatten(1).norm(dim=1)
             return values.numpy(), anomaly_map(z).numpy()
         rule = self.detector.calibration.rule if score == OWN_RULE else score
-        # What is held out makes p-values, of which a ranking makes no use.
+        # What is held out makes p-values, of which a ranking makes no use. No row chooses a level by a rule.
         normal, seen = (
-            Walked(torch.cat([self._batches(self._raw[part], lambda x, _: x) for part in names]), ends)
-            for names, ends in ((("train",), train), (parts, z))
+            Walked(self._batches(self._raw[part], lambda x, _: x), ends)
+            for part, ends in (("train", train), ("test", z))
         )
         one = Walked(normal.encoding[:1], normal.end_point[:1])
         calibration = Calibration(z.shape[1], rule).fit(normal, one, [])

@@ -132,6 +132,9 @@ def test_the_models_own_way_is_its_own_inversion_and_rule(brain):
     dataset, detector, images = brain
     measured = subject_of(*brain).measure(Way(Kind.OWN), [OWN_RULE], "inputs").reached[OWN_RULE]
     assert measured.evaluations == len(detector.timesteps) and measured.level is None
+    by = subject_of(*brain).measure(Way(Kind.OWN), ["memory", "memory_and_features"], "inputs").reached
+    plain, both = (by[rule].samples for rule in by)
+    assert plain["image_auroc"].value == both["image_auroc"].value and plain["pixel_ap"].value != both["pixel_ap"].value
     with pytest.raises(ValueError, match="the images of test are of one class only"):
         subject_of(dataset, detector, dataclasses.replace(images, test=images.test[:10]))
     with pytest.raises(
