@@ -26,7 +26,6 @@ from pathlib import Path
 
 import torch
 
-import invad_med
 from invad_med.bundle import root, run_config
 from invad_med.commands.arguments import add_output_dir, add_root, keys_of
 from invad_med.data.bmad import BmadDataset, inspect_tree
@@ -48,7 +47,7 @@ from invad_med.evaluation.designs import (
     units,
 )
 from invad_med.evaluation.run import INCOMPLETE
-from invad_med.files import data_digest, write_atomically
+from invad_med.files import code_digest, data_digest, write_atomically
 from invad_med.options import read_overrides, switch, words
 from invad_med.options.check import WRONG
 from invad_med.training.cohort import read_cohort
@@ -260,9 +259,7 @@ def _asked(keys: Sequence[str], material: Material) -> str:
 @functools.cache
 def _defaults() -> list[str]:
     """Return digests of where what no key says is set: the configuration, and the code that shapes a training."""
-    package = Path(invad_med.__file__).parent
-    files = [path for room in _SHAPING for path in sorted((package / room).rglob("*.py"))]
-    return [content(path) for path in (Path(root()) / "configs" / "train.json", *files)]
+    return [content(Path(root()) / "configs" / "train.json"), code_digest(_SHAPING)]
 
 
 def _digest_of(dataset: BmadDataset, unit: Mapping[Path, str]) -> str:

@@ -83,7 +83,7 @@ def test_the_page_its_tables_and_the_run(ablate, root, measured_folder, tmp_path
     experiment = logged.get_experiment_by_name("invad_med")
     runs = {run.info.run_name: run.data.metrics for run in logged.search_runs([experiment.experiment_id])}
     three = there[(there.table == "components") & (there.score == "paper") & there.default].iloc[0]
-    key = "components/full_features_three_steps/paper/image_auroc"
+    key = "components/full_three_steps/paper/image_auroc"
     assert runs["brain"][key] == pytest.approx(three.image_auroc, abs=1e-5) and len(runs) == 2
 
     def refuse(*_):
@@ -150,10 +150,11 @@ def test_another_host_is_measured_in_pixels_and_in_features(
     monkeypatch.setattr(ablating, "LEVELS", (300,))
     shutil.rmtree(root / "knee")
     model = pixel_model(root, tmp_path)
-    status, _ = ablate("--tables", "hosts", "--pixel", str(model), "--latent", str(tmp_path / "none.pt"))
+    status, _ = ablate("--tables", "hosts", "--pixel", str(model), "--latent", str(model))
     table = pd.read_csv(tmp_path / "out/ablation.csv").set_index(["model", "row", "score"])
     missing = table[table.not_measured.notna()]
     assert status == 0 and set(missing.index.get_level_values(0)) == {"latent"}
+    assert set(missing.not_measured) == {"--latent is a model in the space of pixels, not of latents"}
     assert not table.image_auroc_difference.dropna().empty
 
     host, features = (load_detector(m).host for m in (model, measured_folder / "models/brain.pt"))
