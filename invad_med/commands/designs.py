@@ -104,7 +104,7 @@ def find_material(dataset_dir: Path) -> tuple[dict[str, Material], dict[str, str
         if names.count(name) > 1:
             failed[name] = f"{names.count(name)} folders are of this name, by which results go: rename them"
         elif dataset.problems:
-            failed[name] = "; ".join(str(problem) for problem in dataset.problems)
+            failed[name] = dataset.refusal()
         elif dataset.modality is None and modality_of_folder(kind_of(name)) is None:
             failed[name] = f"nothing says what it shows: {how_to_state()}"
         elif not any(item.split == "valid" and item.label for item in dataset.items):
@@ -117,7 +117,7 @@ def find_material(dataset_dir: Path) -> tuple[dict[str, Material], dict[str, str
         try:
             unit[name] = units(good[name])
         except OSError as error:
-            failed[name] = f"an image cannot be read: {error}"
+            failed[name] = f"an image cannot be read: {error.strerror or type(error).__name__}"
             del good[name]
     for kind in dict.fromkeys(map(kind_of, good)):
         folds = [name for name in good if kind_of(name) == kind]
