@@ -14,6 +14,7 @@ ablation.html, ablation.csv and ablation.json.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import math
 import sys
 import time
@@ -96,6 +97,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Estimate, train, measure, write and take down."""
     options.tables = [Group(group) for group in dict.fromkeys(options.tables)]
+    for path in (options.dataset_dir, options.ckpt_path, options.models_dir, options.pixel, options.latent):
+        if path is not None and not path.exists():
+            raise FileNotFoundError(f"{path}: there is no such file or folder")
     store = Store.choose(options.tracking_uri, options.output_dir)
     try:
         store.ask(options.experiment_name)
@@ -112,18 +116,18 @@ def run(options: argparse.Namespace) -> int:
             failed[name] = reason_of(error)
     tasks = [task for task in tasks if task.dataset not in failed]
     _announce(tasks, (time.perf_counter() - clock) / max(time.process_time() - core, 1e-3))
-    problems = dict(failed)
     try:
-        _work(ablation, _affordable(ablation, tasks, options.minutes), problems)
+        _work(ablation, _affordable(ablation, tasks, options.minutes))
     except WrongKeys:
         return WRONG
     results = [ablation.result(name) for name in material if name not in failed]
     taken_down = True
+    about = _about_run(options)
+    files = write_ablation(results, about, failed, options.output_dir)
+    print(f"Results in {options.output_dir.resolve()}: {', '.join(file.name for file in files)}.")
     if results:
-        about = _about_run(options)
-        files = write_ablation(results, about, failed, options.output_dir)
-        print(f"Results in {options.output_dir.resolve()}: {', '.join(file.name for file in files)}.")
         taken_down = _take_down(options, store, results, files, about)
+    problems = failed | ablation.problems
     for name, reason in problems.items():
         print(f"{name} was not measured: {reason}", file=sys.stderr)
     return INCOMPLETE if problems or not taken_down else 0
@@ -154,14 +158,15 @@ def _affordable(ablation: Ablation, tasks: Sequence[Task], minutes: float) -> li
         before = spent.get(task.dataset, 0.0)
         if task.seconds and before + task.seconds > 60.0 * minutes:
             used = f", of which other rows take {before / 60:.2g}" if before else ""
-            ablation.leave(task, f"beyond --minutes {minutes:g}{used}: it would take about {task.seconds / 60:.2g}")
+            takes = f"it would take about {task.seconds / 60:.2g} minutes"
+            ablation.leave(task, f"beyond --minutes {minutes:g}{used}: {takes}")
             continue
         spent[task.dataset] = before + task.seconds
         chosen.append(task)
     return chosen
 
 
-def _work(ablation: Ablation, tasks: Sequence[Task], problems: dict[str, str]) -> None:
+def _work(ablation: Ablation, tasks: Sequence[Task]) -> None:
     total = round(sum(task.seconds for task in tasks), 1)
     with tqdm(total=total, disable=None, bar_format="{desc}: {percentage:3.0f}%|{bar}| {elapsed}") as bar:
         for task in tasks:
@@ -170,7 +175,7 @@ def _work(ablation: Ablation, tasks: Sequence[Task], problems: dict[str, str]) -
                 ablation.measure(task)
             except ERRORS as error:
                 ablation.refuse(task, reason_of(error))
-                problems[str(task)] = reason_of(error)
+                ablation.problems[str(task)] = reason_of(error)
             bar.update(task.seconds)
 
 
@@ -194,11 +199,9 @@ def _take_down(
 ) -> bool:
     settings = {key: getattr(options, key) for key in ("tables", "images", "normals", "steps", "minutes")}
     settings["tables"] = " ".join(settings["tables"])
+    results = [dataclasses.replace(result, name=printable_name(result.name)) for result in results]
     tags, params = {"bundle_version": invad_med.__version__}, as_params(settings)
-    runs = tuple(
-        DatasetRun(printable_name(r.name), {**tags, "dataset": printable_name(r.name)}, params, metrics_of(r), {})
-        for r in results
-    )
+    runs = tuple(DatasetRun(r.name, {**tags, "dataset": r.name}, params, metrics_of(r), {}) for r in results)
     record = RunRecord(
         name=f"ablation-{invad_med.__version__}",
         description="see ablation.html among the artifacts",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import shlex
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +21,7 @@ from invad_med.data.slices import ReadError
 from invad_med.detection import ModelFiles, load_detector
 from invad_med.detection.detector import AnomalyDetector
 from invad_med.evaluation.ablating import (
+    CHOICE_STEPS,
     Images,
     Subject,
     WayMeasured,
@@ -29,7 +30,7 @@ from invad_med.evaluation.ablating import (
     read_way,
     seconds_per_evaluation,
 )
-from invad_med.evaluation.ablation import DEFAULT, DESIGNS, GIVEN, LATENT, PIXEL, THERE, Way, rows_of
+from invad_med.evaluation.ablation import DEFAULT, DESIGNS, GIVEN, LATENT, PIXEL, THERE, Kind, Way, rows_of
 from invad_med.evaluation.ablation_tables import OfDataset, outcome_of
 from invad_med.evaluation.design_tables import Run
 from invad_med.evaluation.designs import content, kind_of
@@ -48,8 +49,8 @@ _NOT_GIVEN = {
 _SPACES = {PIXEL: ("pixels", "own"), LATENT: ("latents", "own")}  # that a model may be in; a host of your own in any
 # What makes a row's figures: those of an earlier version are measured anew.
 _MEASURING = (
-    *("diffusion.py", "inferers.py", "features", "hosts", "metrics", "scoring"),
-    *(f"evaluation/{name}.py" for name in ("ablating", "judge", "truth")),
+    *("diffusion.py", "inferers.py", "timesteps.py", "data", "features", "hosts", "metrics", "networks", "scoring"),
+    *(f"evaluation/{name}.py" for name in ("ablating", "ablation", "designs", "judge", "truth")),
 )
 _RECIPE = ("batch_size", "accumulation_steps", "steps")
 _CHANNELS, _REDUCTION, _BATCH = 192, 16, 16  # of the usual backbone, for estimates
@@ -88,6 +89,9 @@ class Ablation:
     Args:
         options: as the command line gives them.
         material: by name of the data set.
+
+    Attributes:
+        problems: models and tasks that could not be measured, and why.
     """
 
     def __init__(self, options: argparse.Namespace, material: dict[str, Material]) -> None:
@@ -102,6 +106,7 @@ class Ablation:
         self.why_not: dict[str, dict[tuple[str, Way, str], str]] = {name: {} for name in material}
         self._subjects: dict[tuple[str, str], Subject] = {}
         self._code = code_digest(_MEASURING)
+        self.problems: dict[str, str] = {}
 
     def tasks(self, dataset: str) -> list[Task]:
         """Return what is to be measured of a data set: models that are there a way at a time.
@@ -126,10 +131,12 @@ class Ablation:
                     tasks += self._sensible(dataset, design, ways)
                 except ERRORS as error:  # of another kind of image, say: the other models are still compared
                     self.refuse(Task(dataset, design, ways), reason_of(error))
+                    self.problems[f"--{design} on {dataset}"] = reason_of(error)
             else:
                 tasks.append(Task(dataset, design, ways))
+        chosen = defaultdict[str, set[int]](set)
         for task in tasks:
-            task.seconds = self._seconds(task)
+            task.seconds = self._seconds(task, chosen[task.design])
         return tasks
 
     def refuse(self, task: Task, reason: str) -> None:
@@ -278,17 +285,20 @@ class Ablation:
         self._subject(task.dataset, task.design).remember(way, measured)
         return measured, [score for score in task.scores[way] if score not in measured.reached]
 
-    def _seconds(self, task: Task) -> float:
-        """Return roughly what a task takes, by evaluations timed now."""
+    def _seconds(self, task: Task, chosen: set[int]) -> float:
+        """Return roughly what a task takes, by evaluations timed now; add the steps whose levels it chooses."""
         name, design = task.dataset, task.design
         if not self._is_there(task):
             return self._seconds_of_training(task)
         subject = self._subject(name, design)
         missing = {way: scores for way in task.scores if (scores := self._there(task, way)[1])}
-        if not missing:
-            return 0.0
-        judging = sum(len(scores) for scores in missing.values()) * (1.0 + 0.02 * len(subject.images.test))
-        return subject.seconds_per_evaluation * sum(subject.evaluations(w, s) for w, s in missing.items()) + judging
+        seconds = 0.0
+        for way, scores in missing.items():
+            evaluations = subject.evaluations(way, scores, chosen)
+            seconds += subject.seconds_per_evaluation * evaluations + subject.judging * len(scores)
+            if way.kind == Kind.RECONSTRUCTION:
+                chosen.add(min(way.number, CHOICE_STEPS))
+        return seconds
 
     def _is_there(self, task: Task) -> bool:
         """Return whether a task's model is given, or there as it would be trained now."""
@@ -315,6 +325,7 @@ class Ablation:
     def _about(self, dataset: str, design: str) -> str:
         subject, material = self._subject(dataset, design), self.material[dataset]
         stated, images, by = subject.detector.provenance.stated(), subject.images, subject.detector
+        preset = stated.get("architecture.preset")
         label = {item.image: item.label for item in material.dataset.items}
 
         def counted(paths: Sequence[Path], what: str) -> str:
@@ -324,7 +335,7 @@ class Ablation:
             return f"{' and '.join(classes)} images of {what}, of {patients} patients"
 
         return (
-            f"Model {design}, in the space of {by.host.space}: preset {stated.get('architecture.preset')}, "
+            f"Model {design}, in the space of {by.host.space}{f', preset {preset}' if preset else ''}: "
             f"{stated.get('steps')} steps on {stated.get('train_images')} images; its own inversion {by.timesteps} and "
             f"rule {by.calibration.rule}. Measured on {counted(images.test, 'test')}; rules calibrated on "
             f"{counted(images.train, 'train')}; levels chosen on "

@@ -106,7 +106,7 @@ def find_material(dataset_dir: Path) -> tuple[dict[str, Material], dict[str, str
         elif dataset.problems:
             failed[name] = dataset.refusal()
         elif dataset.modality is None and modality_of_folder(kind_of(name)) is None:
-            failed[name] = f"nothing says what it shows: {how_to_state()}"
+            failed[name] = f"nothing says what it shows: {how_to_state(alone=False)}"
         elif not any(item.split == "valid" and item.label for item in dataset.items):
             failed[name] = "there is no abnormal image in valid, on which designs are compared"
         else:

@@ -12,10 +12,10 @@ import io
 import json
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +69,8 @@ def draw(images: Sequence[Path], unit: Mapping[Path, str], label: Mapping[Path, 
     """Return so many images, spread over patients: one of each, then a second of each, and so on.
 
     Normal and abnormal images are drawn apart, each as many as their share and at least one. Patients come in an order
-    that their names and nothing else decides; of each the images lie evenly among its own.
+    that their names and nothing else decides, those first whose other images are not drawn; of each the images lie
+    evenly among its own.
 
     Args:
         images: to draw from.
@@ -88,8 +89,10 @@ def draw(images: Sequence[Path], unit: Mapping[Path, str], label: Mapping[Path, 
         for image in parts[kind]:
             of.setdefault(unit[image], []).append(image)
         order = sorted(of, key=lambda name: hashlib.sha256(f"ablation {name}".encode()).digest())
-        turns = (name for turn in range(len(parts[kind])) for name in order if turn < len(of[name]))
-        for name, few in Counter(islice(turns, room)).items():
+        drawn = {unit[image] for image in taken}
+        first = sorted(order, key=lambda name: name in drawn)
+        later = (name for turn in range(1, len(parts[kind])) for name in order if turn < len(of[name]))
+        for name, few in Counter(islice(chain(first, later), room)).items():
             own = of[name]
             taken.update(own[(2 * i + 1) * len(own) // (2 * few)] for i in range(few))
     return [image for image in images if image in taken]
@@ -195,7 +198,7 @@ class Subject:
         item = {item.image: item for item in dataset.items}
         labels = np.array([item[path].label for path in images.test])
         if len(set(labels.tolist())) < 2:
-            raise ValueError("the images of test are of one class only, so there is no AUROC to compare")
+            raise ValueError(f"the {len(labels)} images of test are of one class only: there is no AUROC to compare")
         if not (images.train and images.normal and images.abnormal):
             raise ValueError(
                 f"{len(images.train)} normal images to calibrate with, {len(images.normal)} normal and "
@@ -237,6 +240,11 @@ class Subject:
             image_features(self.detector.host, path, self.modality)
         return 1000.0 * (self._clock() - start) / len(paths)
 
+    @property
+    def judging(self) -> float:
+        """Roughly the seconds of a core that judging a score takes: with masks every pixel is ranked."""
+        return 1.0 + 0.02 * len(self.images.test) if self._truth.has_masks else 0.1
+
     @cached_property
     def seconds_per_evaluation(self) -> float:
         """Seconds of a core (of the clock on a GPU) that an evaluation of an image takes, in a batch."""
@@ -261,15 +269,21 @@ class Subject:
             known = {score: reached.level for score, reached in measured.reached.items() if reached.level is not None}
             self._levels.setdefault(way.number, {}).update(known)
 
-    def evaluations(self, way: Way, scores: Sequence[str]) -> int:
-        """Return how many evaluations measuring a way takes, at most."""
+    def evaluations(self, way: Way, scores: Sequence[str], chosen: Collection[int] = ()) -> int:
+        """Return how many evaluations measuring a way takes, at most.
+
+        Args:
+            way, scores: to measure.
+            chosen: numbers of steps whose levels are chosen by then.
+        """
         parts = {name: len(part) for name, part in asdict(self.images).items()}
         if way.kind != Kind.RECONSTRUCTION:
             return self._evaluations(way, None) * (parts["train"] + parts["test"])
         choice = parts["train"] + parts["normal"] + parts["abnormal"]
         steps = min(way.number, CHOICE_STEPS)
-        chosen = max(self._evaluations(way, level) for level in self._tried) * (parts["train"] + parts["test"])
-        return chosen * len(scores) + (steps not in self._levels) * len(LEVELS) * steps * choice
+        walked = max(self._evaluations(way, level) for level in self._tried) * (parts["train"] + parts["test"])
+        known = steps in self._levels or steps in chosen
+        return walked * len(scores) + (not known) * len(LEVELS) * steps * choice
 
     def measure(self, way: Way, scores: Sequence[str], inputs: str) -> WayMeasured:
         """Return what a way reaches by some scores.

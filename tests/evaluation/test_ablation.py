@@ -132,7 +132,7 @@ def test_the_models_own_way_is_its_own_inversion_and_rule(brain):
     dataset, detector, images = brain
     measured = subject_of(*brain).measure(Way(Kind.OWN), [OWN_RULE], "inputs").reached[OWN_RULE]
     assert measured.evaluations == len(detector.timesteps) and measured.level is None
-    with pytest.raises(ValueError, match="the images of test are of one class only"):
+    with pytest.raises(ValueError, match="the 10 images of test are of one class only"):
         subject_of(dataset, detector, dataclasses.replace(images, test=images.test[:10]))
     with pytest.raises(
         ValueError, match="6 normal images to calibrate with, 0 normal and 4 abnormal ones to choose by"
@@ -157,6 +157,8 @@ def test_images_are_spread_over_patients_and_classes_drawn_by_their_share(tmp_pa
     assert draw(images, unit, label, 40) == images == draw(images, unit, label, None)
     of_one = dict.fromkeys(images[:20], "one")  # all that are normal of one patient: as many as asked for all the same
     assert sum(label[i] for i in draw(images, unit | of_one, label, 17)) == 8
+    both = {image: i % 2 for i, image in enumerate(images)}  # everybody has images of both classes
+    assert len({unit[image] for image in draw(images, unit, both, 10)}) == 10
     rare = {image: int(i == 39) for i, image in enumerate(images)}
     assert [sum(rare[i] for i in draw(images, unit, rare, most)) for most in (2, 5, 39)] == [1, 1, 1]
     common = {image: 1 - value for image, value in rare.items()}
