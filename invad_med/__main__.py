@@ -37,7 +37,7 @@ COMMANDS = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; return its exit status (2 for wrong arguments)."""
+    """Run one command; return its exit status (2 for wrong arguments, 130 if it was interrupted)."""
     argv = list(sys.argv[1:] if argv is None else argv)
     listed = "\n".join(f"  {name:<12}{text}" for name, text in COMMANDS.items())
     parser = argparse.ArgumentParser(
@@ -62,6 +62,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (OptionError, FileNotFoundError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
     return status
 
 

@@ -184,6 +184,16 @@ def digest_of(file: BinaryIO) -> str:
     return digest.hexdigest()
 
 
+def code_digest(places: Sequence[str]) -> str:
+    """Return a digest of this package's modules at ``places``, files and whole folders: 64 hex digits."""
+    package, digest = Path(__file__).parent, hashlib.sha256()
+    for place in places:
+        path = package / place
+        for file in [path] if path.is_file() else sorted(path.rglob("*.py")):
+            digest.update(file.read_bytes())
+    return digest.hexdigest()
+
+
 def data_digest(paths: Sequence[Path]) -> str:
     """Return a digest of files' contents that does not depend on their names or order: 16 hex digits."""
     contents = sorted(hashlib.sha256(p.read_bytes()).digest() for p in paths)

@@ -26,7 +26,6 @@ from pathlib import Path
 
 import torch
 
-import invad_med
 from invad_med.bundle import root, run_config
 from invad_med.commands.arguments import add_output_dir, add_root, keys_of
 from invad_med.data.bmad import BmadDataset, inspect_tree
@@ -48,7 +47,7 @@ from invad_med.evaluation.designs import (
     units,
 )
 from invad_med.evaluation.run import INCOMPLETE
-from invad_med.files import data_digest, write_atomically
+from invad_med.files import code_digest, data_digest, write_atomically
 from invad_med.options import read_overrides, switch, words
 from invad_med.options.check import WRONG
 from invad_med.training.cohort import read_cohort
@@ -105,9 +104,9 @@ def find_material(dataset_dir: Path) -> tuple[dict[str, Material], dict[str, str
         if names.count(name) > 1:
             failed[name] = f"{names.count(name)} folders are of this name, by which results go: rename them"
         elif dataset.problems:
-            failed[name] = "; ".join(str(problem) for problem in dataset.problems)
+            failed[name] = dataset.refusal()
         elif dataset.modality is None and modality_of_folder(kind_of(name)) is None:
-            failed[name] = f"nothing says what it shows: {how_to_state()}"
+            failed[name] = f"nothing says what it shows: {how_to_state(alone=False)}"
         elif not any(item.split == "valid" and item.label for item in dataset.items):
             failed[name] = "there is no abnormal image in valid, on which designs are compared"
         else:
@@ -118,7 +117,7 @@ def find_material(dataset_dir: Path) -> tuple[dict[str, Material], dict[str, str
         try:
             unit[name] = units(good[name])
         except OSError as error:
-            failed[name] = f"an image cannot be read: {error}"
+            failed[name] = f"an image cannot be read: {error.strerror or type(error).__name__}"
             del good[name]
     for kind in dict.fromkeys(map(kind_of, good)):
         folds = [name for name in good if kind_of(name) == kind]
@@ -260,9 +259,7 @@ def _asked(keys: Sequence[str], material: Material) -> str:
 @functools.cache
 def _defaults() -> list[str]:
     """Return digests of where what no key says is set: the configuration, and the code that shapes a training."""
-    package = Path(invad_med.__file__).parent
-    files = [path for room in _SHAPING for path in sorted((package / room).rglob("*.py"))]
-    return [content(path) for path in (Path(root()) / "configs" / "train.json", *files)]
+    return [content(Path(root()) / "configs" / "train.json"), code_digest(_SHAPING)]
 
 
 def _digest_of(dataset: BmadDataset, unit: Mapping[Path, str]) -> str:

@@ -20,6 +20,7 @@ from invad_med.evaluation.models_of import choose_checkpoint, modality_of
 from invad_med.evaluation.rules import Measured, Reached, measure_rules, table
 from invad_med.evaluation.run import INCOMPLETE
 from invad_med.evaluation.truth import read_truth
+from invad_med.files import data_digest
 from invad_med.training.artefact import SHARED
 from invad_med.training.cohort import Cohort, read_cohort
 
@@ -33,7 +34,8 @@ def cohort_of(dataset_dir: Path, provenance: Provenance) -> Cohort:
     """Return the division of a data set that a model was trained with.
 
     Raises:
-        ValueError: the folder is not divided as the model states, so that its training images cannot be told.
+        ValueError: the folder is not divided as the model states, or holds other images, so that those it was trained
+            on cannot be told.
     """
     stated = {"held_out_fraction": provenance.held_out_fraction, "seed": provenance.seed}
     options = {name: value for name, value in stated.items() if value is not None}
@@ -44,6 +46,11 @@ def cohort_of(dataset_dir: Path, provenance: Provenance) -> Cohort:
             f"the model states {there[0]} training and {there[1]} held-out normal images, the folder divides into "
             f"{here[0]} and {here[1]}: it was trained on other images or another share, so that those it has seen "
             "cannot be told from those it has not"
+        )
+    if provenance.data_digest and data_digest([*cohort.train, *cohort.held_out]) != provenance.data_digest:
+        raise ValueError(
+            "the normal images of the folder are as many as the model was trained with, and others: give the folder "
+            "that it was trained on"
         )
     return cohort
 
@@ -70,7 +77,7 @@ def measure(
         ReadError: an image cannot be read.
     """
     if dataset.problems:
-        raise ValueError("; ".join(str(problem) for problem in dataset.problems))
+        raise ValueError(dataset.refusal())
     modality = modality_of(dataset, None, False, None)
     detector = load_detector(choose_checkpoint(modality.name, None, models_dir, False))
     cohort = cohort_of(dataset.root, detector.provenance)

@@ -19,6 +19,7 @@ What a data set shows is said by ``manifest.json`` beside its splits, ``{"modali
 from __future__ import annotations
 
 import csv
+import sys
 from collections import defaultdict
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -122,6 +123,16 @@ class BmadDataset:
             counts["images"] += 1
             counts["masks"] += item.mask is not None
         return found
+
+    def refusal(self) -> str:
+        """Return why the tree is refused, or nothing; the files at fault are named on standard error alone.
+
+        Their names may be patients', and reasons travel into reports and stores.
+        """
+        for problem in self.problems:
+            print(problem, file=sys.stderr)
+        places = [f"{len(p.paths)} path{'s'[: len(p.paths) != 1]}" for p in self.problems]
+        return "; ".join(f"{problem.reason} ({n})" for problem, n in zip(self.problems, places, strict=True))
 
     def is_as_published(self, split: str) -> bool:
         """Whether a split holds as many images of each class as were published; a name alone proves nothing."""

@@ -121,10 +121,14 @@ def require_modality(name: str) -> Modality:
     return modality
 
 
-def how_to_state() -> str:
-    """Return what a user does about a data set that does not say what it shows."""
-    names = ", ".join(all_modalities())
-    return f'give it alone with --modality NAME, or write {{"modality": "NAME"}} into its manifest.json; NAME: {names}'
+def how_to_state(alone: bool = True) -> str:
+    """Return what a user does about a data set that does not say what it shows.
+
+    Args:
+        alone: whether the program takes a modality for one data set.
+    """
+    names, manifest = ", ".join(all_modalities()), 'write {"modality": "NAME"} into its manifest.json'
+    return f"{'give it alone with --modality NAME, or ' if alone else ''}{manifest}; NAME: {names}"
 
 
 def modality_for_dicom(

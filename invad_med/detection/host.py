@@ -56,6 +56,7 @@ class FeatureHost(Host):
         image_size: side in pixels of the square images, a multiple of the backbone's reduction.
     """
 
+    space = "features"
     features: FrozenFeatures
 
     def __init__(self, features: FrozenFeatures, denoiser: nn.Module, image_size: int = 256) -> None:

@@ -11,9 +11,11 @@ import hashlib
 import io
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +44,7 @@ from invad_med.scoring.scores import anomaly_map, paper_score
 LEVELS: tuple[int, ...] = tuple(Reconstruction.settings.values())  # of 1000
 CHOICE_STEPS = 10  # at most, of the reconstructions that a level is chosen by
 FIGURES = ("image_auroc", "pixel_ap")
-_FORMAT = 1  # of the file; another one is measured anew
+_FORMAT = 2  # of the file; another one is measured anew
 _BATCH = 16
 _TIMED = 4  # images that are encoded to time it
 
@@ -65,10 +67,11 @@ class Images:
 
 
 def draw(images: Sequence[Path], unit: Mapping[Path, str], label: Mapping[Path, int], most: int | None) -> list[Path]:
-    """Return so many images, of patients drawn in an order that their names and nothing else decides.
+    """Return so many images, spread over patients: one of each, then a second of each, and so on.
 
-    Normal and abnormal images are drawn apart, each as many as their share, so that there are both. Patients are taken
-    whole but for the last, of whom as many as are lacking are taken, evenly.
+    Normal and abnormal images are drawn apart, each as many as their share and at least one. Patients come in an order
+    that their names and nothing else decides, those first whose other images are not drawn; of each the images lie
+    evenly among its own.
 
     Args:
         images: to draw from.
@@ -78,18 +81,21 @@ def draw(images: Sequence[Path], unit: Mapping[Path, str], label: Mapping[Path, 
     """
     if most is None or len(images) <= most:
         return list(images)
+    parts = {kind: [image for image in images if label[image] == kind] for kind in (0, 1)}
+    least, rest = (bool(parts[kind]) for kind in (1, 0))
+    abnormal = min(max(round(most * len(parts[1]) / len(images)), least), most - rest)
     taken: set[Path] = set()
-    for kind in (1, 0):
+    for kind, room in ((0, most - abnormal), (1, abnormal)):
         of: dict[str, list[Path]] = {}
-        for image in images:
-            if label[image] == kind:
-                of.setdefault(unit[image], []).append(image)
-        room = round(most * sum(map(len, of.values())) / len(images))
-        for name in sorted(of, key=lambda name: hashlib.sha256(f"ablation {name}".encode()).digest()):
+        for image in parts[kind]:
+            of.setdefault(unit[image], []).append(image)
+        order = sorted(of, key=lambda name: hashlib.sha256(f"ablation {name}".encode()).digest())
+        drawn = {unit[image] for image in taken}
+        first = sorted(order, key=lambda name: name in drawn)
+        later = (name for turn in range(1, len(parts[kind])) for name in order if turn < len(of[name]))
+        for name, few in Counter(islice(chain(first, later), room)).items():
             own = of[name]
-            few = min(room, len(own))
-            taken.update(own[i * len(own) // few] for i in range(few))
-            room -= few
+            taken.update(own[(2 * i + 1) * len(own) // (2 * few)] for i in range(few))
     return [image for image in images if image in taken]
 
 
@@ -99,7 +105,8 @@ class Reached:
 
     Args:
         evaluations: of the network, an image.
-        walk_ms: milliseconds of a core (of the clock on a GPU) from an encoding to what is scored, batches of 16.
+        walk_ms: milliseconds of a core (of the clock on a GPU) from an encoding to what is scored, batches of 16; in
+            features with the decoding and the features of both images.
         level: of a reconstruction, chosen on ``valid``; None of other ways.
         samples: `FIGURES` and their replicates; one that does not exist is not there.
     """
@@ -192,7 +199,7 @@ class Subject:
         item = {item.image: item for item in dataset.items}
         labels = np.array([item[path].label for path in images.test])
         if len(set(labels.tolist())) < 2:
-            raise ValueError("the images of test are of one class only, so there is no AUROC to compare")
+            raise ValueError(f"the {len(labels)} images of test are of one class only: there is no AUROC to compare")
         if not (images.train and images.normal and images.abnormal):
             raise ValueError(
                 f"{len(images.train)} normal images to calibrate with, {len(images.normal)} normal and "
@@ -234,6 +241,11 @@ class Subject:
             image_features(self.detector.host, path, self.modality)
         return 1000.0 * (self._clock() - start) / len(paths)
 
+    @property
+    def judging(self) -> float:
+        """Roughly the seconds of a core that judging a score takes: with masks every pixel is ranked."""
+        return 1.0 + 0.02 * len(self.images.test) if self._truth.has_masks else 0.1
+
     @cached_property
     def seconds_per_evaluation(self) -> float:
         """Seconds of a core (of the clock on a GPU) that an evaluation of an image takes, in a batch."""
@@ -258,15 +270,21 @@ class Subject:
             known = {score: reached.level for score, reached in measured.reached.items() if reached.level is not None}
             self._levels.setdefault(way.number, {}).update(known)
 
-    def evaluations(self, way: Way, scores: Sequence[str]) -> int:
-        """Return how many evaluations measuring a way takes, at most."""
+    def evaluations(self, way: Way, scores: Sequence[str], chosen: Collection[int] = ()) -> int:
+        """Return how many evaluations measuring a way takes, at most.
+
+        Args:
+            way, scores: to measure.
+            chosen: numbers of steps whose levels are chosen by then.
+        """
         parts = {name: len(part) for name, part in asdict(self.images).items()}
         if way.kind != Kind.RECONSTRUCTION:
             return self._evaluations(way, None) * (parts["train"] + parts["test"])
         choice = parts["train"] + parts["normal"] + parts["abnormal"]
         steps = min(way.number, CHOICE_STEPS)
-        chosen = max(self._evaluations(way, level) for level in self._tried) * (parts["train"] + parts["test"])
-        return chosen * len(scores) + (steps not in self._levels) * len(LEVELS) * steps * choice
+        walked = max(self._evaluations(way, level) for level in self._tried) * (parts["train"] + parts["test"])
+        known = steps in self._levels or steps in chosen
+        return walked * len(scores) + (not known) * len(LEVELS) * steps * choice
 
     def measure(self, way: Way, scores: Sequence[str], inputs: str) -> WayMeasured:
         """Return what a way reaches by some scores.
@@ -285,7 +303,10 @@ class Subject:
                 test = self._end(way, level, "test")
                 ends[level] = train, test, 1000.0 * (self._clock() - start) / len(test)
             train, test, walk_ms = ends[level]
-            values, maps = self._scored(score, train, test, ("test",))
+            start = self._clock()
+            seen = self._seen(score, test, ("test",))
+            seen_ms = 1000.0 * (self._clock() - start) / len(test)
+            values, maps = self._scored(score, train, seen)
             if not (np.isfinite(values).all() and np.isfinite(maps).all()):
                 raise ValueError("the model makes scores that are no numbers: its training diverged")
             judged = judge(self._truth, Scored(values, maps), self._weights)
@@ -295,7 +316,7 @@ class Subject:
                 for name in FIGURES
                 if name in judged.values
             }
-            reached[score] = Reached(self._evaluations(way, level), walk_ms, level, found)
+            reached[score] = Reached(self._evaluations(way, level), walk_ms + seen_ms, level, found)
         return WayMeasured(inputs, self.encode_ms, len(self._truth.images), reached)
 
     @property
@@ -321,7 +342,8 @@ class Subject:
                 )
                 for score in missing:
                     ends = torch.cat([normal, abnormal])
-                    value = auroc(label, self._scored(score, train, ends, ("normal", "abnormal"))[0])
+                    seen = self._seen(score, ends, ("normal", "abnormal"))
+                    value = auroc(label, self._scored(score, train, seen)[0])
                     if value is not None and value > best[score]:
                         best[score], known[score] = value, level
         return known
@@ -344,19 +366,19 @@ class Subject:
         return torch.cat([function(host.normalise(part), part).cpu() for part in parts])
 
     @torch.no_grad()
-    def _in_features(self, errors: Tensor, parts: Sequence[str]) -> Tensor:
-        """Return what reconstructions of parts' images differ by in the looker's features: (N, C, h, w)."""
+    def _seen(self, score: str, ends: Tensor, parts: Sequence[str]) -> Tensor:
+        """Return what a score is made of: ``ends``, or how they change what the looker sees of parts' images."""
+        if score != IN_FEATURES:
+            return ends
         assert self.looker is not None, "ask `why_not` first"
         x = torch.cat([self._batches(self._raw[part], lambda x, _: x) for part in parts])
-        batches = zip(x.split(_BATCH), errors.split(_BATCH), strict=True)
+        batches = zip(x.split(_BATCH), ends.split(_BATCH), strict=True)
         return torch.cat([(self.looker(own + error) - self.looker(own)).cpu() for own, error in batches])
 
-    def _scored(self, score: str, train: Tensor, z: Tensor, parts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-        """Return scores (N,) and maps (N, h, w) of ``z``, of parts' images; rules are calibrated on ``train``."""
-        if score == IN_FEATURES:
-            z, score = self._in_features(z, parts), PAPER
-        if score in (PAPER, NORM):
-            values = paper_score(z) if score == PAPER else z.flatten(1).norm(dim=1)
+    def _scored(self, score: str, train: Tensor, z: Tensor) -> tuple[np.ndarray, np.ndarray]:
+        """Return scores (N,) and maps (N, h, w) of ``z``; rules are calibrated on ``train``."""
+        if score in (PAPER, NORM, IN_FEATURES):
+            values = z.flatten(1).norm(dim=1) if score == NORM else paper_score(z)
             return values.numpy(), anomaly_map(z).numpy()
         rule = self.detector.calibration.rule if score == OWN_RULE else score
         # What is held out makes p-values, of which a ranking makes no use. No row chooses a level by a rule.

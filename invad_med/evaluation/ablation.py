@@ -163,10 +163,10 @@ def rows_of(group: Group, base: str) -> list[Row]:
         rows.extend(Row(group, label, design, way, s, (base, THREE_STEPS, against or s)) for s in scores)
 
     if group == Group.COMPONENTS:
-        add("features without inversion", Way(Kind.FEATURES))
+        add("encoding without inversion", Way(Kind.FEATURES))
         add("pixel space, one step", Way(Kind.PAPER, 1), design=PIXEL)
-        add("features, one step", Way(Kind.PAPER, 1))
-        add("full: features, three steps", THREE_STEPS)
+        add("one step", Way(Kind.PAPER, 1))
+        add("full: three steps", THREE_STEPS)
         add("the model's own inversion and rule", Way(Kind.OWN), [OWN_RULE], against=DEFAULT_RULE)
     elif group == Group.STEPS:
         for steps in STEPS:
@@ -193,18 +193,17 @@ def rows_of(group: Group, base: str) -> list[Row]:
 
 def _of_host(design: str) -> list[Row]:
     """Return rows of one model, compared with its own three steps; in features only others can differ."""
-    space, group = design if design in (PIXEL, LATENT) else "features", Group.HOSTS
-    rows = []
+    group, rows = Group.HOSTS, []
     for number in STEPS_OF_INVERSION:
         way = Way(Kind.PAPER, number)
-        rows += [Row(group, f"{space}: inversion, {number}", design, way, s, (design, THREE_STEPS, s)) for s in BOTH]
+        rows += [Row(group, f"{design}: inversion, {number}", design, way, s, (design, THREE_STEPS, s)) for s in BOTH]
     for number in STEPS_OF_RECONSTRUCTION:
-        way, label = Way(Kind.RECONSTRUCTION, number), f"{space}: reconstruction, {number}"
+        way, label = Way(Kind.RECONSTRUCTION, number), f"{design}: reconstruction, {number}"
         rows += [Row(group, label, design, way, s, (design, THREE_STEPS, s)) for s in BOTH]
         if design in (PIXEL, LATENT):
             rows.append(Row(group, label, design, way, IN_FEATURES, (design, THREE_STEPS, PAPER)))
-    own = Way(Kind.OWN)
-    rows.append(Row(group, f"{space}: own inversion", design, own, OWN_RULE, (design, THREE_STEPS, DEFAULT_RULE)))
+    label, against = f"{design}: own inversion and rule", (design, THREE_STEPS, DEFAULT_RULE)
+    rows.append(Row(group, label, design, Way(Kind.OWN), OWN_RULE, against))
     return rows
 
 

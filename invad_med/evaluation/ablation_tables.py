@@ -193,7 +193,10 @@ def _curves(canvas: Canvas, outcomes: Sequence[Outcome]) -> None:
             label=f"{name}, {SCORE_NAMES.get(score, score)} score",
         )
     axes.set(xscale="log", xlabel="evaluations asked for", ylabel="image AUROC")
-    axes.legend(fontsize=8, frameon=False)
+    numbers = sorted({o.row.way.number for o in outcomes})
+    axes.set_xticks(numbers, [str(number) for number in numbers])
+    axes.minorticks_off()
+    axes.legend(fontsize=8, frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0))
 
 
 def _forest(canvas: Canvas, outcomes: Sequence[Outcome]) -> None:

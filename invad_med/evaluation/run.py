@@ -113,7 +113,7 @@ class Evaluator:
 
     def _evaluate(self, dataset: BmadDataset) -> Evaluation:
         if dataset.problems:
-            raise ValueError("; ".join(str(problem) for problem in dataset.problems))
+            raise ValueError(dataset.refusal())
         alone = len(self.datasets) == 1
         modality = modality_of(dataset, self.modality, alone, self.ckpt_path)
         path = choose_checkpoint(modality.name, self.ckpt_path, self.models_dir, alone)

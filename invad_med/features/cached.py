@@ -7,6 +7,7 @@ import logging
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -17,6 +18,7 @@ from invad_med.data.modalities import Modality
 from invad_med.data.transforms import to_image
 from invad_med.detection.host import Host
 from invad_med.features.cache import ArrayCache
+from invad_med.files import code_digest
 from invad_med.parallel import barrier, processes, rank, together
 from invad_med.readers.sources import read_raster
 
@@ -25,8 +27,14 @@ logger = logging.getLogger(__name__)
 
 def cache_key(path: Path, encoder_digest: str, modality: Modality) -> str:
     """Return the name of an image's cached features: a digest of its bytes, the encoder and the preparation."""
-    recipe = f"{encoder_digest} {modality.intensity} {modality.fit} {modality.colour}"
+    recipe = f"{encoder_digest} {modality.intensity} {modality.fit} {modality.colour} {_code()}"
     return hashlib.sha256(hashlib.sha256(path.read_bytes()).digest() + recipe.encode()).hexdigest()
+
+
+@cache
+def _code() -> str:
+    """Return a digest of the code between a file's pixels and its features."""
+    return code_digest(("data/transforms.py", "data/resizing.py", "networks/features.py"))
 
 
 @torch.no_grad()

@@ -164,6 +164,7 @@ class AdaptedHost(Host):
         )
         self.autoencoder = autoencoder
         self.channels, self.grid_size, self.image_size = stated.channels, stated.grid_size, stated.image_size
+        self.space = "pixels" if autoencoder is None else "latents"
         self.tells_kinds, self.trained_before = False, True
         self.gaussian = stated.noise is Noise.GAUSSIAN
         self.hinted = isinstance(conditioning, ImageHint)
@@ -184,6 +185,11 @@ class AdaptedHost(Host):
     def scale(self) -> Scale | None:
         """Of the latents; None over pixels."""
         return self.stated.scale
+
+    @property
+    def decodes(self) -> bool:
+        """Whether `decode` has a way back to images."""
+        return self.stated.autoencoder is None or bool(self.stated.autoencoder.library)
 
     @property
     def raw_channels(self) -> int:

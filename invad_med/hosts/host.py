@@ -61,12 +61,14 @@ class Host(nn.Module, ABC):
         channels: C of the encoding.
         grid_size: h = w of the encoding of an image of ``image_size``.
         image_size: side in pixels of the images that `raw` takes.
+        space: what the encoding is of: ``features``, ``pixels``, ``latents``, or ``own``.
         gaussian: whether it was trained with Gaussian noise; the paper's likelihood has no meaning otherwise.
         tells_kinds: whether mean and deviation of the encoding's channels say what sort of picture an image is, so that
             a limit of what is familiar can be fitted on them; of few channels, pixels or latents, disease moves them.
         trained_before: whether its weights are somebody's, and not drawn by the run's seed.
     """
 
+    space: str = "own"
     gaussian: bool = True
     tells_kinds: bool = True
     trained_before: bool = False

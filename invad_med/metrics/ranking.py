@@ -47,7 +47,7 @@ def auroc(positive: Array, negative: Array) -> Array:
     """Return P(score of a positive > score of a negative) + P(equal) / 2: (...), in [0, 1]."""
     p, n = _shares(positive), _shares(negative)
     lower = 1.0 - np.cumsum(n, axis=-1)
-    return _both(positive, negative, (p * (lower + 0.5 * n)).sum(-1))
+    return _both(positive, negative, (p * (lower + 0.5 * n)).sum(-1).clip(0.0, 1.0))  # rounding may go beyond
 
 
 def average_precision(positive: Array, negative: Array) -> Array:

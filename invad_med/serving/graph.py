@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 
 from invad_med.data.provenance import Provenance
-from invad_med.files import write_atomically
+from invad_med.files import code_digest, write_atomically
 from invad_med.serving.weights import Weights
 
 logger = logging.getLogger(__name__)
@@ -222,15 +222,10 @@ def kept_path(key: GraphKey) -> Path:
 @cache
 def _maker() -> str:
     """Return the versions of the packages, and a digest of the code, that graphs are made by."""
-    package, digest = Path(__file__).parents[1], hashlib.sha256()
-    for place in _CODE:
-        path = package / place
-        for file in [path] if path.is_file() else sorted(path.rglob("*.py")):
-            digest.update(file.read_bytes())
     versions = []
     for name in ("torch", "timm", "onnx", "onnxscript"):
         try:
             versions.append(f"{name} {version(name)}")
         except PackageNotFoundError:
             versions.append(name)
-    return " ".join([digest.hexdigest(), *versions])
+    return " ".join([code_digest(_CODE), *versions])

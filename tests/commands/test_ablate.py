@@ -60,10 +60,12 @@ def ablate(root, measured_folder, tmp_path, capsys):
 def test_the_page_its_tables_and_the_run(ablate, root, measured_folder, tmp_path, monkeypatch):
     import mlflow
 
+    (root / "brain/manifest.json").write_text('{"modality": "brain"}')
+    (root / "brain").rename(root / "brain (2024)")  # with characters that MLflow refuses
     groups = ("--tables", "components", "steps")
     status, said = ablate(*groups)
     assert status == 3 and "knee was not measured: nothing says what it shows" in said.err
-    assert "expected core-minutes" in said.out and "brain, given:" in said.out
+    assert "expected core-minutes" in said.out and "brain (2024), given:" in said.out
     table = pd.read_csv(tmp_path / "out/ablation.csv")
     page = (tmp_path / "out/ablation.html").read_text()
     assert "<svg" in page and "<b>knee</b> was not measured" in page and "http-equiv" not in page
@@ -83,8 +85,8 @@ def test_the_page_its_tables_and_the_run(ablate, root, measured_folder, tmp_path
     experiment = logged.get_experiment_by_name("invad_med")
     runs = {run.info.run_name: run.data.metrics for run in logged.search_runs([experiment.experiment_id])}
     three = there[(there.table == "components") & (there.score == "paper") & there.default].iloc[0]
-    key = "components/full_features_three_steps/paper/image_auroc"
-    assert runs["brain"][key] == pytest.approx(three.image_auroc, abs=1e-5) and len(runs) == 2
+    key = "components/full_three_steps/paper/image_auroc"
+    assert runs["brain _2024_"][key] == pytest.approx(three.image_auroc, abs=1e-5) and len(runs) == 2
 
     def refuse(*_):
         raise AssertionError("it is measured")
@@ -120,6 +122,19 @@ def test_what_is_measured_stays_on_the_page_whatever_is_asked_next(ablate, root,
     assert table[table.table == "scores"].not_measured.str.startswith("beyond --minutes 0: it would take").any()
 
 
+def test_the_page_of_other_models_does_not_stay(ablate, root, tmp_path, untracked, capsys):
+    shutil.rmtree(root / "knee")
+    assert ablate("--tables", "components")[0] == 0
+    (tmp_path / "empty").mkdir()
+    words = ["ablate", str(root), "--output_dir", str(tmp_path / "out"), "--tables", "components"]
+    assert main([*words, "--models_dir", str(tmp_path / "empty")]) == 3
+    assert "brain was not measured: no model for brain" in capsys.readouterr().err
+    page = (tmp_path / "out/ablation.html").read_text()
+    assert "<b>brain</b> was not measured: no model for brain" in page and "<table>" not in page
+    assert main([*words, "--models_dir", str(tmp_path / "none")]) == 2
+    assert capsys.readouterr().err == f"error: {tmp_path / 'none'}: there is no such file or folder\n"
+
+
 def pixel_model(root, folder):
     """Return a calibrated model of an untrained network over 16 x 16 pixels."""
     torch.manual_seed(0)
@@ -150,10 +165,11 @@ def test_another_host_is_measured_in_pixels_and_in_features(
     monkeypatch.setattr(ablating, "LEVELS", (300,))
     shutil.rmtree(root / "knee")
     model = pixel_model(root, tmp_path)
-    status, _ = ablate("--tables", "hosts", "--pixel", str(model), "--latent", str(tmp_path / "none.pt"))
+    status, said = ablate("--tables", "hosts", "--pixel", str(model), "--latent", str(model))
     table = pd.read_csv(tmp_path / "out/ablation.csv").set_index(["model", "row", "score"])
-    missing = table[table.not_measured.notna()]
-    assert status == 0 and set(missing.index.get_level_values(0)) == {"latent"}
+    missing, reason = table[table.not_measured.notna()], "--latent is a model in the space of pixels, not of latents"
+    assert status == 3 and set(missing.index.get_level_values(0)) == {"latent"}
+    assert set(missing.not_measured) == {reason} and f"--latent on brain was not measured: {reason}\n" in said.err
     assert not table.image_auroc_difference.dropna().empty
 
     host, features = (load_detector(m).host for m in (model, measured_folder / "models/brain.pt"))

@@ -28,8 +28,17 @@ def test_every_command_explains_itself(command, capsys):
 
 
 def test_every_module_of_commands_is_listed():
-    modules = {path.stem for path in (REPOSITORY / "invad_med" / "commands").glob("*.py")} - {"__init__", "arguments"}
-    assert {name.replace("-", "_") for name in COMMANDS} == modules
+    modules = {path.stem for path in (REPOSITORY / "invad_med" / "commands").glob("*.py")}
+    parts = {"__init__", "arguments", "ablation_tasks"}  # of commands
+    assert {name.replace("-", "_") for name in COMMANDS} == modules - parts
+
+
+def test_an_interrupted_command_ends_in_one_word(capsys, monkeypatch, tmp_path):
+    def interrupted(_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(curve, "run", interrupted)
+    assert main(["curve", str(tmp_path)]) == 130 and capsys.readouterr().err == "interrupted\n"
 
 
 def test_a_missing_folder_is_one_line(capsys, tmp_path):

@@ -34,6 +34,8 @@ def test_the_division_is_the_models_own(measured_folder):
     assert cohort_of(root, other) == read_cohort(root, held_out_fraction=0.4, seed=5) != cohort_of(root, stated)
     with pytest.raises(ValueError, match="states 8 training and 12 held-out normal images, the folder divides into"):
         cohort_of(root, dataclasses.replace(stated, held_out_fraction=None))
+    with pytest.raises(ValueError, match="are as many as the model was trained with, and others: give the folder"):
+        cohort_of(root, dataclasses.replace(stated, data_digest="0" * 16))
 
 
 @pytest.mark.parametrize("fraction", [1 / 3, 0.5, 0.0])

@@ -1,4 +1,4 @@
-"""Rows of an ablation against what is computed by hand; levels are chosen on valid alone; patients stay whole."""
+"""Rows of an ablation against what is computed by hand; levels are chosen on valid alone; patients all count."""
 
 import dataclasses
 
@@ -135,7 +135,7 @@ def test_the_models_own_way_is_its_own_inversion_and_rule(brain):
     by = subject_of(*brain).measure(Way(Kind.OWN), ["memory", "memory_and_features"], "inputs").reached
     plain, both = (by[rule].samples for rule in by)
     assert plain["image_auroc"].value == both["image_auroc"].value and plain["pixel_ap"].value != both["pixel_ap"].value
-    with pytest.raises(ValueError, match="the images of test are of one class only"):
+    with pytest.raises(ValueError, match="the 10 images of test are of one class only"):
         subject_of(dataset, detector, dataclasses.replace(images, test=images.test[:10]))
     with pytest.raises(
         ValueError, match="6 normal images to calibrate with, 0 normal and 4 abnormal ones to choose by"
@@ -143,21 +143,29 @@ def test_the_models_own_way_is_its_own_inversion_and_rule(brain):
         subject_of(dataset, detector, dataclasses.replace(images, normal=()))
 
 
-def test_patients_are_drawn_one_after_the_other_and_classes_by_their_share(tmp_path):
+def test_images_are_spread_over_patients_and_classes_drawn_by_their_share(tmp_path):
     images = [tmp_path / f"{i:02d}" for i in range(40)]
-    unit = {image: f"patient {i // 4}" for i, image in enumerate(images)}
+    unit = {image: f"patient {i // 4}" for i, image in enumerate(images)}  # each of one class
     label = {image: int(i >= 20) for i, image in enumerate(images)}
-    drawn = draw(images, unit, label, 17)
-    assert len(drawn) == 16 and sum(label[i] for i in drawn) == 8 and drawn == draw(images, unit, label, 17)
-    assert all(sum(unit[i] == name for i in drawn) in (0, 4) for name in unit.values())
-    for most in (6, 14, 30):  # as many as asked for, of whole patients but for one of each class
+    for most in (6, 10, 17, 30):
         drawn = draw(images, unit, label, most)
-        parts = [sum(unit[i] == name for i in drawn) for name in dict.fromkeys(unit.values())]
-        assert len(drawn) == most and sum(n not in (0, 4) for n in parts) == 2 and sum(parts) == most
+        assert len(drawn) == most and drawn == sorted(drawn) == draw(images, unit, label, most)
+        assert abs(sum(label[i] for i in drawn) - most / 2) <= 0.5
+        for kind in (0, 1):
+            parts = [sum(unit[i] == name and label[i] == kind for i in drawn) for name in set(unit.values())]
+            own = sorted(parts)[-5:]  # nobody has a second image before everybody of the class has one
+            assert max(own) - min(own) <= 1
+    one_each = draw(images, unit, label, 10)
+    assert [int(i.name) % 4 for i in one_each] == [2] * 10  # from the middle of a patient, not from an end
     assert draw(images, unit, label, 40) == images == draw(images, unit, label, None)
-    of_one = dict.fromkeys(images[20:], "one")  # who has every normal image, and abnormal ones besides
-    drawn = draw(images, unit | of_one | {images[0]: "one"}, label, 17)
-    assert sorted(label[i] for i in drawn) == [0] * 8 + [1] * 8
+    of_one = dict.fromkeys(images[:20], "one")  # all that are normal of one patient: as many as asked for all the same
+    assert sum(label[i] for i in draw(images, unit | of_one, label, 17)) == 8
+    both = {image: i % 2 for i, image in enumerate(images)}  # everybody has images of both classes
+    assert len({unit[image] for image in draw(images, unit, both, 10)}) == 10
+    rare = {image: int(i == 39) for i, image in enumerate(images)}
+    assert [sum(rare[i] for i in draw(images, unit, rare, most)) for most in (2, 5, 39)] == [1, 1, 1]
+    common = {image: 1 - value for image, value in rare.items()}
+    assert [sum(common[i] for i in draw(images, unit, common, most)) for most in (2, 5, 39)] == [1, 4, 38]
 
 
 def test_more_evaluations_than_the_schedule_has_are_all_it_has():

@@ -80,6 +80,20 @@ def test_an_image_that_cannot_be_read_is_named_to_the_user_alone(measured_folder
         assert not path.is_file() or b"SECRET" not in path.read_bytes(), path
 
 
+def test_a_tree_that_is_refused_names_its_files_to_the_user_alone(measured_folder, tmp_path, capsys):
+    shutil.copytree(measured_folder / "BMAD/Brain_AD", tmp_path / "Brain_AD")
+    mask = next((tmp_path / "Brain_AD/test/Ungood/label").iterdir())
+    mask.unlink()
+    image = tmp_path / "Brain_AD/test/Ungood/img" / mask.name
+    image = image.rename(image.with_name("SECRET.png"))
+    run = Evaluator(find_datasets(tmp_path / "Brain_AD"), tmp_path / "out", models_dir=measured_folder / "models")
+    run.run()
+    assert run.problems == {"Brain_AD": "image without its mask (1 path)"}
+    assert f"image without its mask: {image}\n" in capsys.readouterr().err
+    for path in (tmp_path / "out").rglob("*"):
+        assert not path.is_file() or b"SECRET" not in path.read_bytes(), path
+
+
 def test_no_patient_is_named(measured, measured_folder):
     for path in (measured_folder / "out").rglob("*"):
         assert not path.is_file() or b"SECRET" not in path.read_bytes(), path
