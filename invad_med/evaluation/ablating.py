@@ -306,7 +306,7 @@ class Subject:
             start = self._clock()
             seen = self._seen(score, test, ("test",))
             seen_ms = 1000.0 * (self._clock() - start) / len(test)
-            values, maps = self._scored(score, train, seen)
+            values, maps = self._scored(score, train, seen, ("test",))
             if not (np.isfinite(values).all() and np.isfinite(maps).all()):
                 raise ValueError("the model makes scores that are no numbers: its training diverged")
             judged = judge(self._truth, Scored(values, maps), self._weights)
@@ -343,7 +343,7 @@ class Subject:
                 for score in missing:
                     ends = torch.cat([normal, abnormal])
                     seen = self._seen(score, ends, ("normal", "abnormal"))
-                    value = auroc(label, self._scored(score, train, seen)[0])
+                    value = auroc(label, self._scored(score, train, seen, ("normal", "abnormal"))[0])
                     if value is not None and value > best[score]:
                         best[score], known[score] = value, level
         return known
@@ -375,16 +375,16 @@ class Subject:
         batches = zip(x.split(_BATCH), ends.split(_BATCH), strict=True)
         return torch.cat([(self.looker(own + error) - self.looker(own)).cpu() for own, error in batches])
 
-    def _scored(self, score: str, train: Tensor, z: Tensor) -> tuple[np.ndarray, np.ndarray]:
-        """Return scores (N,) and maps (N, h, w) of ``z``; rules are calibrated on ``train``."""
+    def _scored(self, score: str, train: Tensor, z: Tensor, parts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+        """Return scores (N,) and maps (N, h, w) of ``z``, of parts' images; rules are calibrated on ``train``."""
         if score in (PAPER, NORM, IN_FEATURES):
             values = z.flatten(1).norm(dim=1) if score == NORM else paper_score(z)
             return values.numpy(), anomaly_map(z).numpy()
         rule = self.detector.calibration.rule if score == OWN_RULE else score
-        # What is held out makes p-values, of which a ranking makes no use. No row chooses a level by a rule.
+        # What is held out makes p-values, of which a ranking makes no use.
         normal, seen = (
-            Walked(self._batches(self._raw[part], lambda x, _: x), ends)
-            for part, ends in (("train", train), ("test", z))
+            Walked(torch.cat([self._batches(self._raw[part], lambda x, _: x) for part in names]), ends)
+            for names, ends in ((("train",), train), (parts, z))
         )
         one = Walked(normal.encoding[:1], normal.end_point[:1])
         calibration = Calibration(z.shape[1], rule).fit(normal, one, [])
