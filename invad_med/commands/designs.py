@@ -59,7 +59,7 @@ EXAMPLES = """\
       --design "low=--learning_rate 1e-4" --design "high=--learning_rate 1e-3"
 """
 _STDERR = 2  # what a training says does not get between the tables
-_SHAPING = ("detection", "features", "networks", "scoring", "training")  # rooms with defaults of a training
+_SHAPING = ("detection", "features", "networks", "options", "scoring", "training")  # rooms with defaults of a training
 _FEATURES = "features"  # in the output folder, beside the designs
 _keys = keys_of("train.json", "dataset_dir", "output_dir", "ckpt_path", "seed")
 

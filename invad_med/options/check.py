@@ -171,8 +171,11 @@ def check_parser(
     content: dict[str, Any] = parser.get()
     own = _own(config, (given or {}).get("bundle_root") or content.get("bundle_root"))
     given = {key: word for key, word in (given or {}).items() if key not in OF_MONAI}
-    # MONAI drops a key that is given None
-    absent = [key for key in given if "::" not in key and key not in content]
+    for key in [key for key, word in given.items() if find_kind(key) is Kind.PART and from_word(key, word) is None]:
+        named = "::" in key and reaches(key, content) and not key.rpartition("::")[2].isdecimal()
+        if named or key in parser:
+            _replace(parser, key, None)  # MONAI drops a key that is given None
+    absent = [key for key in given if key not in parser and ("::" not in key or not reaches(key, content))]
     unknown = list(
         dict.fromkeys([*absent, *unknown_keys(content, own, {*steps, *used, *references(list(given.values()))})])
     )
@@ -264,7 +267,7 @@ def _replace(parser: ConfigParser, identity: str, value: Any) -> None:
     from monai.bundle import ConfigExpression, ConfigItem
 
     before = parser.get(identity)
-    if value == before and type(value) is type(before) and not is_syntax(value):
+    if identity in parser and value == before and type(value) is type(before) and not is_syntax(value):
         return
     content = as_expression(value) if isinstance(value, str) else value
     inside, _, last = identity.rpartition("::")

@@ -90,10 +90,12 @@ def test_forms_of_a_key_and_arguments_of_components(seen, capsys):
         "run": ["$print('seen', json.dumps(@part, sort_keys=True))"],
         "finalize": [],
         "+imports": ["$import json"],
-        "part": {"_target_": "builtins.dict", "models_dir": "x", "path": "y"},
+        "part": {"_target_": "builtins.dict", "models_dir": "x", "path": "y", "epochs": 3},
     }))  # fmt: skip
     run_words("--part#models_dir", "m#2", "--part::path", "1001", overlay=overlay)
-    assert said(capsys) == {"models_dir": "m#2", "path": "1001"}
+    assert said(capsys) == {"models_dir": "m#2", "path": "1001", "epochs": 3}
+    run_words("--part#epochs", "None", "--part#more", "None", overlay=overlay)  # MONAI drops what is given None
+    assert said(capsys) == {"models_dir": "x", "more": None, "path": "y", "epochs": None}
 
 
 @pytest.mark.parametrize(
@@ -166,6 +168,8 @@ def test_switches_of_all_configurations_arrive(seen, capsys):
         (["--outdir=x"], "did you mean --output_dir?"),
         (["-Modality", "chest"], "did you mean --modality?"),
         (["--steps", "3"], "did you mean --inferer#steps?"),
+        (["--inferer#stps", "None"], "no key inferer#stps: did you mean --inferer#steps?"),
+        (["--zzz#a", "None"], "no key zzz#a"),
         (["--inferer#stps", "3"], "no key inferer#stps: did you mean --inferer#steps?"),
         (["--models::modeldir", "x"], "did you mean --models#models_dir?"),
         (["--zzz", "x"], "no key zzz: It has --anonymize, --batch_size, "),
