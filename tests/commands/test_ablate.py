@@ -15,7 +15,7 @@ from invad_med.__main__ import main
 from invad_med.commands import ablate as command
 from invad_med.data.bmad import read_dataset
 from invad_med.data.transforms import to_image
-from invad_med.detection import load_detector
+from invad_med.detection import load_detector, read_provenance
 from invad_med.diffusion import Grid, reconstruct
 from invad_med.evaluation import ablating, ablation
 from invad_med.evaluation.ablating import Subject
@@ -221,6 +221,8 @@ def test_designs_are_trained_once(noise_set, tmp_path, monkeypatch, capsys, untr
     words += ["--steps", "2", "--train", narrow, "--tables"]
     assert main([*words, "normalisation"]) == 0
     assert [keys.get("features::feature_norm", "channel") for keys in trained] == ["channel", None]
+    for design, norm in (("default", "channel"), ("raw_features", None)):
+        assert read_provenance(tmp_path / "out" / design / "brain/seed0.pt").architecture["feature_norm"] == norm
     table = pd.read_csv(tmp_path / "out/ablation.csv")
     assert table[table.table == "normalisation"].not_measured.isna().all()
     trained.clear()
