@@ -27,6 +27,7 @@ from invad_med.files import data_digest, whole_file
 from invad_med.networks.checkpoints import half_precision, read_checkpoint
 from invad_med.scoring.choice import EndPoints, as_walk, choose
 from invad_med.scoring.familiarity import LEAST_HELD_OUT, LEAST_TRAIN
+from invad_med.scoring.rules import find_rule
 from invad_med.training.candidates import candidate_figures, find_candidates
 from invad_med.training.cohort import Cohort, read_cohort
 from invad_med.training.features import CohortFeatures, divide_features
@@ -68,6 +69,8 @@ def complete(
             or too few; a rule that is not known, or that cannot be fitted on one network's images.
         ReadError: an image cannot be read.
     """
+    if rule is not None:
+        find_rule(rule)
     detector = load_detector(model)
     state = read_checkpoint(model)
     cohort = _cohort(dataset_dir, detector.provenance)
@@ -76,16 +79,20 @@ def complete(
     if detector.host.tells_kinds and not detector.familiarity.fitted:
         limit = detector.familiarity.fit(features.train, features.held_out)
         if not limit.fitted:
-            raise ValueError(
+            few = (
                 f"{len(features.train)} training and {len(features.held_out)} held-out normal images are too few for "
                 f"a limit: at least {LEAST_TRAIN} and {LEAST_HELD_OUT}"
             )
+            if rule is None:
+                raise ValueError(few)
+            logger.warning("%s", few)
         state |= half_precision({f"familiarity.{name}": value for name, value in limit.state_dict().items()})
-    divided = len(cohort.train) == detector.provenance.train_images  # else some that calibrate were learnt from
+    stated = detector.provenance
+    divided = len(cohort.train) == stated.train_images  # else some that calibrate were learnt from
     if rule is not None:
-        reached = _fit_rule(detector, rule, features, divided)
-        stated = {"candidates": {**detector.provenance.candidates, **reached}} if reached else {}
-        state["_extra_state"] = state["_extra_state"] | stated
+        reached = _fit_rule(detector, rule, cohort, features)
+        known = {"candidates": {**stated.candidates, **reached}} if reached else {}
+        state["_extra_state"] = state["_extra_state"] | known
         fitted = detector.calibration.state_dict()
         state |= half_precision({f"calibration.{name}": value for name, value in fitted.items()})
     if normals is not None or rule is not None or (divided and not len(detector.studies.scores)):
@@ -101,11 +108,22 @@ def complete(
     return path
 
 
-def _fit_rule(detector: AnomalyDetector, rule: str, features: CohortFeatures, divided: bool) -> dict[str, float]:
+def _fit_rule(detector: AnomalyDetector, rule: str, cohort: Cohort, features: CohortFeatures) -> dict[str, float]:
     """Fit the calibration anew by another rule, and return what it reaches on ``valid`` by the name of a candidate."""
-    if detector.provenance.cross_fit_folds or not divided:
-        what = "by several networks" if divided else "on images that cannot be told"
-        raise ValueError(f"the model was calibrated {what}, so that no other rule can be fitted: train it anew")
+    stated = detector.provenance
+    if stated.cross_fit_folds:
+        raise ValueError(
+            "the model was calibrated by several networks, so that no other rule can be fitted: train it anew"
+        )
+    here = len(cohort.train), len(cohort.calibration), len(cohort.selection)
+    known = stated.train_images, stated.held_out_images, stated.selection_images
+    there = tuple(own if number is None else number for own, number in zip(here, known, strict=True))  # of older models
+    if here != there:
+        raise ValueError(
+            f"the model states {there[0]} normal images to learn from, {there[1]} to calibrate, {there[2]} to choose; "
+            f"the folder divides into {here[0]}, {here[1]} and {here[2]}, as after a training with another "
+            "--selection_fraction: no other rule can be fitted, train it anew"
+        )
     host, own = detector.host, as_walk(detector.timesteps)
     find_candidates(own, rule, schedule=len(host.alphas_cumprod)).choose(host, features)  # refuses what is not for it
     train, held_out, selection, abnormal = (

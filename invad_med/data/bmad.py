@@ -263,7 +263,7 @@ class _Reader:
         except ManifestError as error:
             self._refuse(str(error), path)
         except (OSError, UnicodeDecodeError, csv.Error) as error:
-            self._refuse(f"cannot be read ({error})", path)
+            self._refuse(f"cannot be read ({getattr(error, 'strerror', '') or type(error).__name__})", path)
         else:
             self.grouped = manifest is not None
             if manifest is None and path.is_file():
@@ -359,7 +359,7 @@ class _Reader:
         if lossy:
             self.notes.append(
                 f"{len(lossy)} masks of {split} are JPEG, which is lossy: anomalous is what reaches half of the range, "
-                f"edges may be off, the first: {lossy[0]}"
+                "edges may be off"
             )
         return items
 

@@ -158,7 +158,7 @@ def read_manifest(root: Path) -> Manifest | None:
         column = next((c for c in GROUP_COLUMNS if c in columns), None)
         if column is None or "name" not in columns:
             return None
-        for cells in rows:
+        for number, cells in enumerate(rows, start=2):
             row = {name: cell.strip() for name, cell in zip(columns, cells, strict=False)}
             if not row.get(column) or not row.get("name"):
                 continue
@@ -169,8 +169,8 @@ def read_manifest(root: Path) -> Manifest | None:
             key = (_split(row.get("split")), _class(row.get("class")), composed(stem))
             if groups.setdefault(key, group) != group:
                 raise ManifestError(
-                    f"two groups for images called {stem}; give it columns split and class (good, Ungood), "
-                    "or each image a name of its own"
+                    f"row {number} gives another group to images of a name above; give it columns split and class "
+                    "(good, Ungood), or each image a name of its own"
                 )
             said, position = _position(row)
             unplaced += said and position is None

@@ -13,10 +13,13 @@ at 127 would lose some of them, which is why it is for lossy files alone. EXIF o
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import numpy as np
 from PIL import ExifTags, Image, ImageOps
+
+from invad_med.data.slices import ReadError
 
 LOSSY_LIMIT = 128  # half of the 8-bit range
 
@@ -25,9 +28,19 @@ def read_mask(path: Path | str) -> np.ndarray:
     """Read a mask as (H, W) bool, by the rule of the module.
 
     Raises:
-        OSError, SyntaxError: it cannot be read.
-        ValueError: it holds NaN, or colour of 16 bit, of which only the upper 8 could be seen.
+        ReadError: it cannot be read, holds NaN, or colour of 16 bit, of which only the upper 8 could be seen. Which
+            file it is standard error says alone, as of images.
     """
+    try:
+        return _read(path)
+    except (OSError, SyntaxError, ValueError) as error:
+        print(f"mask cannot be read: {path}", file=sys.stderr)
+        named = isinstance(error, OSError | SyntaxError)
+        reason = (getattr(error, "strerror", "") or "it is damaged or no image") if named else str(error)
+        raise ReadError(f"a mask cannot be read: {reason}") from error
+
+
+def _read(path: Path | str) -> np.ndarray:
     with Image.open(path) as image:
         lossy = is_lossy(image)
         rawmode = str(image.tile[0][3]) if image.tile else ""  # such as "RGB;16B", alone or in a tuple

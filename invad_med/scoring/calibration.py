@@ -85,10 +85,11 @@ class Calibration(nn.Module):
         Raises:
             ValueError: no image, channels that differ from the module's, or values that are not finite.
         """
-        for name, z in (("train", train.end_point), ("held_out", held_out.end_point)):
+        for name, part in (("train", train), ("held_out", held_out)):
+            z = part.end_point
             if len(z) == 0 or z.shape[1] != len(self.z_mean):
                 raise ValueError(f"{name} has shape {tuple(z.shape)}: expected (N > 0, {len(self.z_mean)}, h, w)")
-            if not torch.isfinite(z).all():
+            if not (torch.isfinite(z).all() and torch.isfinite(part.encoding).all()):
                 raise ValueError(f"{name} is not finite: the network that made it has diverged, or is damaged")
         z_train = train.end_point
         flat = z_train.transpose(0, 1).flatten(1).double()
@@ -180,6 +181,10 @@ class Calibration(nn.Module):
             raise ValueError(
                 f"calibration.map_std is {tuple(self.map_std.shape)}, and the rule {self.rule} takes {parts} deviations"
             )
+        if not all(bool((std > 0).all()) for std in (self.z_std, self.statistics_std, self.map_std)):
+            raise ValueError("calibration holds deviations that are not above 0")
+        if len(self.map_reference) == 0 or bool((self.map_reference.diff() < 0).any()):
+            raise ValueError(f"calibration.map_reference is of {len(self.map_reference)} values, not some in order")
         with torch.no_grad():
             count = self.statistics(self.z_mean.new_zeros(1, len(self.z_mean), 16, 16)).shape[1]
         sizes = len(self.statistics_mean), len(self.statistics_std)

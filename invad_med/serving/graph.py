@@ -166,6 +166,8 @@ class Graph:
                     "graph"
                 )
             arrays[name] = finite(name, array)
+            if name.startswith("calibration.") and name.endswith("_std") and not (array > 0).all():
+                raise ValueError(f"the checkpoint is damaged: {name} holds deviations that are not above 0")
         return arrays
 
 

@@ -21,11 +21,11 @@ class Candidates:
 
     Args:
         walks: timesteps of the inversions; the first is used unless another is told from it.
-        rule: of the score; None: one of `invad_med.scoring.rules.MENU`.
+        rules: of the score; of another than `invad_med.scoring.rules.MENU` one is asked for.
     """
 
     walks: tuple[Walk, ...]
-    rule: str | None = None
+    rules: tuple[str, ...] = MENU
 
     def choose(self, host: Host, features: CohortFeatures, network: Callable[..., Tensor] | None = None) -> Choice:
         """Return what to score by: chosen on the selection and the abnormal images, the first where there is no choice.
@@ -38,11 +38,11 @@ class Candidates:
         Raises:
             ValueError: a rule that the host's noise gives no meaning.
         """
-        menu = MENU if self.rule is None else (self.rule,)
+        menu = self.rules
         if not host.gaussian:
-            if self.rule not in (None, LENGTH_RULE):
+            if menu not in (MENU, (LENGTH_RULE,)):
                 raise ValueError(
-                    f"the rule {self.rule} is not for a model that was trained with other than Gaussian noise: its "
+                    f"the rule {menu[0]} is not for a model that was trained with other than Gaussian noise: its "
                     f"score is the calibrated length of end points, {LENGTH_RULE}"
                 )
             menu = (LENGTH_RULE,)
@@ -81,7 +81,7 @@ def find_candidates(
     walks = tuple(dict.fromkeys((own, *map(as_walk, others))))
     for walk in walks:
         check_timesteps(walk, schedule)
-    return Candidates(walks, rule)
+    return Candidates(walks, MENU if rule is None else (rule,))
 
 
 def usual_walks(schedule: int) -> tuple[Walk, ...]:

@@ -15,7 +15,8 @@ def in_this_process(monkeypatch):
         keys = {key: str(path) for key, path in given.items()} | read_overrides(overrides, config)
         trained.append(keys)
         try:
-            monai.bundle.run(config_file=str(CONFIGS / config), **keys)
+            words = {key: "$None" if value is None else value for key, value in keys.items()}
+            monai.bundle.run(config_file=str(CONFIGS / config), **words)
         except (Exception, SystemExit) as error:
             refused.append(str(error.__cause__ or error))
             return 1

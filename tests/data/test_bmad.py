@@ -277,7 +277,7 @@ def test_lossy_masks_are_noted(tmp_path):
     for name in ("j.png", "k.png"):  # by their content, not by their names
         Image.new("L", (6, 4), 255).save(tmp_path / "Brain/test/Ungood/label" / name, format="JPEG")
     (note,) = (note for note in read_tree(tmp_path)[0].notes if "JPEG" in note)
-    assert note.startswith("2 masks of test are JPEG, which is lossy") and note.endswith("label/j.png")
+    assert note.startswith("2 masks of test are JPEG, which is lossy") and "j.png" not in note
 
 
 def test_not_a_folder(tmp_path):
@@ -332,7 +332,7 @@ def test_a_manifest_without_patients_is_noted(tmp_path):
 def test_a_manifest_that_gives_one_image_two_patients_is_refused(tmp_path):
     plant(tmp_path, GOOD)
     (tmp_path / "Brain/manifest.csv").write_text("name,patient\ntrain/good/a.png,P1\ntest/good/a.png,P2\n")
-    with pytest.raises(TreeError, match=r"two groups for images called a; .*manifest\.csv"):
+    with pytest.raises(TreeError, match=r"row 3 gives another group to images of a name above; .*manifest\.csv"):
         read_tree(tmp_path)
 
 

@@ -9,6 +9,7 @@ from PIL import ExifTags, Image
 
 from invad_med.data.bmad import read_tree
 from invad_med.data.masks import read_mask
+from invad_med.data.slices import ReadError
 from invad_med.readers.sources import read_raster
 
 
@@ -61,7 +62,7 @@ def test_a_lossy_mask_is_cut_at_half(tmp_path, name, colour):
 
 def test_what_does_not_say_what_is_marked_is_refused(tmp_path):
     Image.fromarray(np.array([[0, np.nan], [1, 0]], np.float32)).save(tmp_path / "nan.tif")
-    with pytest.raises(ValueError, match="NaN or infinite"):
+    with pytest.raises(ReadError, match="NaN or infinite"):
         read_mask(tmp_path / "nan.tif")
     rows = b"".join(b"\0" + struct.pack(">6H", 0, 0, 0, 1, 0, 0) for _ in range(2))  # label 1 of 65535, in red
 
@@ -71,7 +72,7 @@ def test_what_does_not_say_what_is_marked_is_refused(tmp_path):
     header = struct.pack(">IIBBBBB", 2, 2, 16, 2, 0, 0, 0)
     png = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
     (tmp_path / "deep.png").write_bytes(png)
-    with pytest.raises(ValueError, match="16 bit is not read whole: save it as grey"):
+    with pytest.raises(ReadError, match="16 bit is not read whole: save it as grey"):
         read_mask(tmp_path / "deep.png")
 
 

@@ -80,6 +80,25 @@ def test_an_image_that_cannot_be_read_is_named_to_the_user_alone(measured_folder
         assert not path.is_file() or b"SECRET" not in path.read_bytes(), path
 
 
+def test_a_damaged_mask_is_named_to_the_user_alone_and_the_other_sets_are_measured(measured_folder, tmp_path, capsys):
+    for name in ("a", "b"):
+        shutil.copytree(measured_folder / "BMAD/Brain_AD", tmp_path / name / "brain")
+    mask = next((tmp_path / "a/brain/test/Ungood/label").iterdir())
+    for kind in ("img", "label"):
+        mask.parent.with_name(kind).joinpath(mask.name).rename(mask.parent.with_name(kind) / "SECRET.png")
+    mask.with_name("SECRET.png").write_bytes(b"no image")
+    (tmp_path / "a/brain").rename(tmp_path / "a/brain_a")
+    (tmp_path / "a/brain_a/manifest.json").write_text('{"modality": "brain"}')
+    (tmp_path / "b/brain").rename(tmp_path / "a/brain_b")
+    (tmp_path / "a/brain_b/manifest.json").write_text('{"modality": "brain"}')
+    run = Evaluator(find_datasets(tmp_path / "a"), tmp_path / "out", models_dir=measured_folder / "models")
+    run.run()
+    assert run.problems == {"brain_a": "a mask cannot be read: it is damaged or no image"}
+    assert [e.name for e in run.evaluations] == ["brain_b"] and "SECRET.png" in capsys.readouterr().err
+    for path in (tmp_path / "out").rglob("*"):
+        assert not path.is_file() or b"SECRET" not in path.read_bytes(), path
+
+
 def test_a_tree_that_is_refused_names_its_files_to_the_user_alone(measured_folder, tmp_path, capsys):
     shutil.copytree(measured_folder / "BMAD/Brain_AD", tmp_path / "Brain_AD")
     mask = next((tmp_path / "Brain_AD/test/Ungood/label").iterdir())

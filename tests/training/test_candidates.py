@@ -21,7 +21,7 @@ USUAL = (((200, None),), ((200, 300), (300, None)), ((300, None),))
 
 def test_the_usual_inversions_are_chosen_from_where_nothing_else_is_asked_for():
     assert usual_walks(1000) == USUAL and usual_walks(500)[1] == ((100, 150), (150, None))
-    assert find_candidates([[200, None]]) == Candidates(USUAL, None)
+    assert find_candidates([[200, None]]) == Candidates(USUAL, MENU)
 
 
 @pytest.mark.parametrize(
@@ -35,7 +35,7 @@ def test_the_usual_inversions_are_chosen_from_where_nothing_else_is_asked_for():
     ],
 )
 def test_what_is_asked_for_is_what_there_is(asked, walks):
-    assert find_candidates(**asked) == Candidates(walks, asked.get("rule"))
+    assert find_candidates(**asked) == Candidates(walks, (asked["rule"],) if "rule" in asked else MENU)
 
 
 def test_what_cannot_be_is_refused_before_the_training():

@@ -60,7 +60,7 @@ PARTS = {
     "val_interval": (2, "selection.interval was 1, is 2"),
     "patience": (1, "selection.patience was None, is 1"),
     "select_by_auroc": (False, r"selection.auroc.limit was 64, is not set"),
-    "rule": ("cell_of_8", "candidates.rule was None, is cell_of_8"),
+    "rule": ("cell_of_8", r"candidates.rules was \[.*\], is \['cell_of_8'\]"),
     "other_timesteps": ([], r"candidates.walks was \[.*\], is \[\[\[100, None\]\]\]"),
 }
 

@@ -21,7 +21,7 @@ from invad_med.writers.dicom.common import Author, Pixels, Series, write
 from invad_med.writers.dicom.evidence import Refused
 from invad_med.writers.dicom.places import as_one_plane, put_in_place, require_in_place
 
-QUANTITY = hd.sr.CodedConcept("anomaly", "99INVAD", "Norm of the inverted features, expected 0 to normal")
+QUANTITY = hd.sr.CodedConcept("anomaly", "99INVAD", "Anomaly map of inverted features, larger if less normal")
 NO_UNITS = hd.sr.CodedConcept("1", "UCUM", "no units")
 
 SERIES = Series("parametric_map", 2, "Anomaly map", sided=True)
