@@ -291,7 +291,11 @@ def test_another_rule_is_fitted_with_the_same_network(sets, models, tmp_path, ca
     assert "there is no rule 'largest' for the score; known are" in capsys.readouterr().err
     for stated, said in (
         ({"cross_fit_folds": 3}, "calibrated by several networks, so that no other rule can be fitted: train it anew"),
-        ({"train_images": 3}, "calibrated on images that cannot be told, so that no other rule can be fitted"),
+        (
+            {"train_images": 3},
+            "the model states 3 normal images to learn from, 11 to calibrate, 11 to choose; the folder divides",
+        ),
+        ({"selection_images": 5}, "11 to calibrate, 5 to choose; the folder divides into 59, 11 and 11"),
     ):
         torch.save(own | {"_extra_state": own["_extra_state"] | stated}, tmp_path / "other.pt")
         assert main(["complete", str(tmp_path / "other.pt"), str(sets / "brain"), "--rule", "memory"]) == 2
