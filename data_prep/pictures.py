@@ -48,7 +48,7 @@ def read_marks(path: Path) -> np.ndarray:
     """
     try:
         return read_mask(path)
-    except (OSError, SyntaxError, ValueError) as error:
+    except ReadError as error:
         raise PrepError(f"{path} cannot be read: {error}") from None
 
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from invad_med.data.mask_grid import mask_on_grid
 from invad_med.data.masks import read_mask
+from invad_med.data.slices import ReadError
 from invad_med.detection.host import Host
 from invad_med.features.cached import cached_features
 from invad_med.networks.checkpoints import round_to_half
@@ -90,9 +91,10 @@ def lesion_cells(cohort: Cohort, side: int) -> Tensor | None:
     cells = []
     for image, path in zip(cohort.abnormal, cohort.masks, strict=True):
         assert path is not None
+        shown = read_raster(image)
         try:
-            placed, _ = mask_on_grid(read_mask(path), read_raster(image), cohort.modality, side * _PIXELS)
-        except (OSError, SyntaxError, ValueError) as error:
+            placed, _ = mask_on_grid(read_mask(path), shown, cohort.modality, side * _PIXELS)
+        except (ReadError, ValueError) as error:
             logger.warning(
                 "masks of valid are not used: one cannot be read, or has another size than its image (%s)",
                 type(error).__name__,
