@@ -58,8 +58,10 @@ ERRORS = (Failed, ValueError, OSError, RuntimeError, ReadError)
 
 
 def reason_of(error: Exception) -> str:
-    """Return what an error says; of the system's without the path."""
-    return (isinstance(error, OSError) and error.strerror) or str(error) or type(error).__name__
+    """Return what an error says; of the system's and of decoders' without the path, which may be a patient's."""
+    if isinstance(error, OSError) and (error.errno or not isinstance(error, FileNotFoundError)):
+        return error.strerror or type(error).__name__
+    return str(error) or type(error).__name__
 
 
 @dataclass

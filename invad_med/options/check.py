@@ -171,11 +171,15 @@ def check_parser(
     content: dict[str, Any] = parser.get()
     own = _own(config, (given or {}).get("bundle_root") or content.get("bundle_root"))
     given = {key: word for key, word in (given or {}).items() if key not in OF_MONAI}
-    for key in [key for key, word in given.items() if find_kind(key) is Kind.PART and from_word(key, word) is None]:
-        named = "::" in key and reaches(key, content) and not key.rpartition("::")[2].isdecimal()
-        if named or key in parser:
-            _replace(parser, key, None)  # MONAI drops a key that is given None
-    absent = [key for key in given if key not in parser and ("::" not in key or not reaches(key, content))]
+
+    def has_place(key: str) -> bool:
+        argument = "::" in key and reaches(key, content) and not key.rpartition("::")[2].isdecimal()
+        return key in parser or argument
+
+    for key, word in given.items():  # MONAI drops a key that is given None
+        if has_place(key) and find_kind(key) is Kind.PART and from_word(key, word) is None:
+            _replace(parser, key, None)
+    absent = [key for key in given if not has_place(key)]
     unknown = list(
         dict.fromkeys([*absent, *unknown_keys(content, own, {*steps, *used, *references(list(given.values()))})])
     )

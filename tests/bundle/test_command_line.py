@@ -170,6 +170,7 @@ def test_switches_of_all_configurations_arrive(seen, capsys):
         (["--steps", "3"], "did you mean --inferer#steps?"),
         (["--inferer#stps", "None"], "no key inferer#stps: did you mean --inferer#steps?"),
         (["--zzz#a", "None"], "no key zzz#a"),
+        (["--finalize#9", "None"], "no key finalize#9"),
         (["--inferer#stps", "3"], "no key inferer#stps: did you mean --inferer#steps?"),
         (["--models::modeldir", "x"], "did you mean --models#models_dir?"),
         (["--zzz", "x"], "no key zzz: It has --anonymize, --batch_size, "),

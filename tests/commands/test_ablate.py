@@ -13,6 +13,7 @@ from sklearn.metrics import roc_auc_score
 
 from invad_med.__main__ import main
 from invad_med.commands import ablate as command
+from invad_med.commands.ablation_tasks import reason_of
 from invad_med.data.bmad import read_dataset
 from invad_med.data.transforms import to_image
 from invad_med.detection import load_detector, read_provenance
@@ -243,3 +244,17 @@ def test_wrong_words_are_refused(arguments, message, tmp_path, capsys):
     with pytest.raises(SystemExit):
         main(["ablate", str(tmp_path), *arguments])
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (FileNotFoundError("no model for brain"), "no model for brain"),
+        (FileNotFoundError(2, "No such file or directory", "SECRET.png"), "No such file or directory"),
+        (OSError("cannot identify image file 'SECRET.png'"), "OSError"),
+        (ValueError("one class only"), "one class only"),
+        (RuntimeError(), "RuntimeError"),
+    ],
+)
+def test_reasons_name_no_file(error, reason):
+    assert reason_of(error) == reason
